@@ -1,0 +1,48 @@
+"""Clocks. Code under test is handed one of these and never calls `time` itself."""
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """A monotonic clock in nanoseconds that can also wait."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since an arbitrary start; never goes back."""
+        ...
+
+    def sleep(self, duration_s: float) -> None:
+        """Return after at least `duration_s` seconds of this clock."""
+        ...
+
+
+class PerfClock:
+    """The real thing: `time.perf_counter_ns`, which no clock adjustment can move."""
+
+    def now_ns(self) -> int:
+        return time.perf_counter_ns()
+
+    def sleep(self, duration_s: float) -> None:
+        time.sleep(max(0.0, duration_s))
+
+
+class FakeClock:
+    """A clock that moves only when told: sleeping is instant and exact.
+
+    `tick_ns` is added at every reading, so that loops which poll the clock end.
+    """
+
+    def __init__(self, start_ns: int = 0, tick_ns: int = 0) -> None:
+        self._now_ns = start_ns
+        self.tick_ns = tick_ns
+
+    def now_ns(self) -> int:
+        self._now_ns += self.tick_ns
+        return self._now_ns
+
+    def sleep(self, duration_s: float) -> None:
+        self.advance(duration_s)
+
+    def advance(self, duration_s: float) -> None:
+        """Move the clock forward by `duration_s` seconds."""
+        self._now_ns += max(0, round(duration_s * 1e9))

@@ -1,0 +1,1 @@
+"""Images, transforms, data sets and their splits."""

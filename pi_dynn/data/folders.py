@@ -1,0 +1,101 @@
+"""Labelled images as one folder per class, and splits of them that are written down."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pi_dynn.data.decode import SUFFIXES
+from pi_dynn.errors import DatasetError
+from pi_dynn.files import write_text
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Image paths with the index of their class; classes are the sorted names of the sub-folders."""
+
+    root: Path
+    classes: list[str]
+    paths: list[Path]
+    labels: list[int]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def subset(self, indices: list[int]) -> "ImageFolder":
+        return ImageFolder(
+            self.root, self.classes, [self.paths[i] for i in indices], [self.labels[i] for i in indices]
+        )
+
+
+def walk_images(folder: Path) -> Iterator[Path]:
+    """Image files below `folder`, sorted within each folder, found one by one."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from walk_images(path)
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
+
+
+def open_image_folder(root: str | Path) -> ImageFolder:
+    """The data set below `root`. Raises DatasetError if there are no class folders or one is empty."""
+    root = Path(root)
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder; give a folder that holds one folder per class")
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise DatasetError(f"{root}: holds no class folders; expected {root}/<class>/<image>")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        found = list(walk_images(folder))
+        if not found:
+            raise DatasetError(f"{folder}: the class folder holds no images; add some or remove it")
+        paths += found
+        labels += [label] * len(found)
+    return ImageFolder(root, [folder.name for folder in folders], paths, labels)
+
+
+def stratified_split(data: ImageFolder, parts: Mapping[str, float], seed: int) -> dict[str, list[str]]:
+    """Paths relative to the root per named part, each class shared out in the same proportions.
+
+    `parts` gives the share of each part but the last, which takes what remains (its share is ignored).
+    """
+    rng = np.random.default_rng(seed)
+    split: dict[str, list[str]] = {name: [] for name in parts}
+    labels = np.asarray(data.labels)
+    for label in range(len(data.classes)):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        start = 0
+        for name, share in list(parts.items())[:-1]:
+            stop = start + round(share * len(members))
+            split[name] += [_relative(data, i) for i in sorted(members[start:stop])]
+            start = stop
+        split[list(parts)[-1]] += [_relative(data, i) for i in sorted(members[start:])]
+    return split
+
+
+def _relative(data: ImageFolder, index: int) -> str:
+    return data.paths[index].relative_to(data.root).as_posix()
+
+
+def save_split(path: str | Path, split: Mapping[str, list[str]], seed: int) -> None:
+    """Write a split as JSON, so that every later run uses the same images."""
+    write_text(path, json.dumps({"seed": seed, "parts": split}, indent=1) + "\n")
+
+
+def load_split(path: str | Path, data: ImageFolder) -> dict[str, ImageFolder]:
+    """The parts of a written split. Raises DatasetError if an image of it is missing from `data`."""
+    try:
+        parts = json.loads(Path(path).read_text())["parts"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path}: not a split file ({error})") from error
+    index = {_relative(data, i): i for i in range(len(data))}
+    missing = [name for names in parts.values() for name in names if name not in index]
+    if missing:
+        raise DatasetError(f"{path}: {len(missing)} images of the split are not in {data.root}, first {missing[0]}")
+    return {part: data.subset([index[name] for name in names]) for part, names in parts.items()}

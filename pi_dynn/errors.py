@@ -1,0 +1,69 @@
+"""The exceptions of pi_dynn. Imports nothing.
+
+Every error pi_dynn raises on purpose descends from `PiDynnError`, and also from the builtin a caller
+would naturally catch. A message is one line: what happened, the value, and what to do about it.
+"""
+
+
+class PiDynnError(Exception):
+    """Base of every error raised by pi_dynn."""
+
+
+class InputError(PiDynnError, ValueError):
+    """Something handed in (an image, a tensor, an option) cannot be used."""
+
+
+class BundleError(PiDynnError, ValueError):
+    """A bundle file is damaged, of another schema, or not a bundle."""
+
+
+class BundleNotFound(BundleError, FileNotFoundError):
+    """There is no bundle at the given path or of the given name."""
+
+
+class CheckpointError(PiDynnError, ValueError):
+    """A checkpoint does not fit the model, or cannot be read safely."""
+
+
+class EngineUnavailable(PiDynnError, RuntimeError):
+    """The asked-for quantised engine is not in this torch build, or fails its self-test."""
+
+
+class ModelError(PiDynnError, ValueError):
+    """A network cannot be built with the given arguments."""
+
+
+class UnknownModel(ModelError, LookupError):
+    """No network is registered under the given name."""
+
+
+class DatasetError(PiDynnError, ValueError):
+    """A data set folder is missing, incomplete or not laid out as expected."""
+
+
+class CalibrationError(PiDynnError, ValueError):
+    """Thresholds cannot be chosen, or a calibration record does not fit the bundle."""
+
+
+class PowerError(PiDynnError):
+    """Base of everything that goes wrong with a power meter."""
+
+
+class MeterNotFound(PowerError, FileNotFoundError):
+    """The meter, its bus or its chip is not there."""
+
+
+class MeterDenied(PowerError, PermissionError):
+    """The meter is there, but this user may not read it."""
+
+
+class MeterBusError(PowerError, OSError):
+    """The bus to the meter failed and the bounded retries did not help."""
+
+
+class CurrentOverflow(PowerError, OverflowError):
+    """The current exceeds what the shunt and gain can represent."""
+
+
+class TraceInvalid(PowerError, ValueError):
+    """A power trace cannot carry the energy figure asked of it."""

@@ -1,0 +1,1 @@
+"""Gates, confidence scores and where exits may stand (torch, scriptable)."""

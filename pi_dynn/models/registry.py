@@ -1,0 +1,67 @@
+"""Networks by name."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from pi_dynn.errors import ModelError, UnknownModel
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {}
+_ALIASES: dict[str, str] = {}
+
+
+def register_model(name: str, *, alias: str | None = None) -> Callable:
+    """Register the decorated builder under `name`; a second registration of a name is an error."""
+
+    def register(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        for key in filter(None, (name, alias)):
+            if key in _BUILDERS or key in _ALIASES:
+                raise ModelError(f"a model is already registered as {key!r}")
+        _BUILDERS[name] = builder
+        if alias:
+            _ALIASES[alias] = name
+        return builder
+
+    return register
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` knows, sorted, aliases left out."""
+    return sorted(_BUILDERS)
+
+
+def canonical_name(name: str) -> str:
+    """The registered name behind `name`, which may be an alias. Raises UnknownModel."""
+    name = _ALIASES.get(name, name)
+    if name not in _BUILDERS:
+        raise UnknownModel(f"no model is named {name!r}: choose from {', '.join(list_models())}")
+    return name
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    image_size: int,
+    exits=None,
+    distilled: bool = False,
+    exit_heads: str = "cls",
+    **kwargs,
+) -> nn.Module:
+    """A network in its training form, freshly initialised.
+
+    `model(x)` maps (B, 3, H, W) float32 to logits (B, num_classes); `model.forward_exits(x)` gives a
+    list of (block_index, logits, gate), the final answer last with a gate of one.
+
+    Raises: UnknownModel, ModelError for sizes or exits the network cannot have.
+    """
+    if num_classes < 2:
+        raise ModelError(f"num_classes={num_classes}: a classifier needs at least 2")
+    return _BUILDERS[canonical_name(name)](
+        num_classes=num_classes,
+        image_size=image_size,
+        exits=exits,
+        distilled=distilled,
+        exit_heads=exit_heads,
+        **kwargs,
+    )

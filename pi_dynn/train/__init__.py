@@ -1,0 +1,1 @@
+"""Training: pretraining on several sets, transfer, and the gates of the exits."""

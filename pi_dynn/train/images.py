@@ -1,0 +1,58 @@
+"""Training images: decoded once into memory, augmented afresh at every visit."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pi_dynn.data.folders import ImageFolder
+from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.data.torchvision_ops import torchvision
+
+v2 = torchvision.transforms.v2
+
+
+def decode_all(data: ImageFolder, preprocess: Preprocess) -> Tensor:
+    """Every image of `data` as uint8 (N, 3, size, size). Raises InputError naming a bad file."""
+    from pi_dynn.data.decode import decode_image
+
+    with ThreadPoolExecutor() as pool:
+        pictures = list(pool.map(lambda path: preprocess.pixels(decode_image(path)), data.paths))
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+
+
+class QuarterTurn(torch.nn.Module):
+    """Turn by 0, 90, 180 or 270 degrees at random: scenes seen from above have no upright."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.rot90(image, int(torch.randint(4, ())), (-2, -1))
+
+
+def aerial_augmentation(size: int, smallest_crop: float) -> torch.nn.Module:
+    """Random crop to `size`, quarter turns, a flip and mild colour changes, on uint8 (3, H, W)."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(smallest_crop, 1.0), ratio=(0.8, 1.25), antialias=True),
+            QuarterTurn(),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
+        ]
+    )
+
+
+class AugmentedImages(Dataset):
+    """Images (uint8, in memory) and labels; each visit augments anew and normalises."""
+
+    def __init__(self, images: Tensor, labels: Tensor, augment: torch.nn.Module, preprocess: Preprocess) -> None:
+        self.images, self.labels, self.augment = images, labels, augment
+        self.normalise = v2.Compose(
+            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocess.mean, preprocess.std)]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.normalise(self.augment(self.images[index])), self.labels[index]
