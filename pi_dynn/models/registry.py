@@ -57,11 +57,15 @@ def create_model(
     """
     if num_classes < 2:
         raise ModelError(f"num_classes={num_classes}: a classifier needs at least 2")
-    return _BUILDERS[canonical_name(name)](
-        num_classes=num_classes,
-        image_size=image_size,
-        exits=exits,
-        distilled=distilled,
-        exit_heads=exit_heads,
+    arguments = {
+        "num_classes": num_classes,
+        "image_size": image_size,
+        "exits": list(exits) if isinstance(exits, tuple | range) else exits,
+        "distilled": distilled,
+        "exit_heads": exit_heads,
         **kwargs,
-    )
+    }
+    model = _BUILDERS[canonical_name(name)](**arguments)
+    # How the network can be built again; a bundle's manifest records both.
+    model.name, model.arguments = canonical_name(name), arguments
+    return model
