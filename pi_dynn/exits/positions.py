@@ -1,5 +1,6 @@
 """Where exits may stand."""
 
+import operator
 from collections.abc import Sequence
 
 from pi_dynn.errors import ModelError
@@ -14,11 +15,12 @@ def resolve_exits(exits: Sequence[int] | str | None, depth: int) -> list[int]:
     """
     if exits is None:
         return []
-    if isinstance(exits, str):
-        if exits != "all":
-            raise ModelError(f'exits={exits!r} is not known: give None, "all" or a list of block indices')
+    if isinstance(exits, str) and exits == "all":
         return list(range(depth - 1))
-    blocks = [int(block) for block in exits]
+    try:
+        blocks = [operator.index(block) for block in exits]
+    except TypeError as error:
+        raise ModelError(f'exits={exits!r} is not known: give None, "all" or a list of block indices') from error
     for block in blocks:
         if not 0 <= block < depth - 1:
             raise ModelError(
