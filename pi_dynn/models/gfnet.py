@@ -97,13 +97,29 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-def stochastic_depth(p: float) -> nn.Module:
-    """Drop a residual branch per sample with probability `p` in training; nothing at all for 0."""
-    if p == 0.0:
-        return nn.Identity()
-    from pi_dynn.data.torchvision_ops import torchvision
+class StochasticDepth(nn.Module):
+    """Drop a residual branch (B, N, C) per sample with probability `p` in training, else scale it by 1/(1-p).
 
-    return torchvision.ops.StochasticDepth(p, mode="row")
+    Source: arXiv 1603.09382.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = 1.0 - self.p
+        return x * (torch.rand(x.shape[0], 1, 1, device=x.device) < keep).to(x.dtype) / keep
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Drop probability of every block, rising evenly from 0 to `last`."""
+    return [last * index / max(1, depth - 1) for index in range(depth)]
 
 
 class Block(nn.Module):
@@ -115,7 +131,7 @@ class Block(nn.Module):
         self.filter = GlobalFilter(dim, grid)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, mlp_ratio)
-        self.drop_path = stochastic_depth(drop_path)
+        self.drop_path = StochasticDepth(drop_path) if drop_path > 0.0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.mlp(self.norm2(self.filter(self.norm1(x)))))
@@ -128,6 +144,14 @@ def init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def check_exit_heads(exit_heads: str, distilled: bool) -> None:
+    """Raise ModelError unless the network can have exits that read `exit_heads`."""
+    if exit_heads not in ("cls", "cls+dist"):
+        raise ModelError(f'exit_heads={exit_heads!r} is not known: give "cls" or "cls+dist"')
+    if exit_heads == "cls+dist" and not distilled:
+        raise ModelError('exit_heads="cls+dist" needs a distilled network: pass distilled=True')
+
+
 class GFNet(nn.Module):
     """Isotropic GFNet: all blocks work on the same tokens.
 
@@ -136,8 +160,11 @@ class GFNet(nn.Module):
     token ("cls") or both ("cls+dist"). All exits share the final norm.
     """
 
+    # TorchScript: a branch on a Final attribute is compiled away, so the heads it names need not exist.
     distilled: Final[bool]
     exit_reads_dist: Final[bool]
+    # TorchScript: an empty list gets its type from the class body, never from __init__.
+    exit_blocks: list[int]
 
     def __init__(
         self,
@@ -149,26 +176,30 @@ class GFNet(nn.Module):
         distilled: bool = False,
         exit_heads: str = "cls",
         drop_path: float | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> None:
+        """`grid` overrides the filter grid (a, b) of a distilled network whose checkpoint has another one.
+
+        Raises: ModelError for an image size, exits, heads or a grid the network cannot have.
+        """
         super().__init__()
-        if exit_heads not in ("cls", "cls+dist"):
-            raise ModelError(f'exit_heads={exit_heads!r} is not known: give "cls" or "cls+dist"')
-        if exit_heads == "cls+dist" and not distilled:
-            raise ModelError('exit_heads="cls+dist" needs a distilled network: pass distilled=True')
+        check_exit_heads(exit_heads, distilled)
         self.num_classes, self.image_size, self.dim, self.depth = num_classes, image_size, size.dim, size.depth
         self.distilled, self.exit_heads = distilled, exit_heads
         self.exit_reads_dist = exit_heads == "cls+dist"
-        self.exit_blocks: list[int] = resolve_exits(exits, size.depth)
+        self.exit_blocks = resolve_exits(exits, size.depth)
 
         self.patch_embed = PatchEmbed(image_size, size.patch_size, size.dim)
         tokens = self.patch_embed.num_patches + (PREFIX_TOKENS if distilled else 0)
-        self.grid = filter_grid(tokens, distilled)
+        self.grid = filter_grid(tokens, distilled) if grid is None else (int(grid[0]), int(grid[1]))
+        if self.grid[0] * self.grid[1] != tokens:
+            raise ModelError(f"grid={grid!r} does not hold the {tokens} tokens of a {image_size} px image")
         if distilled:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, size.dim))
             self.dist_token = nn.Parameter(torch.zeros(1, 1, size.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, size.dim))
-        drop = torch.linspace(0, size.drop_path if drop_path is None else drop_path, size.depth).tolist()
-        self.blocks = nn.ModuleList(Block(size.dim, size.mlp_ratio, self.grid, p) for p in drop)
+        rates = drop_path_rates(size.drop_path if drop_path is None else drop_path, size.depth)
+        self.blocks = nn.ModuleList(Block(size.dim, size.mlp_ratio, self.grid, p) for p in rates)
         self.norm = nn.LayerNorm(size.dim, eps=1e-6)
         self.head = nn.Linear(size.dim, num_classes)
         if distilled:
