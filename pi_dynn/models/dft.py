@@ -21,22 +21,25 @@ def rfft2_matrices(a: int, b: int) -> tuple[Tensor, Tensor]:
     spectrum = torch.fft.rfft2(unit, norm="ortho").reshape(N, F)
     forward = torch.cat((spectrum.real, spectrum.imag), dim=1).T
     unit = torch.eye(F, dtype=torch.complex128).view(F, a, w)
-    inverse = torch.cat(
-        [torch.fft.irfft2(part, s=(a, b), norm="ortho").reshape(F, N) for part in (unit, 1j * unit)]
-    ).T
+    inverse = torch.cat([torch.fft.irfft2(part, s=(a, b), norm="ortho").reshape(F, N) for part in (unit, 1j * unit)]).T
     return forward.contiguous(), inverse.contiguous()
 
 
 class MatrixFilter(nn.Module):
-    """A GlobalFilter with the same parameter, computed by matrix products: (B, N, C) -> (B, N, C)."""
+    """A GlobalFilter with the same parameter, computed by matrix products: (B, N, C) -> (B, N, C).
 
-    def __init__(self, source: GlobalFilter) -> None:
+    `matrices` are those of `rfft2_matrices` in float32, for several filters of one grid to share.
+    """
+
+    def __init__(self, source: GlobalFilter, matrices: tuple[Tensor, Tensor] | None = None) -> None:
         super().__init__()
         self.a, self.b = source.a, source.b
         self.complex_weight = source.complex_weight
-        forward, inverse = rfft2_matrices(self.a, self.b)
-        self.register_buffer("dft", forward.float(), persistent=False)
-        self.register_buffer("inverse_dft", inverse.float(), persistent=False)
+        if matrices is None:
+            forward, inverse = rfft2_matrices(self.a, self.b)
+            matrices = forward.float(), inverse.float()
+        self.register_buffer("dft", matrices[0], persistent=False)  # (2F, N)
+        self.register_buffer("inverse_dft", matrices[1], persistent=False)  # (N, 2F)
 
     def forward(self, x: Tensor) -> Tensor:
         re, im = (self.dft @ x.float()).chunk(2, dim=1)  # (B, F, C) each
@@ -46,7 +49,10 @@ class MatrixFilter(nn.Module):
 
 def filters_as_matrices(model: nn.Module) -> nn.Module:
     """Swap every global filter of `model`, in place, for the matrix form; keys and numbers stay."""
+    of_grid: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
     for module in model.modules():
         if isinstance(module, Block) and isinstance(module.filter, GlobalFilter):
-            module.filter = MatrixFilter(module.filter)
+            grid = module.filter.a, module.filter.b
+            module.filter = MatrixFilter(module.filter, of_grid.get(grid))
+            of_grid[grid] = module.filter.dft, module.filter.inverse_dft
     return model
