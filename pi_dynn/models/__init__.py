@@ -1,6 +1,18 @@
 """Training forms: plain, readable PyTorch with the keys of the published checkpoints."""
 
 from pi_dynn.models import gfnet, gfnet_pyramid
+from pi_dynn.models.checkpoint import LoadReport, load_checkpoint
+from pi_dynn.models.mac_table import MacTable
+from pi_dynn.models.macs import count_macs
 from pi_dynn.models.registry import create_model, list_models
 
-__all__ = ["create_model", "gfnet", "gfnet_pyramid", "list_models"]
+__all__ = [
+    "LoadReport",
+    "MacTable",
+    "count_macs",
+    "create_model",
+    "gfnet",
+    "gfnet_pyramid",
+    "list_models",
+    "load_checkpoint",
+]

@@ -1,0 +1,110 @@
+"""Checkpoint files read as data: tensors by name, never code."""
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pi_dynn.errors import CheckpointError
+
+WRAPPERS = ("model", "net", "state_dict")  # GFNet and DeiT; JEI-DNN; Lightning and many others
+PREFIXES = ("module.", "_orig_mod.")  # DataParallel; torch.compile
+EXIT_BLOCKS = "exit_blocks"  # optional entry beside the weights, or in the metadata of a safetensors file
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """The weights in a file, and the blocks its exits follow where the file says so."""
+
+    path: Path
+    state: dict[str, Tensor]
+    exit_blocks: tuple[int, ...] | None
+
+
+def read_checkpoint(path: str | Path) -> CheckpointFile:
+    """The state dict in a PyTorch or safetensors file, out of its wrapper and without wrapper prefixes.
+
+    Raises: CheckpointError for a missing, damaged or unsafe file, and for one without a state dict.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(9)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint at {str(path)!r}: check the path") from error
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint {str(path)!r} cannot be read: {error.strerror}") from error
+    if not start:
+        raise CheckpointError(f"the checkpoint {str(path)!r} is empty: copy or download it again")
+    if start[8:] == b"{":  # a length in 8 bytes, then a JSON header
+        state, blocks = _read_safetensors(path)
+    else:
+        content = _read_pickle(path)
+        state = _state_dict_in(content, path)
+        blocks = content.get(EXIT_BLOCKS) if isinstance(content, Mapping) else None
+    return CheckpointFile(path, _without_prefixes(state), _as_blocks(blocks, path))
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], object]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(metadata.get(EXIT_BLOCKS, "null"))  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        # Published files carry their command line as a Namespace, which holds plain values and runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can fail in any way
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused:
+            raise CheckpointError(
+                f"the checkpoint {str(path)!r} is refused: it would run {refused[1]}, and only tensors are loaded; "
+                "save it anew as torch.save({'model': model.state_dict()}, path)"
+            ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
+    return CheckpointError(f"the checkpoint {str(path)!r} is damaged or of another kind ({reason}): get it again")
+
+
+def _state_dict_in(content: object, path: Path) -> Mapping[str, Tensor]:
+    """The mapping of names to tensors in what a file holds, bare or under one of the usual names."""
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"the checkpoint {str(path)!r} holds a {type(content).__name__}, not a state dict")
+    wrapper = next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
+    state = content if wrapper is None else content[wrapper]
+    strangers = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if strangers or not state:
+        found = f"entries that are no tensors ({', '.join(strangers[:5])})" if strangers else "no entries"
+        raise CheckpointError(
+            f"the checkpoint {str(path)!r} has no state dict, bare or under {', '.join(WRAPPERS)}: it has {found}"
+        )
+    return state
+
+
+def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return dict(state)
+
+
+def _as_blocks(value: object, path: Path) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(type(block) is int for block in value):
+        raise CheckpointError(f"the checkpoint {str(path)!r} says {EXIT_BLOCKS}={value!r}, not a list of block indices")
+    return tuple(value)
