@@ -1,0 +1,229 @@
+"""Who am I, and how am I? What a board can tell before and after a measurement.
+
+Every file is looked for below an injectable root and every command goes through an injectable runner,
+so that any board can be laid out in a test.
+"""
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+_COMMAND_TIMEOUT_S = 2.0
+_HOT_C = 80.0  # a Pi begins to slow down here (raspberrypi.com, frequency management)
+_BUSY_PERCENT = 20.0
+
+_THROTTLE_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
+_SINCE_BOOT_SHIFT = 16
+
+Runner = Callable[[Sequence[str]], str]
+
+
+def run_command(command: Sequence[str]) -> str:
+    """The standard output of `command`. Raises: OSError or subprocess.SubprocessError."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=True).stdout
+
+
+class ThrottleState(NamedTuple):
+    """The firmware's throttle word in words: what is happening now, and what has since boot."""
+
+    now: tuple[str, ...]
+    since_boot: tuple[str, ...]
+
+
+def decode_throttle(bits: int) -> ThrottleState:
+    """Take the throttle word apart.
+
+    Source: raspberrypi.com, vcgencmd get_throttled: bits 0-3 are now, 16-19 sticky since boot.
+
+    >>> decode_throttle(0x50005)
+    ThrottleState(now=('under-voltage', 'throttled'), since_boot=('under-voltage', 'throttled'))
+    """
+    return ThrottleState(
+        tuple(name for bit, name in _THROTTLE_BITS.items() if bits >> bit & 1),
+        tuple(name for bit, name in _THROTTLE_BITS.items() if bits >> bit + _SINCE_BOOT_SHIFT & 1),
+    )
+
+
+def read_throttle(root: str | Path = "/", run: Runner | None = run_command) -> int | None:
+    """The firmware's throttle word, or None where there is none (not a Raspberry Pi).
+
+    A file is asked first, for it costs nothing; with `run=None` nothing else is, which is what a
+    sampler wants. The kernel's under-voltage alarm stands in for a word that cannot be had.
+    """
+    root = Path(root)
+    for path in sorted(root.glob("sys/devices/platform/soc*/*firmware/get_throttled")):
+        bits = _parse_bits(_text(path))
+        if bits is not None:
+            return bits
+    if run is not None:
+        try:
+            bits = _parse_bits(run(("vcgencmd", "get_throttled")).strip().rpartition("=")[2])
+        except (OSError, subprocess.SubprocessError):
+            bits = None
+        if bits is not None:
+            return bits
+    for chip in sorted(root.glob("sys/class/hwmon/hwmon*")):
+        if _text(chip / "name") == "rpi_volt":
+            return _number(chip / "in0_lcrit_alarm")
+    return None
+
+
+def _parse_bits(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(text, 16)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class BoardSnapshot:
+    """A board at one moment. What it cannot tell is None.
+
+    `frequency_hz` and `frequency_max_hz` are those of the fastest cores, `governor` joins those of all
+    clusters, `other_load_percent` is processor utilisation (of all cores, 0 to 100) while nothing was
+    asked of it, `omp_num_threads` the environment variable of that name.
+    """
+
+    model: str
+    machine: str
+    kernel: str
+    python: str
+    cores: int
+    governor: str | None
+    frequency_hz: float | None
+    frequency_max_hz: float | None
+    temperature_c: float | None
+    throttle_bits: int | None
+    memory_total_bytes: int
+    memory_available_bytes: int
+    load_average: float | None
+    other_load_percent: float
+    omp_num_threads: str | None
+
+    @property
+    def throttle(self) -> ThrottleState | None:
+        """The throttle bits in words."""
+        return None if self.throttle_bits is None else decode_throttle(self.throttle_bits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "BoardSnapshot":
+        """The inverse of `to_dict`."""
+        return cls(**fields)
+
+
+def take_snapshot(
+    root: str | Path = "/",
+    run: Runner = run_command,
+    utilisation_percent: Callable[[], float] = lambda: psutil.cpu_percent(0.1),
+) -> BoardSnapshot:
+    """Look at the board below `root`. Never fails: what cannot be read is None."""
+    root = Path(root)
+    policies = sorted(root.glob("sys/devices/system/cpu/cpufreq/policy*"))
+    governors = sorted({text for policy in policies if (text := _text(policy / "scaling_governor"))})
+    memory = psutil.virtual_memory()
+    return BoardSnapshot(
+        model=_model(root),
+        machine=platform.machine(),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        cores=_cores(root),
+        governor="+".join(governors) or None,
+        frequency_hz=_fastest_hz(policies, "scaling_cur_freq"),
+        frequency_max_hz=_fastest_hz(policies, "scaling_max_freq"),
+        temperature_c=_temperature_c(root),
+        throttle_bits=read_throttle(root, run),
+        memory_total_bytes=memory.total,
+        memory_available_bytes=memory.available,
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        other_load_percent=utilisation_percent(),
+        omp_num_threads=os.environ.get("OMP_NUM_THREADS"),
+    )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip("\0 \n") or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(_text(path) or "")
+    except ValueError:
+        return None
+
+
+def _model(root: Path) -> str:
+    dmi = root / "sys/class/dmi/id"
+    laptop = " ".join(text for name in ("sys_vendor", "product_name") if (text := _text(dmi / name)))
+    return _text(root / "proc/device-tree/model") or laptop or platform.machine()
+
+
+def _cores(root: Path) -> int:
+    """How many cores are online, from a list such as `0-3,6`."""
+    online = _text(root / "sys/devices/system/cpu/online")
+    try:
+        spans = [part.partition("-") for part in (online or "").split(",")]
+        return sum(int(last or first) - int(first) + 1 for first, _, last in spans)
+    except ValueError:
+        return psutil.cpu_count() or 1
+
+
+def _fastest_hz(policies: list[Path], name: str) -> float | None:
+    khz = [value for policy in policies if (value := _number(policy / name)) is not None]
+    return max(khz) * 1e3 if khz else None
+
+
+def _temperature_c(root: Path) -> float | None:
+    """The processor's temperature: the zone named after it, else the first one."""
+    zones = sorted(root.glob("sys/class/thermal/thermal_zone*"), key=lambda zone: (len(zone.name), zone.name))
+    zones.sort(key=lambda zone: not _is_processor(_text(zone / "type") or ""))
+    readings = [value for zone in zones if (value := _number(zone / "temp")) is not None]
+    return readings[0] * 1e-3 if readings else None
+
+
+def _is_processor(zone_type: str) -> bool:
+    return zone_type.lower().startswith("cpu") or zone_type == "x86_pkg_temp"
+
+
+def invalidating_changes(before: BoardSnapshot, after: BoardSnapshot) -> tuple[str, ...]:
+    """What happened to the board between two snapshots that makes a measurement between them invalid."""
+    reasons = []
+    if before.governor != after.governor:
+        reasons.append(f"the governor changed from {before.governor} to {after.governor}")
+    if before.throttle_bits != after.throttle_bits:
+        reasons.append(f"throttle state changed ({_hex(before.throttle_bits)} to {_hex(after.throttle_bits)})")
+    elif after.throttle is not None and after.throttle.now:
+        reasons.append(f"throttled throughout: {', '.join(after.throttle.now)}")
+    return tuple(reasons)
+
+
+def _hex(bits: int | None) -> str:
+    return "unknown" if bits is None else f"{bits:#x}"
+
+
+def advice(snapshot: BoardSnapshot) -> tuple[str, ...]:
+    """What to do before measuring on this board, one line each; empty when all is well."""
+    lines = []
+    if snapshot.governor not in (None, "performance"):
+        lines.append(f"governor is {snapshot.governor}: sudo cpufreq-set -g performance")
+    if snapshot.throttle is not None and snapshot.throttle.now:
+        lines.append(f"now: {', '.join(snapshot.throttle.now)}: cool the board, use a 5.1 V supply and a short cable")
+    elif snapshot.throttle is not None and snapshot.throttle.since_boot:
+        lines.append(f"since boot: {', '.join(snapshot.throttle.since_boot)}: reboot, so that a new event shows")
+    if snapshot.temperature_c is not None and snapshot.temperature_c >= _HOT_C:
+        lines.append(f"processor at {snapshot.temperature_c:.0f} C: let it cool below {_HOT_C:.0f} C")
+    if snapshot.other_load_percent > _BUSY_PERCENT:
+        lines.append(f"other programs take {snapshot.other_load_percent:.0f} % of the processor: close them")
+    return tuple(lines)

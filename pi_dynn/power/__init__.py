@@ -1,0 +1,70 @@
+"""Power meters, and the road from their samples to joules. Knows nothing of networks; never imports torch.
+
+with open_meter("ina219") as meter, Sampler(meter, clock) as sampler:
+    with sampler.span("work"):
+        work()
+trace = sampler.trace()
+joules = energy_j(trace, *trace.labelled("work")[0][:2])
+"""
+
+from pi_dynn.power.checks import TraceQuality, aliasing_warning, check_trace
+from pi_dynn.power.energy import (
+    IdleBaseline,
+    RunEnergy,
+    TrialEnergy,
+    gross_energy_j,
+    idle_baseline,
+    improvement,
+    net_energy_j,
+    run_energy,
+    trial_energy,
+)
+from pi_dynn.power.integrate import energy_j, mean_power_w
+from pi_dynn.power.meter import (
+    ESTIMATED,
+    MEASURED,
+    SIMULATED,
+    EnergyMeter,
+    EnergyReading,
+    MeterInfo,
+    PowerSample,
+    SampleFlags,
+    why_not_comparable,
+)
+from pi_dynn.power.opening import meter_names, open_meter
+from pi_dynn.power.sampler import Sampler, SteppedSampler
+from pi_dynn.power.trace import Span, ThrottleMark, Trace, load_trace
+
+__all__ = [
+    "ESTIMATED",
+    "MEASURED",
+    "SIMULATED",
+    "EnergyMeter",
+    "EnergyReading",
+    "IdleBaseline",
+    "MeterInfo",
+    "PowerSample",
+    "RunEnergy",
+    "SampleFlags",
+    "Sampler",
+    "Span",
+    "SteppedSampler",
+    "ThrottleMark",
+    "Trace",
+    "TraceQuality",
+    "TrialEnergy",
+    "aliasing_warning",
+    "check_trace",
+    "energy_j",
+    "gross_energy_j",
+    "idle_baseline",
+    "improvement",
+    "load_trace",
+    "mean_power_w",
+    "meter_names",
+    "net_energy_j",
+    "open_meter",
+    "run_energy",
+    "trial_energy",
+    "why_not_comparable",
+]

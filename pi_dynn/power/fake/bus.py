@@ -1,0 +1,62 @@
+"""The wire to the simulated chip: transfers take time, and sometimes nobody answers."""
+
+import errno
+from collections.abc import Callable
+
+from pi_dynn.clock import Clock
+from pi_dynn.power.fake.chip import Ina219Chip
+
+TRANSFER_400_KHZ_S = 48 / 400e3
+"""One register read is 48 bit times: address, pointer, address, two bytes, and the bits between."""
+
+
+class FakeBus:
+    """A bus to one chip, counting transfers from 0. Same calls as the real one.
+
+    Faults: `nack_from` unplugs the chip at that transfer and for good; `fails(transfer)` returns an
+    errno for transfers that fail once, or 0. `transfer_s` of the clock pass at each transfer.
+    """
+
+    name = "simulated I2C bus"
+
+    def __init__(
+        self,
+        chip: Ina219Chip,
+        clock: Clock,
+        *,
+        transfer_s: float = 0.0,
+        nack_from: int | None = None,
+        fails: Callable[[int], int] | None = None,
+    ) -> None:
+        self.chip = chip
+        self.clock = clock
+        self.transfer_s = transfer_s
+        self.nack_from = nack_from
+        self.fails = fails
+        self.transfers = 0
+        self.closed = False
+
+    def unplug(self) -> None:
+        """Nobody answers from now on."""
+        self.nack_from = self.transfers
+
+    def read_word(self, register: int) -> int:
+        self._transfer()
+        return self.chip.read_word(register)
+
+    def write_word(self, register: int, value: int) -> None:
+        self._transfer()
+        self.chip.write_word(register, value)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _transfer(self) -> None:
+        number = self.transfers
+        self.transfers += 1
+        if self.transfer_s:
+            self.clock.sleep(self.transfer_s)
+        code = errno.EREMOTEIO if self.nack_from is not None and number >= self.nack_from else 0
+        code = code or (self.fails(number) if self.fails else 0)
+        if code:
+            raise OSError(code, "no acknowledge")

@@ -1,0 +1,173 @@
+"""An INA219, word for word: conversions on a virtual clock, stale registers, overflow, reset.
+
+It is written from the datasheet (TI SBOS448G) on its own and shares no constant with the driver, so
+that an error in one does not hide in the other. It does at a bus access what the real chip did since
+the last one.
+"""
+
+import random
+
+from pi_dynn.clock import Clock
+from pi_dynn.power.fake.waveform import Waveform, waveform_energy_j
+
+POWER_ON_CONFIG = 0x399F
+CONFIG, SHUNT, BUS, POWER, CURRENT, CALIBRATION = range(6)
+
+# Conversion time in seconds and bits of each 4-bit ADC code, table 5. Codes 4-7 repeat 0-3 (bit 2 is "don't care").
+_SINGLE_S = (84e-6, 148e-6, 276e-6, 532e-6)
+_AVERAGED_S = {8: 532e-6, 9: 1.06e-3, 10: 2.13e-3, 11: 4.26e-3, 12: 8.51e-3, 13: 17.02e-3, 14: 34.05e-3, 15: 68.10e-3}
+_WAKE_UP_S = 40e-6  # from power-down, section 8.5.1
+
+
+def conversion(code: int) -> tuple[float, int, int]:
+    """Seconds, bits and number of averaged conversions of a 4-bit ADC code."""
+    if code < 8:
+        return _SINGLE_S[code & 3], 9 + (code & 3), 1
+    return _AVERAGED_S[code], 12, 2 ** (code - 8)
+
+
+class Ina219Chip:
+    """The chip with a shunt before it and a load behind it.
+
+    `load` draws its power at `bus_v` volts. `noise_v` is the standard deviation of one 12-bit shunt conversion,
+    `offset_v` its constant error, `gain_error` that of the current (0.005 is half a percent);
+    `oscillator` stretches every conversion time (1.1 is a slow chip at the datasheet's limit).
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        load: Waveform,
+        *,
+        shunt_ohm: float = 0.1,
+        bus_v: float = 5.1,
+        noise_v: float = 0.0,
+        offset_v: float = 0.0,
+        gain_error: float = 0.0,
+        oscillator: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        self.clock = clock
+        self.load = load
+        self.shunt_ohm = shunt_ohm
+        self.bus_v = bus_v
+        self._noise_v = noise_v
+        self._offset_v = offset_v
+        self._gain = 1.0 + gain_error
+        self._oscillator = oscillator
+        self._noise = random.Random(seed)
+        self.brown_out()
+
+    def brown_out(self) -> None:
+        """The supply dipped: every register is as after power-on, and conversions begin anew."""
+        self._calibration = 0
+        self._shunt = self._bus = self._power = self._current = 0
+        self._overflow = False
+        self._ready = False
+        self._configure(POWER_ON_CONFIG)
+
+    # What the bus sees
+
+    def read_word(self, register: int) -> int:
+        """The 16 bits of `register` now. Reading POWER clears conversion-ready (section 8.6.3.2)."""
+        self._convert()
+        if register == CONFIG:
+            return self._config
+        if register == SHUNT:
+            return self._shunt & 0xFFFF
+        if register == BUS:
+            return self._bus << 3 | self._ready << 1 | self._overflow
+        if register == POWER:
+            self._ready = False
+            return self._power
+        if register == CURRENT:
+            return self._current & 0xFFFF
+        if register == CALIBRATION:
+            return self._calibration
+        raise ValueError(f"the INA219 has no register {register:#04x}")
+
+    def write_word(self, register: int, value: int) -> None:
+        """Write CONFIG or CALIBRATION; the chip ignores writes to the others."""
+        self._convert()
+        if register == CONFIG and value & 0x8000:
+            self.brown_out()
+        elif register == CONFIG:
+            self._configure(value & 0x3FFF)
+        elif register == CALIBRATION:
+            self._calibration = value & 0xFFFE  # bit 0 is void
+            self._multiply()
+
+    # What the chip does by itself
+
+    def _configure(self, config: int) -> None:
+        was_asleep = getattr(self, "_config", POWER_ON_CONFIG) & 7 in (0, 4)
+        self._config = config
+        mode = config & 7
+        self._shunt_s, self._shunt_bits, self._shunt_averages = conversion(config >> 3 & 0xF)
+        self._bus_s, self._bus_bits, _ = conversion(config >> 7 & 0xF)
+        self._shunt_s *= self._oscillator * (mode & 1)
+        self._bus_s *= self._oscillator * (mode >> 1 & 1)
+        self._start_s = self.clock.now_ns() * 1e-9 + (_WAKE_UP_S if was_asleep else 0.0)
+        self._shunts_done = self._buses_done = 0
+        if mode not in (0, 4):
+            self._ready = False
+
+    @property
+    def cycle_s(self) -> float:
+        """Time of one shunt and bus conversion as configured."""
+        return self._shunt_s + self._bus_s
+
+    def _convert(self) -> None:
+        """Catch up with the clock. Of many finished conversions only the last can still be seen."""
+        cycle_s = self.cycle_s
+        if cycle_s == 0.0:
+            return
+        elapsed_s = self.clock.now_ns() * 1e-9 - self._start_s
+        cycles = max(0, int(elapsed_s / cycle_s))
+        shunts = cycles + (elapsed_s - cycles * cycle_s >= self._shunt_s)
+        if not self._config & 4:  # triggered: one conversion, then sleep
+            cycles, shunts = min(cycles, 1), min(shunts, 1)
+        if cycles > self._buses_done:
+            self._convert_shunt(cycles)
+            self._bus = self._bus_word() if self._config & 2 else self._bus
+            self._buses_done = self._shunts_done = cycles
+            self._multiply()
+            self._ready = True
+        if shunts > self._shunts_done:
+            self._convert_shunt(shunts)
+            self._shunts_done = shunts
+            self._current = self._clamp(self._shunt * self._calibration // 4096)
+
+    def _convert_shunt(self, number: int) -> None:
+        """The `number`-th shunt conversion since the start: the mean over its own window."""
+        if not self._config & 1:
+            return
+        start_s = self._start_s + (number - 1) * self.cycle_s
+        part_s = self._shunt_s / self._shunt_averages
+        divider = 1 << (self._config >> 11 & 3)
+        step_v = 10e-6 * divider * (1 << 12 - self._shunt_bits)
+        total_v = 0.0
+        for index in range(self._shunt_averages):
+            power_w = waveform_energy_j(self.load, start_s + index * part_s, start_s + (index + 1) * part_s) / part_s
+            value_v = self._gain * power_w / self.bus_v * self.shunt_ohm + self._offset_v
+            if self._noise_v:
+                value_v += self._noise.gauss(0.0, self._noise_v)
+            total_v += step_v * round(value_v / step_v)
+        limit = 4000 * divider
+        self._shunt = max(-limit, min(limit, round(total_v / self._shunt_averages / 10e-6)))
+
+    def _bus_word(self) -> int:
+        step_v = 4e-3 * (1 << 12 - self._bus_bits)
+        limit = 8000 if self._config & 0x2000 else 4000
+        return max(0, min(limit, round(round(self.bus_v / step_v) * step_v / 4e-3)))
+
+    def _multiply(self) -> None:
+        """Current = shunt x calibration / 4096, power = current x bus / 5000; overflow if 16 bits do not do."""
+        current = self._shunt * self._calibration // 4096
+        power = abs(current) * self._bus // 5000
+        self._overflow = not -0x8000 <= current <= 0x7FFF or power > 0xFFFF
+        self._current, self._power = self._clamp(current), power & 0xFFFF
+
+    @staticmethod
+    def _clamp(current: int) -> int:
+        return (current + 0x8000) % 0x10000 - 0x8000  # overflowed registers hold whatever is left in 16 bits

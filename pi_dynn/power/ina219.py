@@ -1,0 +1,325 @@
+"""The INA219 current monitor, read register by register over an injected bus.
+
+Shunt and bus voltage are read and multiplied here in floats; the chip's own current and power registers are
+coarser and void after an overflow. The power register is still read, for two reasons: it clears
+"conversion ready", and it reads 0 once the chip has lost its calibration, which betrays a brown-out.
+
+Source: TI SBOS448G. Sections and tables are named where a number comes from them.
+"""
+
+import errno
+import os
+import random
+from pathlib import Path
+from typing import Protocol
+
+from pi_dynn.clock import Clock
+from pi_dynn.errors import InputError, MeterBusError, MeterNotFound, PowerError
+from pi_dynn.power.certificate import load_certificate
+from pi_dynn.power.ina219_settings import (
+    BUS_LSB_V,
+    POWER_ON_CONFIG,
+    SHUNT_LSB_V,
+    Ina219Settings,
+)
+from pi_dynn.power.meter import MEASURED, EnergyMeter, MeterInfo, PowerSample, SampleFlags
+
+CONFIG, SHUNT, BUS, POWER, CURRENT, CALIBRATION = range(6)
+_MODE_BITS = 0x0007
+_UNUSED_CONFIG_BITS = 0xC000  # reset reads back as 0, bit 14 is not used: anything else is another chip
+_CONVERSION_READY = 0x0002
+_MATH_OVERFLOW = 0x0001
+
+_TRANSIENT = (errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT)
+_RETRIES = 3
+_RETRY_PAUSE_S = 1e-3
+_POLLS_PER_CYCLE = 16
+_READS_PER_CHECK = 256  # a chip at no load reads 0 W also when healthy: look at its configuration now and then
+_REVERSED_V = -0.5e-3  # beyond the offset of the worst chip, +-200 uV
+_WAKE_UP_S = 40e-6  # from power-down, section 8.5.1
+
+
+class RegisterBus(Protocol):
+    """A bus to one chip with 16-bit registers, most significant byte first already put right."""
+
+    name: str
+
+    def read_word(self, register: int) -> int:
+        """The 16 bits of a register. Raises: OSError with the errno of the bus."""
+        ...
+
+    def write_word(self, register: int, value: int) -> None:
+        """Write 16 bits. Raises: OSError with the errno of the bus."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the bus."""
+        ...
+
+
+class Ina219(EnergyMeter):
+    """An INA219 in continuous conversion, sampled by polling its conversion-ready flag.
+
+    Every `settings.rephase_every` samples the chip is put to sleep for a random part of a cycle. The
+    bus conversion leaves a blind spot of about 10 % in every cycle, and were the inferences to last a
+    whole number of cycles it would fall on the same part of each.
+
+    Raises: MeterNotFound if no INA219 answers, MeterBusError if the bus fails, PowerError if the
+    current flows backwards.
+    """
+
+    def __init__(
+        self,
+        bus: RegisterBus,
+        clock: Clock,
+        settings: Ina219Settings | None = None,
+        *,
+        name: str = "ina219",
+        label: str = MEASURED,
+        scope: str = "board input",
+    ) -> None:
+        self.bus = bus
+        self.settings = settings or Ina219Settings()
+        self.retries = 0
+        self._clock = clock
+        self._pid = os.getpid()
+        self._closed = False
+        self._found: tuple[int, int] | None = None
+        self._random = random.Random(0)  # the same run twice is the same run
+        self._cycle_ns = round(self.settings.cycle_s * 1e9)
+        self.info = MeterInfo(
+            name=name,
+            scope=scope,
+            rails=("VIN-",),  # the load side: the shunt's own loss is not in it
+            resolution_w=self.settings.resolution_w,
+            nominal_period_s=self.settings.cycle_s,
+            measured=label == MEASURED,
+            label=label,
+            window_s=self.settings.shunt_s,
+            shunt_ohm=self.settings.shunt_ohm,
+            gain=self.settings.gain,
+        )
+        try:
+            self._identify()
+            self._set_up()
+            self._refuse_reversed_leads()
+        except BaseException:
+            self.close()
+            raise
+
+    # Sampling
+
+    def read(self) -> PowerSample | None:
+        """The newest conversion, or None while there is no new one."""
+        if self._asleep:
+            self._wake()
+            return None
+        before_ns = self._clock.now_ns()
+        bus_word = self._read(BUS)
+        polled_ns = (before_ns + self._clock.now_ns()) // 2
+        if not bus_word & _CONVERSION_READY:
+            self._not_ready_ns = polled_ns
+            self._due_ns = polled_ns + self._cycle_ns // _POLLS_PER_CYCLE
+            return None
+        shunt = _signed(self._read(SHUNT))
+        power = self._read(POWER)  # clears conversion ready; its value only tells whether the chip is well
+        done_ns = self._completed_ns(polled_ns)
+        self._not_ready_ns = self._clock.now_ns()
+        self._due_ns = done_ns + self._cycle_ns - self._cycle_ns // _POLLS_PER_CYCLE
+        self._fresh += 1
+        flags = self._judge(shunt, bus_word, power)
+        if flags & SampleFlags.CHIP_RESET:
+            self._set_up()
+        elif self._discard:
+            self._discard -= 1
+            return None
+        elif self.settings.rephase_every and self._fresh % self.settings.rephase_every == 0:
+            self._fall_asleep()
+        return self._sample(done_ns, shunt, bus_word, flags)
+
+    def due_ns(self) -> int:
+        return self._due_ns
+
+    def _sample(self, done_ns: int, shunt: int, bus_word: int, flags: SampleFlags) -> PowerSample:
+        voltage_v = (bus_word >> 3) * BUS_LSB_V
+        current_a = shunt * SHUNT_LSB_V / self.settings.shunt_ohm * self.settings.gain
+        # A cycle converts the shunt, then the bus, then says it is ready: the current is that of the shunt's window.
+        age_s = self.settings.bus_s + 0.5 * self.settings.shunt_s
+        return PowerSample(done_ns - round(age_s * 1e9), voltage_v * current_a, voltage_v, current_a, flags)
+
+    def _completed_ns(self, polled_ns: int) -> int:
+        """When the conversion found at `polled_ns` was completed: a whole number of cycles after the last
+        one, corrected by what the polls before saw."""
+        cycles = max(1, (polled_ns - self._done_ns) // self._cycle_ns)
+        expected_ns = self._done_ns + cycles * self._cycle_ns
+        earliest_ns = max(self._not_ready_ns, polled_ns - self._cycle_ns)
+        self._done_ns = min(max(expected_ns, earliest_ns), polled_ns)
+        return self._done_ns
+
+    def _judge(self, shunt: int, bus_word: int, power: int) -> SampleFlags:
+        bus = bus_word >> 3
+        flags = SampleFlags.NONE
+        if abs(shunt) >= self.settings.shunt_limit or bus >= self.settings.bus_limit:
+            flags |= SampleFlags.CLIPPED  # the overflow bit does not tell: it is about the multiplication
+        if bus_word & _MATH_OVERFLOW:
+            flags |= SampleFlags.OVERFLOW
+        if shunt * SHUNT_LSB_V < _REVERSED_V:
+            flags |= SampleFlags.REVERSED
+        expected_power = abs(shunt) * self.settings.calibration // 4096 * bus // 5000
+        suspect = power == 0 and expected_power >= 2 and not flags & SampleFlags.OVERFLOW
+        if (suspect or self._fresh % _READS_PER_CHECK == 0) and not self._configured():
+            flags |= SampleFlags.CHIP_RESET
+        return flags
+
+    # The chip
+
+    def _identify(self) -> None:
+        try:
+            config = self._read(CONFIG)
+            self._found = (config, self._read(CALIBRATION))
+        except MeterBusError as error:
+            code = getattr(error.__cause__, "errno", None)
+            if code in (*_TRANSIENT, errno.ENXIO):
+                raise MeterNotFound(
+                    f"nothing answers on {self.bus.name}: check VCC, GND, SDA and SCL, then i2cdetect for the address"
+                ) from error
+            raise
+        if config & _UNUSED_CONFIG_BITS:
+            self._found = None  # not ours: close() must not write to it
+            raise MeterNotFound(f"the chip on {self.bus.name} is no INA219 (register 0 reads {config:#06x})")
+
+    def _set_up(self) -> None:
+        """Configure and calibrate; what is being converted now is of the old mode and will be discarded."""
+        self._write(CALIBRATION, self.settings.calibration)
+        self._write(CONFIG, self.settings.config)
+        if not self._configured():
+            raise MeterNotFound(
+                f"the chip on {self.bus.name} does not keep the configuration {self.settings.config:#06x}: "
+                "it is no INA219, or its supply is failing"
+            )
+        self._asleep = False
+        self._discard = 1
+        self._fresh = 0
+        self._restart_cycle(0.0)
+
+    def _configured(self) -> bool:
+        return self._read(CONFIG) == self.settings.config and self._read(CALIBRATION) == self.settings.calibration
+
+    def _restart_cycle(self, wake_up_s: float) -> None:
+        self._not_ready_ns = self._done_ns = self._clock.now_ns() + round(wake_up_s * 1e9)
+        self._due_ns = self._done_ns + self._cycle_ns - self._cycle_ns // _POLLS_PER_CYCLE
+
+    def _fall_asleep(self) -> None:
+        self._write(CONFIG, self.settings.config & ~_MODE_BITS)
+        self._asleep = True
+        self._due_ns = self._clock.now_ns() + self._random.randrange(self._cycle_ns)
+
+    def _wake(self) -> None:
+        if self._clock.now_ns() >= self._due_ns:
+            self._write(CONFIG, self.settings.config)
+            self._asleep = False
+            self._restart_cycle(_WAKE_UP_S)
+
+    def _refuse_reversed_leads(self) -> None:
+        for _ in range(4 * _POLLS_PER_CYCLE):
+            self._clock.sleep((self._due_ns - self._clock.now_ns()) * 1e-9)
+            sample = self.read()
+            if sample is not None and sample.flags & SampleFlags.REVERSED:
+                raise PowerError(
+                    f"the current on {self.bus.name} flows backwards ({sample.current_a:.3f} A): swap VIN+ and VIN-"
+                )
+            if sample is not None:
+                return
+        raise MeterBusError(f"the INA219 on {self.bus.name} answers but does not convert: power-cycle it")
+
+    def close(self) -> None:
+        """Put the chip back as it was found, and let go of the bus."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._found is not None and os.getpid() == self._pid:  # a forked child must not touch the chip
+                config, calibration = self._found
+                self.bus.write_word(CALIBRATION, calibration)
+                self.bus.write_word(CONFIG, config or POWER_ON_CONFIG)
+        except OSError:
+            pass  # unplugged: there is nothing to put back
+        finally:
+            self.bus.close()
+
+    # The wire
+
+    def _read(self, register: int) -> int:
+        return self._transfer(self.bus.read_word, register)
+
+    def _write(self, register: int, value: int) -> None:
+        self._transfer(self.bus.write_word, register, value)
+
+    def _transfer(self, transfer, *arguments: int) -> int:
+        for attempt in range(_RETRIES + 1):
+            try:
+                return transfer(*arguments)
+            except OSError as error:
+                if error.errno not in _TRANSIENT or attempt == _RETRIES:
+                    raise self._bus_error(error) from error
+                self.retries += 1
+                self._clock.sleep(_RETRY_PAUSE_S)
+        raise AssertionError("unreachable")
+
+    def _bus_error(self, error: OSError) -> MeterBusError:
+        if error.errno == errno.EBUSY:
+            return MeterBusError(f"a kernel driver holds the chip on {self.bus.name}: use the meter 'hwmon' instead")
+        what = error.strerror or str(error)
+        tries = f" {_RETRIES + 1} times" if error.errno in _TRANSIENT else ""
+        return MeterBusError(f"{self.bus.name} failed{tries} ({what}): check the leads, keep them short")
+
+
+def _signed(word: int) -> int:
+    return word - 0x10000 if word & 0x8000 else word
+
+
+def open_ina219(
+    *,
+    clock: Clock,
+    root: Path = Path("/"),
+    bus: int = 1,
+    address: int = 0x40,
+    shunt_ohm: float | None = None,
+    max_current_a: float | None = None,
+    bus_range_v: int = 16,
+    shunt_averages: int = 8,
+    rephase_every: int = 32,
+    certificate: str | Path | None = None,
+) -> Ina219:
+    """Open the INA219 at `address` of `/dev/i2c-<bus>` through smbus2; see `Ina219Settings`.
+
+    `certificate` is a file of `calibration/` with the shunt's resistance and the one-point gain.
+    """
+    from pi_dynn.power.smbus import open_smbus
+
+    settings = settings_for(
+        shunt_ohm=shunt_ohm,
+        certificate=certificate,
+        max_current_a=max_current_a,
+        bus_range_v=bus_range_v,
+        shunt_averages=shunt_averages,
+        rephase_every=rephase_every,
+    )
+    return Ina219(open_smbus(bus, address, root), clock, settings)
+
+
+def settings_for(
+    *, shunt_ohm: float | None, certificate: str | Path | None, **settings: float | int | None
+) -> Ina219Settings:
+    """Settings from options, the shunt and its gain from a certificate if there is one.
+
+    Raises: InputError if the two disagree about the shunt, or a setting cannot be.
+    """
+    if certificate is None:
+        return Ina219Settings(shunt_ohm=0.1 if shunt_ohm is None else shunt_ohm, **settings)
+    record = load_certificate(certificate)
+    if shunt_ohm is not None and shunt_ohm != record.shunt_ohm:
+        raise InputError(
+            f"the certificate {str(certificate)!r} is of a {record.shunt_ohm!r} ohm shunt, not {shunt_ohm!r}: drop one"
+        )
+    return Ina219Settings(shunt_ohm=record.shunt_ohm, gain=record.gain, **settings)

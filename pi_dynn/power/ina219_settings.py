@@ -1,0 +1,120 @@
+"""What is written into an INA219, and how its registers are to be read back into volts.
+
+Source: TI SBOS448G, section 8.6 (registers) and table 5 (conversion times, typical).
+"""
+
+import math
+from dataclasses import dataclass
+
+from pi_dynn.errors import InputError
+
+SHUNT_LSB_V = 10e-6  # at every gain
+BUS_LSB_V = 4e-3
+POWER_ON_CONFIG = 0x399F
+
+_RANGES_V = (0.04, 0.08, 0.16, 0.32)  # full scale of the shunt at gain codes 0-3
+_SHUNT_ADC = {  # averaged conversions -> (4-bit code, seconds)
+    1: (0x3, 532e-6),
+    2: (0x9, 1.06e-3),
+    4: (0xA, 2.13e-3),
+    8: (0xB, 4.26e-3),
+    16: (0xC, 8.51e-3),
+    32: (0xD, 17.02e-3),
+    64: (0xE, 34.05e-3),
+    128: (0xF, 68.10e-3),
+}
+_BUS_ADC_CODE, _BUS_ADC_S = 0x3, 532e-6  # 12 bits once: the bus voltage is steady, and its conversion blinds us
+_CONTINUOUS = 0x7
+_NOMINAL_BUS_V = 5.0
+
+
+@dataclass(frozen=True)
+class Ina219Settings:
+    """How an INA219 is wired and configured.
+
+    `max_current_a` is the largest current to be expected (default: all that the shunt allows, 0.32 V /
+    shunt); the gain is the finest that holds it. `shunt_averages` conversions make one sample: 8 give 209 Hz with
+    the current integrated 89 % of the time. `bus_range_v` is 16 or 32. `gain` corrects the current
+    (a one-point calibration). `rephase_every` samples the conversions restart at a random phase; 0 never.
+
+    Raises: InputError if a value is outside what the chip can do.
+    """
+
+    shunt_ohm: float = 0.1
+    max_current_a: float | None = None
+    bus_range_v: int = 16
+    shunt_averages: int = 8
+    gain: float = 1.0
+    rephase_every: int = 32
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.shunt_ohm) and self.shunt_ohm > 0):
+            raise InputError(f"a shunt has more than 0 ohm, got {self.shunt_ohm!r}: breakout boards carry 0.1 (R100)")
+        if not (math.isfinite(self.gain) and self.gain > 0):
+            raise InputError(f"a gain correction is above 0, got {self.gain!r}: 1.0 corrects nothing")
+        if not (0 < self.full_scale_v <= _RANGES_V[-1] + 1e-12):
+            raise InputError(
+                f"{self.max_current_a!r} A through {self.shunt_ohm!r} ohm drop {self.full_scale_v:.4g} V, "
+                f"the INA219 takes 0 to {_RANGES_V[-1]} V: use a smaller shunt"
+            )
+        if self.shunt_averages not in _SHUNT_ADC:
+            raise InputError(
+                f"the INA219 averages {', '.join(map(str, _SHUNT_ADC))} conversions, not {self.shunt_averages!r}"
+            )
+        if self.bus_range_v not in (16, 32):
+            raise InputError(f"the bus range is 16 or 32 V, got {self.bus_range_v!r}")
+        if self.rephase_every < 0:
+            raise InputError(f"rephase_every counts samples, got {self.rephase_every!r}: 0 switches it off")
+
+    @property
+    def full_scale_v(self) -> float:
+        """Voltage over the shunt at the largest expected current."""
+        return _RANGES_V[-1] if self.max_current_a is None else self.max_current_a * self.shunt_ohm
+
+    @property
+    def _gain_code(self) -> int:
+        return next(code for code, range_v in enumerate(_RANGES_V) if self.full_scale_v <= range_v + 1e-12)
+
+    @property
+    def config(self) -> int:
+        """The configuration word: continuous shunt and bus."""
+        range_bit = int(self.bus_range_v == 32)
+        shunt_code = _SHUNT_ADC[self.shunt_averages][0]
+        return range_bit << 13 | self._gain_code << 11 | _BUS_ADC_CODE << 7 | shunt_code << 3 | _CONTINUOUS
+
+    @property
+    def calibration(self) -> int:
+        """The calibration word for a current LSB of largest current / 32767; even, 2 to 0xFFFE."""
+        word = int(0.04096 * 32767 / self.full_scale_v)  # 0.04096 / (current LSB x shunt), section 8.5.1
+        return max(2, min(0xFFFE, word & 0xFFFE))
+
+    @property
+    def shunt_limit(self) -> int:
+        """The shunt register at the end of the range: that or more is clipped."""
+        return 4000 << self._gain_code
+
+    @property
+    def bus_limit(self) -> int:
+        """The bus register at the end of the range."""
+        return round(self.bus_range_v / BUS_LSB_V)
+
+    @property
+    def shunt_s(self) -> float:
+        """Time over which the current of one sample is averaged."""
+        return _SHUNT_ADC[self.shunt_averages][1]
+
+    @property
+    def bus_s(self) -> float:
+        """Time of the bus conversion that follows."""
+        return _BUS_ADC_S
+
+    @property
+    def cycle_s(self) -> float:
+        """Time from sample to sample."""
+        return self.shunt_s + self.bus_s
+
+    @property
+    def resolution_w(self) -> float:
+        """Smallest step of power at 5 V: one step of the 12-bit converter, filled in by averaging."""
+        step_v = max(SHUNT_LSB_V, SHUNT_LSB_V * (1 << self._gain_code) / self.shunt_averages)
+        return step_v / self.shunt_ohm * _NOMINAL_BUS_V

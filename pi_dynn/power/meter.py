@@ -1,0 +1,148 @@
+"""What every power meter is: the protocol, what it says about itself, and what it hands out.
+
+A meter is read by polling: `read()` never waits for a conversion. It returns a sample, or None when
+nothing new has been converted since the last call, so that a stale register is never counted twice.
+"""
+
+from dataclasses import asdict, dataclass
+from enum import IntFlag
+from types import TracebackType
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pi_dynn.errors import InputError
+
+MEASURED = "MEASURED"
+ESTIMATED = "ESTIMATED"
+SIMULATED = "SIMULATED"
+
+
+class SampleFlags(IntFlag):
+    """What was wrong with one sample; 0 is a good one."""
+
+    NONE = 0
+    CLIPPED = 1
+    """The current was at the end of the range: the true value is at least this large."""
+    OVERFLOW = 2
+    """The chip's own multiplication overflowed; its current and power registers are void, ours is not."""
+    CHIP_RESET = 4
+    """The chip had lost its configuration and was set up again: what came just before is unknown."""
+    REVERSED = 8
+    """The current flowed backwards: VIN+ and VIN- are swapped, or something feeds the board from behind."""
+
+
+UNUSABLE = SampleFlags.CLIPPED | SampleFlags.CHIP_RESET | SampleFlags.REVERSED
+"""Samples with any of these flags are kept in the trace and left out of every integral."""
+
+
+@dataclass(frozen=True)
+class PowerSample:
+    """One reading of power, stamped at the middle of the time over which it was converted.
+
+    Units: `t_ns` nanoseconds of the meter's clock, `power_w` watts, `voltage_v` volts, `current_a`
+    amperes; voltage and current are None where the meter does not give them.
+    """
+
+    t_ns: int
+    power_w: float
+    voltage_v: float | None = None
+    current_a: float | None = None
+    flags: SampleFlags = SampleFlags.NONE
+
+
+@dataclass(frozen=True)
+class EnergyReading:
+    """One reading of a meter that counts: joules since some start, never falling."""
+
+    t_ns: int
+    energy_j: float
+    flags: SampleFlags = SampleFlags.NONE
+
+
+@dataclass(frozen=True)
+class MeterInfo:
+    """What a meter says about itself. Figures of different scope, rails or shunt must not be compared.
+
+    `scope` says in words what the power flows into ("board input", "CPU package"). `resolution_w` is
+    the smallest step of power at the nominal voltage (joules for a counter), `nominal_period_s` the time between
+    samples when all goes well, `window_s` the part of it over which each sample averages (0: a point
+    sample). `label` is MEASURED, ESTIMATED or SIMULATED and must be printed beside every figure.
+    """
+
+    name: str
+    scope: str
+    rails: tuple[str, ...]
+    resolution_w: float
+    nominal_period_s: float
+    measured: bool
+    label: str
+    kind: Literal["power", "counter"] = "power"
+    window_s: float = 0.0
+    shunt_ohm: float | None = None
+    gain: float = 1.0
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.label not in (MEASURED, ESTIMATED, SIMULATED) or self.measured != (self.label == MEASURED):
+            raise InputError(
+                f"a meter is MEASURED, ESTIMATED or SIMULATED, and only MEASURED is measured: got {self.label!r} "
+                f"with measured={self.measured!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values, for JSON."""
+        return {**asdict(self), "rails": list(self.rails), "notes": list(self.notes)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "MeterInfo":
+        """The inverse of `to_dict`.
+
+        Raises: InputError if a field is missing, unknown or contradictory.
+        """
+        try:
+            return cls(**{**fields, "rails": tuple(fields["rails"]), "notes": tuple(fields.get("notes", ()))})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"not a meter's description ({error}): {fields!r}; record the trace again") from error
+
+
+def why_not_comparable(one: MeterInfo, other: MeterInfo) -> tuple[str, ...]:
+    """Reasons why two energy figures may not be set side by side; empty when they may."""
+    reasons = []
+    for what in ("label", "scope", "rails", "kind", "shunt_ohm", "gain"):
+        mine, theirs = getattr(one, what), getattr(other, what)
+        if mine != theirs:
+            reasons.append(f"{what} differs: {mine!r} and {theirs!r}")
+    return tuple(reasons)
+
+
+@runtime_checkable
+class EnergyMeter(Protocol):
+    """A power meter. Backends subclass it; `open_meter` opens one by name.
+
+    Use it as a context manager: closing gives the chip back as it was found.
+    """
+
+    info: MeterInfo
+    retries: int = 0
+    """Bus transfers that had to be repeated so far."""
+
+    def read(self) -> PowerSample | EnergyReading | None:
+        """The newest sample, or None if nothing was converted since the last call.
+
+        Raises: PowerError (one of its kinds) when the meter cannot be read any more.
+        """
+        ...
+
+    def due_ns(self) -> int | None:
+        """When, on the meter's clock, reading may next bring something new; None: any time will do."""
+        return None
+
+    def close(self) -> None:
+        """Give the meter back. May be called twice."""
+
+    def __enter__(self) -> "EnergyMeter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,93 @@
+"""Opens a meter by name. A backend is imported when it is opened, never before."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pi_dynn.clock import Clock, PerfClock
+from pi_dynn.errors import InputError, MeterNotFound, PowerError
+from pi_dynn.power.meter import EnergyMeter
+
+_BACKENDS = {
+    "ina219": "pi_dynn.power.ina219:open_ina219",
+    "pi-ina219": "pi_dynn.power.pi_ina219:open_pi_ina219",
+    "hwmon": "pi_dynn.power.hwmon:open_hwmon",
+    "rapl": "pi_dynn.power.rapl:open_rapl",
+    "pmic": "pi_dynn.power.pmic:open_pmic",
+    "estimate": "pi_dynn.power.estimate:open_estimate",
+    "replay": "pi_dynn.power.replay:open_replay",
+    "fake": "pi_dynn.power.fake:open_fake",
+}
+_AUTO_ORDER = ("ina219", "pi-ina219", "hwmon", "rapl", "pmic")
+"""What `auto` looks for: real meters, the whole board before parts of it. Never `fake`, never `replay`."""
+
+
+def meter_names() -> tuple[str, ...]:
+    """Every name `open_meter` knows."""
+    return (*_BACKENDS, "auto")
+
+
+def open_meter(
+    spec: str = "auto",
+    *,
+    clock: Clock | None = None,
+    root: str | Path = "/",
+    require: bool = False,
+    **options: Any,
+) -> EnergyMeter:
+    """Open the meter called `spec`; close it again, or use it in a `with`.
+
+    `spec` is a name of `meter_names()`, or `replay:FILE`. `auto` takes the first real meter that
+    answers and otherwise `estimate`, whose notes then list what was tried. `root` stands for `/` in
+    every path that is looked at. `options` go to the backend (`bus`, `address`, `shunt_ohm`, ...).
+
+    Raises: InputError for an unknown name or option; MeterNotFound if the meter is not there, or if
+    `require` is set and what was found does not measure (the message lists what was tried);
+    MeterDenied if this user may not read it; MeterBusError if it does not answer properly.
+    """
+    clock = clock or PerfClock()
+    name, _, argument = spec.partition(":")
+    if argument and name == "replay":
+        options["path"] = argument
+    if name == "auto":
+        return _open_auto(clock, Path(root), require, options)
+    if name not in _BACKENDS or (argument and name != "replay") or (name == "replay" and not options.get("path")):
+        raise InputError(f"no meter is called {spec!r}: choose one of {', '.join(meter_names())} (replay:FILE)")
+    meter = _open(name, clock, Path(root), options)
+    if require and not meter.info.measured:
+        meter.close()
+        raise MeterNotFound(f"{spec!r} does not measure ({meter.info.label}): name a real meter, or do not require one")
+    return meter
+
+
+def _backend(name: str) -> Callable[..., EnergyMeter]:
+    module, _, function = _BACKENDS[name].partition(":")
+    return getattr(import_module(module), function)
+
+
+def _open(name: str, clock: Clock, root: Path, options: dict[str, Any]) -> EnergyMeter:
+    backend = _backend(name)
+    known = [option for option in inspect.signature(backend).parameters if option not in ("clock", "root")]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(f"the meter {name!r} has no option {unknown[0]!r}: it takes {', '.join(known) or 'none'}")
+    return backend(clock=clock, root=root, **options)
+
+
+def _open_auto(clock: Clock, root: Path, require: bool, options: dict[str, Any]) -> EnergyMeter:
+    """Try the real ones in order. Only errors of the meter itself mean "not there"; a mistake stays one."""
+    tried = []
+    for name in _AUTO_ORDER:
+        taken = {key: value for key, value in options.items() if key in inspect.signature(_backend(name)).parameters}
+        try:
+            return _open(name, clock, root, taken)
+        except PowerError as error:
+            tried.append(f"{name}: {error}")
+    if require:
+        raise MeterNotFound(f"no power meter found, name one with --meter or wire one up; tried {'; '.join(tried)}")
+    meter = _open("estimate", clock, root, {})
+    meter.info = replace(meter.info, notes=(*meter.info.notes, *tried))
+    return meter

@@ -1,0 +1,217 @@
+"""Polls a meter beside the work being measured, and keeps every sample.
+
+`Sampler.step` is the whole of it: one poll, and when to come back. In production a thread calls it; on
+a simulated clock the clock itself does (`SteppedSampler`), so that hours pass in moments.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+
+from pi_dynn.clock import Clock
+from pi_dynn.errors import PowerError
+from pi_dynn.power.meter import EnergyMeter, EnergyReading, PowerSample, SampleFlags
+from pi_dynn.power.trace import Span, ThrottleMark, Trace
+
+_LONGEST_SLEEP_S = 0.05  # so that stopping is prompt whatever the period
+_STALE_POLLS_PER_PERIOD = 16
+
+
+class Sampler:
+    """Samples `meter` in a thread from `start` (or `with`) until `stop`.
+
+    `throttle_bits`, if given, is asked for the firmware's throttle word every `throttle_period_s`; it
+    must be cheap (a file, not a process), for no sample is taken meanwhile.
+
+    A meter that fails ends the sampling and not the program: the trace is kept, with the reason.
+    """
+
+    def __init__(
+        self,
+        meter: EnergyMeter,
+        clock: Clock,
+        *,
+        throttle_bits: Callable[[], int | None] | None = None,
+        throttle_period_s: float = 1.0,
+        stop_timeout_s: float = 5.0,
+    ) -> None:
+        self.meter = meter
+        self.clock = clock
+        self._throttle_bits = throttle_bits
+        self._throttle_period_ns = round(throttle_period_s * 1e9)
+        self._stop_timeout_s = stop_timeout_s
+        self._samples: list[PowerSample | EnergyReading] = []
+        self._spans: list[Span] = []
+        self._throttle: list[ThrottleMark] = []
+        self._next_throttle_ns: int | None = None
+        self._next_due_ns: int | None = None
+        self._last_t_ns = -1
+        self._stale_reads = 0
+        self._retries_before = meter.retries
+        self._error: str | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # One poll
+
+    def step(self) -> int | None:
+        """Poll once; return when to poll again (nanoseconds of the clock), or None if sampling is over."""
+        if self._error is not None or self._stopping.is_set():
+            return None
+        try:
+            self._watch_throttle()
+            sample = self.meter.read()
+        except PowerError as error:
+            self._error = str(error)
+            return None
+        except Exception as error:  # a thread that dies silently would look like a meter that never answers
+            self._error = f"{type(error).__name__}: {error}"
+            return None
+        if sample is None:
+            self._stale_reads += 1
+        elif sample.t_ns > self._last_t_ns:
+            self._samples.append(sample)
+            self._last_t_ns = sample.t_ns
+        elif sample.flags & SampleFlags.CHIP_RESET and self._samples:  # a reset must not vanish behind its time stamp
+            self._samples[-1] = replace(self._samples[-1], flags=self._samples[-1].flags | sample.flags)
+        return self._due_ns(fresh=sample is not None)
+
+    def _due_ns(self, fresh: bool) -> int:
+        due_ns = self.meter.due_ns()
+        if due_ns is not None:
+            return due_ns
+        now_ns = self.clock.now_ns()
+        period_ns = round(self.meter.info.nominal_period_s * 1e9)
+        if not fresh:
+            return now_ns + period_ns // _STALE_POLLS_PER_PERIOD
+        # A steady grid, not "one period after the last read"; after a hold-up it goes on without a burst.
+        grid_ns = (self._next_due_ns if self._next_due_ns is not None else now_ns) + period_ns
+        self._next_due_ns = grid_ns if grid_ns > now_ns else now_ns + period_ns
+        return self._next_due_ns
+
+    def _watch_throttle(self) -> None:
+        now_ns = self.clock.now_ns()
+        if self._throttle_bits is None or (self._next_throttle_ns is not None and now_ns < self._next_throttle_ns):
+            return
+        self._next_throttle_ns = now_ns + self._throttle_period_ns
+        self.mark_throttle(self._throttle_bits())
+
+    # What the measured side says
+
+    def add_span(self, t0_ns: int, t1_ns: int, label: str) -> Span:
+        """Mark [t0_ns, t1_ns] of the sampler's clock; returns the span."""
+        span = Span(t0_ns, t1_ns, label)
+        self._spans.append(span)
+        return span
+
+    @contextmanager
+    def span(self, label: str) -> Iterator[None]:
+        """Mark the time the body takes, also when it fails."""
+        t0_ns = self.clock.now_ns()
+        try:
+            yield
+        finally:
+            self.add_span(t0_ns, self.clock.now_ns(), label)
+
+    def mark_throttle(self, bits: int | None) -> None:
+        """Note the firmware's throttle word as it is now; None (no such word) is not noted."""
+        if bits is not None and (not self._throttle or self._throttle[-1].bits != bits):
+            self._throttle.append(ThrottleMark(self.clock.now_ns(), bits))
+
+    @property
+    def failed(self) -> str | None:
+        """Why sampling ended early, or None while all is well. Look at it between trials."""
+        return self._error
+
+    def trace(self) -> Trace:
+        """Everything so far. Also good after a failure."""
+        samples = list(self._samples)  # the thread may still be appending
+        counts = self.meter.info.kind == "counter"
+
+        def column(name: str) -> np.ndarray:
+            values = [getattr(sample, name, None) for sample in samples]
+            return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+        return Trace(
+            info=self.meter.info,
+            t_ns=np.array([sample.t_ns for sample in samples], dtype=np.int64),
+            power_w=None if counts else column("power_w"),
+            energy_j=column("energy_j") if counts else None,
+            voltage_v=column("voltage_v"),
+            current_a=column("current_a"),
+            flags=np.array([int(sample.flags) for sample in samples], dtype=np.int64),
+            spans=tuple(self._spans),
+            throttle=tuple(self._throttle),
+            stale_reads=self._stale_reads,
+            retries=self.meter.retries - self._retries_before,
+            error=self._error,
+        )
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to sample."""
+        self._thread = threading.Thread(target=self._run, name="pi_dynn power sampler", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        due_ns = self.step()
+        while due_ns is not None:
+            wait_s = (due_ns - self.clock.now_ns()) * 1e-9
+            if wait_s > 0:
+                self.clock.sleep(min(wait_s, _LONGEST_SLEEP_S))
+            if wait_s <= _LONGEST_SLEEP_S or self._stopping.is_set():
+                due_ns = self.step()
+
+    def stop(self) -> Trace:
+        """End the sampling and return the trace. A meter that hangs is left behind, and named in it."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(self._stop_timeout_s)
+            if self._thread.is_alive() and self._error is None:
+                self._error = f"{self.meter.info.name} did not answer for {self._stop_timeout_s:g} s: check its bus"
+            self._thread = None
+        return self.trace()
+
+    def __enter__(self) -> "Sampler":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and self._error is None:
+            self._error = "interrupted" if issubclass(kind, KeyboardInterrupt) else f"{kind.__name__}: {error}"
+        self.stop()
+
+
+class SteppingClock(Clock, Protocol):
+    """A simulated clock that calls back while it is being moved."""
+
+    def attach(self, wake: Callable[[], int | None]) -> None:
+        """Call `wake` now, and again whenever the time it returned has come."""
+        ...
+
+    def detach(self) -> None:
+        """Call nobody any more."""
+        ...
+
+
+class SteppedSampler(Sampler):
+    """The same sampler without a thread: the simulated clock polls while the measured side sleeps on it."""
+
+    def __init__(self, meter: EnergyMeter, clock: SteppingClock, **options: object) -> None:
+        super().__init__(meter, clock, **options)
+
+    def start(self) -> None:
+        self.clock.attach(self.step)
+
+    def stop(self) -> Trace:
+        self._stopping.set()
+        self.clock.detach()
+        return self.trace()

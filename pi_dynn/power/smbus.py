@@ -1,0 +1,75 @@
+"""The real I2C bus, by way of smbus2."""
+
+import errno
+from pathlib import Path
+
+from pi_dynn.errors import InputError, MeterBusError, MeterDenied, MeterNotFound
+
+
+def swap_bytes(word: int) -> int:
+    """The two bytes of a word exchanged: the chip sends the high byte first, SMBus calls take it for the low one.
+
+    >>> hex(swap_bytes(0x399F))
+    '0x9f39'
+    """
+    return (word & 0xFF) << 8 | word >> 8 & 0xFF
+
+
+class SmbusRegisters:
+    """The 16-bit registers of the chip at `address`, over anything with the word calls of smbus2.SMBus."""
+
+    def __init__(self, smbus, bus: int, address: int) -> None:
+        self.name = f"/dev/i2c-{bus} address {address:#04x}"
+        self._smbus = smbus
+        self._address = address
+
+    def read_word(self, register: int) -> int:
+        return swap_bytes(self._smbus.read_word_data(self._address, register))
+
+    def write_word(self, register: int, value: int) -> None:
+        self._smbus.write_word_data(self._address, register, swap_bytes(value))
+
+    def close(self) -> None:
+        self._smbus.close()
+
+
+def check_address(bus: int, address: int, root: Path) -> Path:
+    """The device file of the bus, if the chip may be looked for there.
+
+    Raises: InputError for an address no INA219 can have, MeterBusError if a kernel driver owns the chip.
+    """
+    if not 0x40 <= address <= 0x4F:
+        raise InputError(f"an INA219 answers at 0x40 to 0x4f, got {address:#04x}: see its A0 and A1 bridges")
+    driver = root / f"sys/bus/i2c/devices/{bus}-{address:04x}/driver"
+    if driver.exists():  # reading behind the driver's back would move its register pointer
+        raise MeterBusError(
+            f"the kernel driver {driver.resolve().name} holds /dev/i2c-{bus} address {address:#04x}: "
+            "use the meter 'hwmon' instead"
+        )
+    return root / f"dev/i2c-{bus}"
+
+
+def bus_open_error(error: OSError, device: Path) -> MeterNotFound | MeterDenied | MeterBusError:
+    """What a failed opening of `device` means, and what to do about it."""
+    if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+        return MeterNotFound(f"there is no {device}: enable I2C with scripts/setup_pi.sh and reboot")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return MeterDenied(f"this user may not open {device}: sudo usermod -aG i2c $USER, then log in again")
+    return MeterBusError(f"cannot open {device} ({error.strerror}): see dmesg")
+
+
+def open_smbus(bus: int, address: int, root: Path = Path("/"), smbus_class=None) -> SmbusRegisters:
+    """Open `/dev/i2c-<bus>` for the chip at `address`.
+
+    Raises: MeterNotFound, MeterDenied or MeterBusError, each with its cure; InputError for the address.
+    """
+    device = check_address(bus, address, root)
+    if smbus_class is None:
+        try:
+            from smbus2 import SMBus as smbus_class
+        except ImportError as error:  # not installed, or no fcntl on this system
+            raise MeterNotFound(f"smbus2 cannot be imported ({error}): pip install smbus2, on Linux") from error
+    try:
+        return SmbusRegisters(smbus_class(str(device)), bus, address)
+    except OSError as error:
+        raise bus_open_error(error, device) from error
