@@ -2,13 +2,15 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, then rename it over `path`.
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A temporary neighbour of `path` to write to, renamed over `path` when the block ends well.
 
     What stood at `path` survives any failure before the rename.
     """
@@ -17,14 +19,20 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Non
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            write(stream)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes it private
-        os.replace(name, path)
+        Path(name).chmod(0o644)  # mkstemp makes it private
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let `write` fill the file at `path`, atomically."""
+    with replacing(path) as stream:
+        write(stream)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -12,19 +12,19 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import click  # noqa: E402
-import torch  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+import click
+import torch
+from safetensors.torch import load_file, save_file
 
-from pi_dynn.data.folders import ImageFolder, load_split, open_image_folder, save_split, stratified_split  # noqa: E402
-from pi_dynn.data.preprocess import Preprocess  # noqa: E402
-from pi_dynn.models import create_model  # noqa: E402
-from pi_dynn.models.dft import filters_as_matrices  # noqa: E402
-from pi_dynn.models.resize import resize_state_dict  # noqa: E402
-from pi_dynn.train.images import AugmentedImages, aerial_augmentation, decode_all  # noqa: E402
-from pi_dynn.train.loop import Phase, predict_exits, train_phase  # noqa: E402
+from pi_dynn.data.folders import ImageFolder, load_split, open_image_folder, save_split, stratified_split
+from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.models import create_model
+from pi_dynn.models.dft import filters_as_matrices
+from pi_dynn.models.resize import resize_state_dict
+from pi_dynn.train.images import AugmentedImages, aerial_augmentation, decode_all
+from pi_dynn.train.loop import Phase, predict_exits, train_phase
 
 SEED = 7
 ARCHITECTURE = "gfnet_12_192"
@@ -33,10 +33,10 @@ SPLIT = {"test": 0.15, "calibrate": 0.15, "train": 0.70}
 TASK_REPEATS = 2  # each image of the task is drawn this often, the others once
 PRETRAINING = [
     Phase("64px", image_size=64, epochs=24, lr=1.2e-3, final_lr=3e-4),
-    Phase("96px", image_size=96, epochs=7, lr=5e-4, final_lr=1.5e-4, warmup_steps=50),
+    Phase("96px", image_size=96, epochs=8, lr=6e-4, final_lr=1.5e-4, warmup_steps=50),
     Phase("128px", image_size=128, epochs=4, lr=3e-4, final_lr=3e-5, warmup_steps=50),
 ]
-TRANSFER = Phase("transfer", image_size=128, epochs=30, lr=2e-4, final_lr=5e-6, warmup_steps=20, batch_size=64)
+TRANSFER = Phase("transfer", image_size=128, epochs=36, lr=3e-4, final_lr=5e-6, warmup_steps=20, batch_size=64)
 
 
 def task_split(task: ImageFolder, path: Path) -> dict[str, ImageFolder]:
@@ -55,7 +55,9 @@ def scaled(images: torch.Tensor, size: int) -> torch.Tensor:
 
 
 @click.command()
-@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Folder with ucm, aid, rsscn7.")
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), required=True, help="Folder with ucm, aid, rsscn7."
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/embedded"), help="Checkpoints and logs.")
 @click.option("--epoch-scale", type=float, default=1.0, help="Shorten or lengthen every phase.")
 def main(data: Path, out: Path, epoch_scale: float) -> None:
@@ -97,7 +99,9 @@ def main(data: Path, out: Path, epoch_scale: float) -> None:
             continue
         last = phase is TRANSFER
         num_classes = len(task.classes) if last else offset
-        model = create_model(ARCHITECTURE, num_classes=num_classes, image_size=phase.image_size, exits=EXITS, drop_path=0.05)
+        model = create_model(
+            ARCHITECTURE, num_classes=num_classes, image_size=phase.image_size, exits=EXITS, drop_path=0.05
+        )
         if state is not None:
             state = resize_state_dict(state, size, phase.image_size)
             if last:  # the task's classes come first in every head

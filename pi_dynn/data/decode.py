@@ -87,7 +87,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image)
         if not np.isfinite(grey).all():
             raise InputError("the floating-point image holds values that are not finite")
-        grey = grey * 255.0 if 0.0 <= grey.min() and grey.max() <= 1.0 else grey
+        grey = grey * 255.0 if grey.min() >= 0.0 and grey.max() <= 1.0 else grey
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -25,9 +25,7 @@ class ImageFolder:
         return len(self.paths)
 
     def subset(self, indices: list[int]) -> "ImageFolder":
-        return ImageFolder(
-            self.root, self.classes, [self.paths[i] for i in indices], [self.labels[i] for i in indices]
-        )
+        return ImageFolder(self.root, self.classes, [self.paths[i] for i in indices], [self.labels[i] for i in indices])
 
 
 def walk_images(folder: Path) -> Iterator[Path]:

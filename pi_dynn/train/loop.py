@@ -91,7 +91,13 @@ def train_phase(
     generator = torch.Generator().manual_seed(seed)
     sampler = WeightedRandomSampler(sample_weights.tolist(), len(data), generator=generator)
     loader = DataLoader(
-        data, phase.batch_size, sampler=sampler, drop_last=True, num_workers=1, persistent_workers=True, generator=generator
+        data,
+        phase.batch_size,
+        sampler=sampler,
+        drop_last=True,
+        num_workers=1,
+        persistent_workers=True,
+        generator=generator,
     )
     steps = phase.epochs * len(loader)
     optimizer = torch.optim.AdamW(decay_groups(model, phase.weight_decay), lr=phase.lr, fused=True)

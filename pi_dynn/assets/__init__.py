@@ -1,0 +1,1 @@
+"""The embedded bundle, its model card and sample photographs."""

@@ -1,0 +1,1 @@
+"""Exit tables and thresholds: pure arrays in, records out."""

@@ -1,0 +1,44 @@
+"""Who leaves where, and how right they are: arithmetic on the outputs of every exit.
+
+Shape letters: K exits including the last answer, N samples.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pi_dynn.errors import CalibrationError
+from pi_dynn.records import ExitRow
+
+
+def leave_at(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Exit index (N,) each sample leaves at: the first whose score reaches its threshold, else the last.
+
+    `scores` (K, N) has the last answer in its last row, which is not looked at; `thresholds` has K - 1 values.
+
+    Raises: CalibrationError for counts that do not fit or scores that are not numbers.
+    """
+    scores = np.asarray(scores)
+    if len(thresholds) != len(scores) - 1:
+        raise CalibrationError(f"{len(scores) - 1} early exits need as many thresholds, got {len(thresholds)}")
+    if np.isnan(scores[:-1]).any():
+        raise CalibrationError("some exit scores are NaN: the network or its inputs are broken")
+    sure = np.ones(scores.shape, dtype=bool)
+    sure[:-1] = scores[:-1] >= np.asarray(thresholds, dtype=np.float64).reshape(-1, 1)
+    return sure.argmax(axis=0)
+
+
+def exit_table(exits: np.ndarray, right: np.ndarray, blocks: Sequence[int], macs: Sequence[int]) -> list[ExitRow]:
+    """One row per exit from where samples leave (N,) and whether each exit is right about them (K, N)."""
+    rows = []
+    for k, (block, cost) in enumerate(zip(blocks, macs, strict=True)):
+        here = exits == k
+        count = int(here.sum())
+        accuracy = float(right[k, here].mean()) if count else None
+        rows.append(ExitRow(k, int(block), count, count / len(exits), accuracy, int(cost)))
+    return rows
+
+
+def mean_cost(exits: np.ndarray, macs: Sequence[int]) -> float:
+    """Mean multiply-adds over samples that leave at `exits` (N,), costs per exit (K,)."""
+    return float(np.asarray(macs, dtype=np.float64)[exits].mean())

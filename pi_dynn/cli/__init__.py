@@ -1,0 +1,1 @@
+"""The command line: builds sessions, meters and clocks, runs jobs, prints reports."""

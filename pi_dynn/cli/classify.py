@@ -1,0 +1,113 @@
+"""`pi-dynn classify`."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import click
+
+from pi_dynn.cli.options import chosen_thresholds, exit_options, json_option, open_session, session_options
+from pi_dynn.cli.progress import progress
+from pi_dynn.cli.status import ExitStatus
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[PATH ...]")
+@exit_options
+@click.option(
+    "--deadline-ms", type=click.FloatRange(0.0), help="Answer at the next exit once this much time has passed."
+)
+@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Show the N likeliest classes.")
+@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Images run together.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="FILE", help="Also write a CSV file.")
+@json_option
+@session_options
+def command(
+    paths, threshold, thresholds, no_exit, deadline_ms, top, batch_size, csv_path, as_json, bundle, engine, threads
+) -> int:
+    """Classify photographs: files, folders, glob patterns, or - for a list of paths on stdin.
+
+    Without PATH the bundled sample photographs are classified. Files that cannot be read get one error line
+    each; the others are still answered, and the exit status is 1.
+
+    \b
+    Examples:
+      pi-dynn classify photo.jpg
+      pi-dynn classify holiday/ --top 3 --csv answers.csv
+      find . -name '*.jpg' | pi-dynn classify - --json
+    """
+    limits = chosen_thresholds(threshold, thresholds, no_exit)
+    if deadline_ms is not None and batch_size > 1:
+        raise click.UsageError("--deadline-ms is kept per image: use it with --batch-size 1")
+    session = open_session(bundle, engine, threads)
+
+    from pi_dynn.clock import PerfClock
+    from pi_dynn.data.sources import image_sources
+    from pi_dynn.jobs.classify import ClassifyRun, ClassifySettings
+    from pi_dynn.report.classify import summary_line
+
+    settings = ClassifySettings(batch_size, limits, None if deadline_ms is None else deadline_ms / 1e3, top)
+    session.resolve_thresholds(limits)
+    names = paths or (str(sample_folder()),)
+    run = ClassifyRun(session, PerfClock(), image_sources(names, sys.stdin), settings)
+    interrupted = False
+    with ExitStack() as stack:
+        write_csv = stack.enter_context(csv_rows(csv_path)) if csv_path else None
+        advance = stack.enter_context(progress("classify", enabled=not as_json or not sys.stdout.isatty()))
+        try:
+            for source, answer in run:
+                show_answer(source.path, answer, as_json, session, write_csv)
+                advance()
+        except KeyboardInterrupt:
+            interrupted = True
+    summary = run.summary(interrupted)
+    click.echo(json.dumps({"summary": summary.to_dict()}) if as_json else summary_line(summary))
+    if interrupted:
+        return ExitStatus.INTERRUPTED
+    return ExitStatus.ERROR if summary.failed else ExitStatus.OK
+
+
+def show_answer(path: str, answer, as_json: bool, session, write_csv: Callable[[dict], None] | None) -> None:
+    """Print one answer or error, and write it to the CSV file if there is one."""
+    from pi_dynn.errors import InputError
+    from pi_dynn.report.classify import csv_row, prediction_line, prediction_object
+
+    if isinstance(answer, InputError):
+        message = " ".join(str(answer).split())
+        if as_json:
+            click.echo(json.dumps({"path": path, "error": message}))
+        click.echo(f"pi-dynn: error: {message}", err=True)
+        row = csv_row(path, None, message)
+    else:
+        if as_json:
+            click.echo(json.dumps(prediction_object(path, answer)))
+        else:
+            click.echo(prediction_line(path, answer, session.exits + 1, session.manifest.depth))
+        row = csv_row(path, answer)
+    if write_csv is not None:
+        write_csv(row)
+
+
+@contextmanager
+def csv_rows(path: Path) -> Iterator[Callable[[dict], None]]:
+    """A function that adds a row to the CSV file at `path`, which appears whole when the block ends."""
+    from pi_dynn.files import replacing
+    from pi_dynn.report.classify import CSV_FIELDS
+
+    with replacing(path) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as text:
+        writer = csv.DictWriter(text, CSV_FIELDS)
+        writer.writeheader()
+        yield writer.writerow
+        text.flush()
+        text.detach()
+
+
+def sample_folder() -> Path:
+    """The sample photographs that come with the package."""
+    import pi_dynn.assets
+
+    return Path(pi_dynn.assets.__path__[0]) / "samples"

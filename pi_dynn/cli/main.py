@@ -1,0 +1,78 @@
+"""`pi-dynn`: the group of commands. Each command's module is imported only when it runs."""
+
+import importlib
+import os
+import sys
+
+import click
+
+from pi_dynn import __version__
+from pi_dynn.cli.status import ExitStatus, status_of
+from pi_dynn.errors import PiDynnError
+
+# name -> (module, one line for --help), in the order of the help page
+COMMANDS = {
+    "classify": ("pi_dynn.cli.classify", "Classify photographs."),
+    "evaluate": ("pi_dynn.cli.evaluate", "Measure accuracy, exits and cost on labelled images."),
+    "benchmark": ("pi_dynn.cli.benchmark", "Measure latency, variants interleaved in one run."),
+    "export": ("pi_dynn.cli.export", "Make a bundle from a checkpoint."),
+    "models": ("pi_dynn.cli.models", "List the networks that can be built."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and loads one when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(COMMANDS[name][0]).command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pi-dynn", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Classify images with networks that stop as soon as they are sure, and measure what it costs.
+
+    \b
+    Example:
+      pi-dynn classify photo.jpg
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every failure is one line and an exit status (PI_DYNN_DEBUG=1: the traceback)."""
+    try:
+        status = cli.main(arguments, prog_name="pi-dynn", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else ExitStatus.OK)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(ExitStatus.USAGE)
+    except click.ClickException as error:
+        _fail(error.format_message(), ExitStatus.ERROR)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", ExitStatus.INTERRUPTED)
+    except PiDynnError as error:
+        if os.environ.get("PI_DYNN_DEBUG"):
+            raise
+        _fail(str(error), status_of(error))
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain once more while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitStatus.OK)
+    except (ImportError, OSError, MemoryError) as error:
+        if os.environ.get("PI_DYNN_DEBUG"):
+            raise
+        _fail(f"{type(error).__name__}: {error}; PI_DYNN_DEBUG=1 shows where", ExitStatus.ERROR)
+
+
+def _fail(message: str, status: ExitStatus) -> None:
+    click.echo(f"pi-dynn: error: {' '.join(message.split())}", err=True)
+    sys.exit(status)

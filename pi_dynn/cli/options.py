@@ -1,0 +1,65 @@
+"""Options several commands share, and the session they describe."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+bundle_option = click.option(
+    "--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Bundle to use instead of the embedded one."
+)
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["auto", "onednn", "qnnpack", "x86", "fp32"]),
+    default="auto",
+    show_default=True,
+    help="Int8 engine; auto tests and times those of this machine. PI_DYNN_ENGINE overrides auto.",
+)
+threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of the network. [default: all cores]")
+threshold_option = click.option(
+    "--threshold", type=click.FloatRange(0.0), metavar="T", help="One threshold for all exits, in 0..1."
+)
+thresholds_option = click.option(
+    "--thresholds", metavar="T1,T2,...", help="One threshold for each exit, separated by commas."
+)
+no_exit_option = click.option("--no-exit", is_flag=True, help="Never stop early: every image takes the full depth.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line, and nothing else.")
+
+
+def session_options(command: Callable) -> Callable:
+    """--bundle, --engine and --threads."""
+    for option in (threads_option, engine_option, bundle_option):
+        command = option(command)
+    return command
+
+
+def exit_options(command: Callable) -> Callable:
+    """--threshold, --thresholds and --no-exit."""
+    for option in (no_exit_option, thresholds_option, threshold_option):
+        command = option(command)
+    return command
+
+
+def chosen_thresholds(threshold: float | None, thresholds: str | None, no_exit: bool) -> list[float] | float | None:
+    """What the three exit options together say; None leaves the choice to the bundle.
+
+    Raises: click.UsageError if more than one is given or a value is no number.
+    """
+    if sum((threshold is not None, thresholds is not None, no_exit)) > 1:
+        raise click.UsageError("give only one of --threshold, --thresholds and --no-exit")
+    if no_exit:
+        return 2.0  # no score reaches it
+    if thresholds is None:
+        return threshold
+    try:
+        return [float(value) for value in thresholds.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--thresholds {thresholds!r}: expected numbers separated by commas") from None
+
+
+def open_session(bundle: Path | None, engine: str, threads: int | None):
+    """The Session the options describe. torch is imported here, not by --help."""
+    from pi_dynn.runtime.bundle import load_bundle
+    from pi_dynn.runtime.session import Session
+
+    return Session(load_bundle(bundle), threads=threads, engine=engine)

@@ -1,0 +1,31 @@
+"""Exit statuses, and which error ends in which."""
+
+from enum import IntEnum, unique
+
+from pi_dynn.errors import CurrentOverflow, MeterBusError, MeterDenied, MeterNotFound, TraceInvalid
+
+
+@unique
+class ExitStatus(IntEnum):
+    """What the program's exit status means; a contract with scripts."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    HARDWARE_UNAVAILABLE = 3
+    MEASUREMENT_INVALID = 4
+    INTERRUPTED = 130
+
+
+_STATUS = {
+    MeterNotFound: ExitStatus.HARDWARE_UNAVAILABLE,
+    MeterDenied: ExitStatus.HARDWARE_UNAVAILABLE,
+    MeterBusError: ExitStatus.HARDWARE_UNAVAILABLE,
+    CurrentOverflow: ExitStatus.MEASUREMENT_INVALID,
+    TraceInvalid: ExitStatus.MEASUREMENT_INVALID,
+}
+
+
+def status_of(error: Exception) -> ExitStatus:
+    """The exit status for an error of pi_dynn."""
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), ExitStatus.ERROR)

@@ -1,0 +1,114 @@
+"""`build_bundle`: a trained network to the one file a Pi needs."""
+
+import copy
+import io
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import torch
+from torch import nn
+
+from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.deploy.gfnet import deploy_gfnet, deploy_pyramid, linear_form
+from pi_dynn.deploy.network import EarlyExitNetwork
+from pi_dynn.deploy.quant_linear import runtime_attribute_names
+from pi_dynn.errors import ModelError
+from pi_dynn.models.gfnet import GFNet
+from pi_dynn.models.gfnet_pyramid import GFNetPyramid
+from pi_dynn.models.macs import count_macs
+from pi_dynn.runtime.bundle import Bundle, pack_bundle
+from pi_dynn.runtime.engines import available_engines
+from pi_dynn.runtime.manifest import Manifest
+
+
+def build_bundle(
+    model: nn.Module,
+    *,
+    exits: Sequence[int],
+    thresholds: Sequence[float],
+    precision: str = "int8",
+    labels: Sequence[str],
+    preprocess: Preprocess,
+    notes: dict | None = None,
+) -> Bundle:
+    """The deploy form of a trained network, scripted, frozen and described.
+
+    `exits` are blocks out of those the model was trained with, `thresholds` one value in 0..1 for each; an
+    image leaves where the gate reaches it. The engine is chosen when the bundle is loaded, not here.
+
+    Raises: ModelError for exits the model lacks, or counts that do not fit together.
+    """
+    _check(model, exits, thresholds, precision, labels, preprocess)
+    packed_engine = available_engines()[0] if precision == "int8" else None
+    network = deploy_form(model, list(exits), precision, packed_engine)
+    table = count_macs(model, model.image_size).keeping(exits)
+
+    def describe(weights_sha256: str) -> Manifest:
+        return Manifest(
+            model=model.name,
+            arguments=model.arguments,
+            labels=list(labels),
+            preprocess=preprocess.to_dict(),
+            depth=model.depth,
+            exit_blocks=list(exits),
+            thresholds=[float(value) for value in thresholds],
+            macs=[round(answer.macs) for answer in table.exits],
+            precision=precision,
+            packed_engine=packed_engine,
+            weights_sha256=weights_sha256,
+            pi_dynn_version=version("pi_dynn"),
+            torch_version=torch.__version__,
+            notes=notes or {},
+        )
+
+    return pack_bundle(script_and_freeze(network), describe)
+
+
+def deploy_form(model: nn.Module, exits: list[int], precision: str, engine: str | None) -> EarlyExitNetwork:
+    """The deploy form of a model of any family. Raises ModelError for a family without one."""
+    linear = linear_form(precision, engine)
+    with torch.no_grad():
+        if isinstance(model, GFNet):
+            return deploy_gfnet(model, exits, linear)
+        if isinstance(model, GFNetPyramid):
+            return deploy_pyramid(model, exits, linear)
+    raise ModelError(f"{type(model).__name__} has no deploy form yet")
+
+
+def script_and_freeze(network: EarlyExitNetwork) -> torch.jit.ScriptModule:
+    """Compile the network with every part of it (stem, stages, heads, gates) frozen on its own.
+
+    Freezing the whole would copy all stages into each of its methods, and a file with the code five times
+    takes seconds to load; frozen parts are called, so the code is there once. Constants are baked in, but
+    what the runtime sets after loading stays open.
+    """
+    frozen = copy.deepcopy(network)
+    for name, part in [*frozen.named_children()]:
+        if isinstance(part, nn.ModuleList):
+            setattr(frozen, name, nn.ModuleList(_freeze(child) for child in part))
+        else:
+            setattr(frozen, name, _freeze(part))
+    return torch.jit.script(frozen)
+
+
+def _freeze(part: nn.Module) -> torch.jit.ScriptModule:
+    frozen = torch.jit.freeze(torch.jit.script(part.eval()), preserved_attrs=runtime_attribute_names(part))
+    # TorchScript: only a module that has been through a file can become part of another scripted one.
+    stream = io.BytesIO()
+    torch.jit.save(frozen, stream)
+    stream.seek(0)
+    return torch.jit.load(stream)
+
+
+def _check(model, exits, thresholds, precision, labels, preprocess: Preprocess) -> None:
+    if precision not in ("int8", "fp32"):
+        raise ModelError(f'precision={precision!r} is not known: give "int8" or "fp32"')
+    untrained = [block for block in exits if block not in model.exit_blocks]
+    if untrained or list(exits) != sorted(set(exits)):
+        raise ModelError(f"exits {list(exits)} must rise and be among the trained ones, {model.exit_blocks}")
+    if len(thresholds) != len(exits):
+        raise ModelError(f"{len(exits)} exits need as many thresholds, got {len(thresholds)}")
+    if len(labels) != model.num_classes:
+        raise ModelError(f"the model has {model.num_classes} classes, got {len(labels)} labels")
+    if preprocess.size != model.image_size:
+        raise ModelError(f"the model takes {model.image_size} px, the preprocessing makes {preprocess.size}")

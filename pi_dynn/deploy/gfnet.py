@@ -1,0 +1,135 @@
+"""GFNet's training forms, isotropic and pyramid, rewritten for deployment."""
+
+import copy
+from collections.abc import Callable
+from itertools import chain, pairwise
+
+import torch
+from torch import Tensor, nn
+
+from pi_dynn.deploy.fold import BareNorm, fold_norm_into_linear
+from pi_dynn.deploy.gate import FusedGate
+from pi_dynn.deploy.global_filter import deploy_filter
+from pi_dynn.deploy.heads import MeanHead, TokenHead
+from pi_dynn.deploy.network import EarlyExitNetwork
+from pi_dynn.deploy.quant_linear import DynamicQuantLinear
+from pi_dynn.models.gfnet import PREFIX_TOKENS, Block, GFNet
+from pi_dynn.models.gfnet_pyramid import GFNetPyramid, ScaledBlock
+
+
+class FloatLinear(nn.Module):
+    """The fp32 counterpart of DynamicQuantLinear: (B, N, in) -> (B, N, out)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach().float().clone())
+        self.register_buffer("bias", bias.detach().float().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+class PatchStem(nn.Module):
+    """Image to tokens as one matrix product over cut-out patches: (B, 3, H, W) -> (B, N, C).
+
+    The convolution's bias is part of `linear`; the position embedding and the prefix tokens of a distilled
+    network are constants.
+    """
+
+    def __init__(self, projection: nn.Conv2d, positions: Tensor, prefix: Tensor, linear: "LinearForm") -> None:
+        super().__init__()
+        self.patch = projection.kernel_size[0]
+        self.linear = linear(projection.weight.flatten(1), projection.bias)
+        self.register_buffer("positions", positions.detach().clone())  # (1, patches, C)
+        self.register_buffer("prefix", prefix.detach().clone())  # (1, 0 or 2, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, _, H, W = x.shape
+        p = self.patch
+        x = x.view(B, 3, H // p, p, W // p, p).permute(0, 2, 4, 1, 3, 5).reshape(B, -1, 3 * p * p)
+        x = self.linear(x) + self.positions  # (B, patches, C)
+        if self.prefix.shape[1] > 0:
+            x = torch.cat((self.prefix.expand(B, -1, -1), x), dim=1)
+        return x
+
+
+class DeployBlock(nn.Module):
+    """x + fc2(gelu(fc1(norm(filter(norm(x)))))) with both norms bare: (B, N, C) -> (B, N, C).
+
+    What the norms scale and shift is in the filter and in fc1; a pyramid's layer scale is in fc2.
+    """
+
+    def __init__(self, block: Block, linear: "LinearForm") -> None:
+        super().__init__()
+        self.norm1 = BareNorm(block.norm1)
+        self.filter = deploy_filter(block.filter, block.norm1)
+        self.norm2 = BareNorm(block.norm2)
+        self.fc1 = linear(*fold_norm_into_linear(block.norm2, block.mlp.fc1))
+        weight, bias = block.mlp.fc2.weight, block.mlp.fc2.bias
+        if isinstance(block, ScaledBlock):
+            weight, bias = weight * block.gamma[:, None], bias * block.gamma
+        self.fc2 = linear(weight, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.nn.functional.gelu(self.fc1(self.norm2(self.filter(self.norm1(x)))))
+        return x + self.fc2(hidden)
+
+
+LinearForm = Callable[[Tensor, Tensor], nn.Module]  # (weight, bias) -> a layer
+
+
+def linear_form(precision: str, engine: str | None) -> LinearForm:
+    """What makes a linear layer of the given precision."""
+    if precision == "fp32" or engine is None:
+        return FloatLinear
+    return lambda weight, bias: DynamicQuantLinear(weight, bias, engine)
+
+
+def deploy_gfnet(model: GFNet, exits: list[int], linear: LinearForm) -> EarlyExitNetwork:
+    """The deploy form of an isotropic GFNet with exits after the blocks `exits`, a subset of the trained ones."""
+    positions, prefix = model.pos_embed, model.pos_embed[:, :0]
+    if model.distilled:
+        tokens = torch.cat((model.cls_token, model.dist_token), dim=1)
+        prefix, positions = positions[:, :PREFIX_TOKENS] + tokens, positions[:, PREFIX_TOKENS:]
+    stem = PatchStem(model.patch_embed.proj, positions, prefix, linear)
+
+    def head(k: int) -> nn.Module:
+        if not model.distilled:
+            return MeanHead(model.norm, model.intermediate_heads[k])
+        dist = [model.intermediate_heads_dist[k]] if model.exit_reads_dist else []
+        return TokenHead(model.norm, [model.intermediate_heads[k], *dist])
+
+    last = TokenHead(model.norm, [model.head, model.head_dist]) if model.distilled else MeanHead(model.norm, model.head)
+    return assemble(model, exits, stem, [[DeployBlock(block, linear)] for block in model.blocks], head, last)
+
+
+def deploy_pyramid(model: GFNetPyramid, exits: list[int], linear: LinearForm) -> EarlyExitNetwork:
+    """The deploy form of a pyramid GFNet; its few merging convolutions stay as they are, in fp32."""
+    positions = model.pos_embed
+    stem = PatchStem(model.patch_embed[0].proj, positions, positions[:, :0], linear)
+    steps: list[list[nn.Module]] = []
+    for stage, blocks in enumerate(model.blocks):
+        for i, block in enumerate(blocks):
+            merge = [copy.deepcopy(model.patch_embed[stage])] if stage > 0 and i == 0 else []
+            steps.append([*merge, DeployBlock(block, linear)])
+
+    def head(k: int) -> nn.Module:
+        return MeanHead(model.intermediate_norms[k], model.intermediate_heads[k])
+
+    return assemble(model, exits, stem, steps, head, MeanHead(model.norm, model.head))
+
+
+def assemble(
+    model: GFNet | GFNetPyramid,
+    exits: list[int],
+    stem: nn.Module,
+    steps: list[list[nn.Module]],
+    head: Callable[[int], nn.Module],
+    last_head: nn.Module,
+) -> EarlyExitNetwork:
+    """Steps (one list of modules per block) grouped into the stages between the chosen exits."""
+    bounds = [0, *(index + 1 for index in exits), model.depth]
+    stages = [nn.Sequential(*chain.from_iterable(steps[start:stop])) for start, stop in pairwise(bounds)]
+    trained = [model.exit_blocks.index(index) for index in exits]
+    gates = [FusedGate(model.gates[k], model.num_classes) for k in trained]
+    return EarlyExitNetwork(stem, stages, [*(head(k) for k in trained), last_head], gates).eval()

@@ -1,0 +1,150 @@
+"""The network a Pi runs: stages with an exit after each, decided per sample.
+
+It knows nothing of the family it came from: a stem, stages of tokens (or feature maps), heads and gates.
+Shape letters: B batch, K exits. Scores are gate values in 0..1; the last answer has the score 1.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class ExitResult(NamedTuple):
+    """The answer for one image."""
+
+    logits: Tensor  # (1, classes)
+    exit_index: int  # 0..K, K is the last answer
+    score: float
+
+
+class BatchResult(NamedTuple):
+    """The answers for a batch, each sample judged alone."""
+
+    logits: Tensor  # (B, classes)
+    exit_index: Tensor  # (B,) int64
+    score: Tensor  # (B,)
+
+
+class StageResult(NamedTuple):
+    """What one stage leaves behind: its features, and the answer its exit would give."""
+
+    features: Tensor
+    logits: Tensor  # (B, classes)
+    score: Tensor  # (B,)
+
+
+def logistic(value: float) -> float:
+    """The sigmoid of one number, without overflow: TorchScript runs it outside the tensor machinery."""
+    if value >= 0.0:
+        return 1.0 / (1.0 + math.exp(-value))
+    grown = math.exp(value)
+    return grown / (1.0 + grown)
+
+
+class EarlyExitNetwork(nn.Module):
+    """Stages run in turn until an exit is sure enough of its answer.
+
+    stages and heads have K + 1 entries, gates K: the last stage always answers.
+    """
+
+    def __init__(
+        self, stem: nn.Module, stages: list[nn.Module], heads: list[nn.Module], gates: list[nn.Module]
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stages = nn.ModuleList(stages[:-1])
+        self.heads = nn.ModuleList(heads[:-1])
+        self.gates = nn.ModuleList(gates)
+        self.last_stage = stages[-1]
+        self.last_head = heads[-1]
+        self.exits = len(gates)
+
+    def forward(self, x: Tensor, thresholds: list[float]) -> ExitResult:
+        """Answer one image (1, 3, H, W) at the first exit whose score reaches its threshold (K of them)."""
+        if x.shape[0] != 1:
+            raise ValueError("forward answers one image at a time; use forward_batch for more")
+        if len(thresholds) != self.exits:
+            raise ValueError("give one threshold for each exit before the last")
+        x = self.stem(x)
+        # TorchScript: a ModuleList cannot be indexed by a variable, so zip runs along all three.
+        for k, (stage, head, gate) in enumerate(zip(self.stages, self.heads, self.gates)):
+            x = stage(x)
+            logits = head(x)
+            score = logistic(float(gate(logits)))
+            if score >= thresholds[k]:
+                return ExitResult(logits, k, score)
+        return ExitResult(self.last_head(self.last_stage(x)), self.exits, 1.0)
+
+    @torch.jit.export
+    def forward_batch(self, x: Tensor, thresholds: list[float]) -> BatchResult:
+        """Answer a batch (B, 3, H, W); samples that leave are dropped, so later stages get smaller."""
+        if len(thresholds) != self.exits:
+            raise ValueError("give one threshold for each exit before the last")
+        B = x.shape[0]
+        logits_parts: list[Tensor] = []
+        score_parts: list[Tensor] = []
+        index_parts: list[Tensor] = []
+        order: list[Tensor] = []
+        active = torch.arange(B, device=x.device)
+        x = self.stem(x)
+        for k, (stage, head, gate) in enumerate(zip(self.stages, self.heads, self.gates)):
+            if active.shape[0] > 0:
+                x = stage(x)
+                logits = head(x)
+                # float64 keeps the comparison with a threshold the same as for one image alone
+                score = torch.sigmoid(gate(logits).double())
+                leaves = score >= thresholds[k]
+                order.append(active[leaves])
+                logits_parts.append(logits[leaves])
+                score_parts.append(score[leaves])
+                index_parts.append(torch.full_like(active[leaves], k))
+                stays = ~leaves
+                active, x = active[stays], x[stays]
+        if active.shape[0] > 0:
+            logits = self.last_head(self.last_stage(x))
+            order.append(active)
+            logits_parts.append(logits)
+            score_parts.append(torch.ones(logits.shape[0], dtype=torch.float64))
+            index_parts.append(torch.full_like(active, self.exits))
+        place = torch.argsort(torch.cat(order))
+        return BatchResult(torch.cat(logits_parts)[place], torch.cat(index_parts)[place], torch.cat(score_parts)[place])
+
+    @torch.jit.export
+    def forward_all(self, x: Tensor) -> list[Tensor]:
+        """Logits (B, classes) of every exit, the last answer included, without stopping early."""
+        return self.forward_scored(x)[0]
+
+    @torch.jit.export
+    def forward_scored(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits (B, classes) and scores (B,) of every exit, the last answer included."""
+        all_logits: list[Tensor] = []
+        all_scores: list[Tensor] = []
+        x = self.stem(x)
+        for stage, head, gate in zip(self.stages, self.heads, self.gates):
+            x = stage(x)
+            logits = head(x)
+            all_logits.append(logits)
+            all_scores.append(torch.sigmoid(gate(logits).double()))
+        logits = self.last_head(self.last_stage(x))
+        all_logits.append(logits)
+        all_scores.append(torch.ones(logits.shape[0], dtype=torch.float64))
+        return all_logits, all_scores
+
+    @torch.jit.export
+    def start(self, x: Tensor) -> Tensor:
+        """The features that enter stage 0, for a caller that watches a deadline between stages."""
+        return self.stem(x)
+
+    @torch.jit.export
+    def advance(self, features: Tensor, index: int) -> StageResult:
+        """Run stage `index` (0..K) on the features the one before it left."""
+        for k, (stage, head, gate) in enumerate(zip(self.stages, self.heads, self.gates)):
+            if k == index:
+                features = stage(features)
+                logits = head(features)
+                return StageResult(features, logits, torch.sigmoid(gate(logits).double()))
+        features = self.last_stage(features)
+        logits = self.last_head(features)
+        return StageResult(features, logits, torch.ones(logits.shape[0], dtype=torch.float64))

@@ -1,0 +1,64 @@
+"""A linear layer with int8 weights and dynamically quantised activations.
+
+Written against the two stable operators rather than `torch.ao.nn.quantized.dynamic.Linear`, because that
+module fixes `reduce_range=True`, which costs half the activations' resolution where a CPU does not need it.
+"""
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pi_dynn.runtime.engines import using_engine
+
+# Attributes the runtime sets after loading; freezing must leave them alone.
+RUNTIME_ATTRIBUTES = ("packed", "reduce_range", "in_float", "weight_float")
+
+
+def quantise_weight(weight: Tensor) -> Tensor:
+    """Per-tensor symmetric int8 of a weight (out, in), in [-127, 127].
+
+    -128 stays unused: two products with it overflow the 16-bit accumulator of a Cortex-A72 kernel. One
+    scale for the whole tensor keeps Arm Compute Library's fast path, which per-channel scales leave.
+    """
+    scale = max(float(weight.abs().max()) / 127.0, torch.finfo(torch.float32).tiny)
+    with warnings.catch_warnings():
+        # Announced as deprecated, still in every supported torch; there is no other way to pack a weight.
+        warnings.filterwarnings("ignore", message="torch.quantize_per_tensor", category=UserWarning)
+        return torch.quantize_per_tensor(weight.detach().float(), scale, 0, torch.qint8)
+
+
+class DynamicQuantLinear(nn.Module):
+    """y = x W^T + b with int8 W; x is quantised by its own range, sample by sample: (B, N, in) -> (B, N, out).
+
+    A sample's answer must not depend on its neighbours in a batch, so each is quantised alone; the matrix
+    product over its N tokens is large enough that this costs next to nothing.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, engine: str) -> None:
+        super().__init__()
+        with using_engine(engine):
+            self.packed = torch.ops.quantized.linear_prepack(quantise_weight(weight), bias.detach().float())
+        self.register_buffer("bias", bias.detach().float().clone())
+        self.reduce_range = engine != "qnnpack"  # the runtime chooses for the machine it loads on
+        self.in_float = False
+        self.weight_float = torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_float:
+            return F.linear(x, self.weight_float, self.bias)
+        if x.shape[0] == 1:
+            return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
+        samples = [torch.ops.quantized.linear_dynamic(sample, self.packed, self.reduce_range) for sample in x.unbind(0)]
+        return torch.stack(samples)
+
+
+def runtime_attribute_names(model: nn.Module) -> list[str]:
+    """Dotted names of all attributes in `model` that freezing has to preserve for the runtime."""
+    return [
+        f"{name}.{attribute}"
+        for name, module in model.named_modules()
+        if isinstance(module, DynamicQuantLinear)
+        for attribute in RUNTIME_ATTRIBUTES
+    ]

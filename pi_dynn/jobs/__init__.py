@@ -1,0 +1,1 @@
+"""What a command does: collaborators and settings in, records out. Nothing here prints."""

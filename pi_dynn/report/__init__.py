@@ -1,0 +1,1 @@
+"""Records to text, tables and files: the only room that says milli."""

@@ -1,0 +1,134 @@
+"""Bundles: one file with a scripted network and a manifest that says how to use it.
+
+The file is a TorchScript archive, so `torch.jit.load` reads it as it stands; the manifest is its extra file
+`pi_dynn.json`. Source positions, which TorchScript would store with the paths of the machine that built it,
+are left out.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from pi_dynn.errors import BundleError, BundleNotFound
+from pi_dynn.files import write_atomically
+from pi_dynn.runtime.engines import available_engines, using_engine
+from pi_dynn.runtime.manifest import Manifest
+
+MANIFEST_NAME = "pi_dynn.json"
+EMBEDDED = "ucm_gfnet_12_192_128.pt"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # one date for every entry: equal content gives an equal file
+
+
+class Bundle:
+    """A verified bundle in memory: its manifest, and its network for any engine.
+
+    Attributes: manifest, sha256 (of the whole file, which names the bundle), source (a path or None).
+    """
+
+    def __init__(self, data: bytes, source: str | None = None) -> None:
+        """Verify `data`, the content of a bundle file. Raises BundleError."""
+        name = source or "bundle"
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                if archive.testzip() is not None:
+                    raise BundleError(f"{name}: damaged at {archive.testzip()}; copy it again")
+                manifest = Manifest.from_dict(json.loads(archive.read(_manifest_entry(archive))))
+                if weights_digest(archive) != manifest.weights_sha256:
+                    raise BundleError(f"{name}: the network does not match the hash in its manifest; copy it again")
+        except BundleError as error:
+            raise type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
+        except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError, NotImplementedError) as error:
+            raise BundleError(f"{name}: not a pi_dynn bundle, or a damaged one ({error})") from error
+        self.data = data
+        self.manifest = manifest
+        self.source = source
+        self.sha256 = hashlib.sha256(data).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the bundle to `path`, atomically."""
+        write_atomically(path, lambda stream: stream.write(self.data))
+
+    def load_network(self, engine: str) -> torch.jit.ScriptModule:
+        """The scripted network with int8 weights packed for `engine`, or computing in floats for "fp32".
+
+        Raises: EngineUnavailable, BundleError if TorchScript cannot read it.
+        """
+        if self.manifest.precision == "fp32":
+            return self._load()
+        packing = available_engines()[:1] if engine == "fp32" else [engine]
+        if not packing:
+            raise BundleError(f"{self.source or 'bundle'}: this torch has no int8 engine; use an fp32 bundle")
+        with using_engine(packing[0]):
+            network = self._load()
+        for layer in quantised_layers(network):
+            layer.reduce_range = False
+            if engine == "fp32":
+                layer.weight_float = torch.ops.quantized.linear_unpack(layer.packed)[0].dequantize()
+                layer.in_float = True
+        return network
+
+    def _load(self) -> torch.jit.ScriptModule:
+        try:
+            return torch.jit.load(io.BytesIO(self.data), map_location="cpu").eval()
+        except (RuntimeError, ValueError, torch.jit.Error) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise BundleError(f"{self.source or 'bundle'}: TorchScript cannot load it ({reason})") from error
+
+
+def quantised_layers(network: torch.jit.ScriptModule) -> list[torch.jit.ScriptModule]:
+    """The int8 linear layers of a loaded network, whose runtime attributes may be set."""
+    return [module for module in network.modules() if hasattr(module, "reduce_range")]
+
+
+def load_bundle(path_or_name: str | Path | None = None) -> Bundle:
+    """A bundle from a file, or the embedded one for None.
+
+    Raises: BundleNotFound, BundleError.
+    """
+    if path_or_name is None:
+        asset = resources.files("pi_dynn.assets") / EMBEDDED
+        return Bundle(asset.read_bytes(), EMBEDDED)
+    path = Path(path_or_name)
+    try:
+        return Bundle(path.read_bytes(), str(path))
+    except FileNotFoundError as error:
+        raise BundleNotFound(f"{path}: no such bundle; make one with `pi-dynn export`") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def pack_bundle(network: torch.jit.ScriptModule, describe) -> Bundle:
+    """A Bundle of a scripted network; `describe(weights_sha256)` returns its Manifest."""
+    saved = io.BytesIO()
+    torch.jit.save(network, saved)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as target:
+        names = [name for name in source.namelist() if not name.endswith(".debug_pkl")]
+        for name in names:
+            target.writestr(zipfile.ZipInfo(name, _EPOCH), source.read(name))
+        manifest = describe(weights_digest(source, names))
+        root = names[0].partition("/")[0]
+        text = json.dumps(manifest.to_dict(), indent=1, ensure_ascii=False)
+        target.writestr(zipfile.ZipInfo(f"{root}/extra/{MANIFEST_NAME}", _EPOCH), text)
+    return Bundle(packed.getvalue())
+
+
+def weights_digest(archive: zipfile.ZipFile, names: list[str] | None = None) -> str:
+    """sha256 over the names and contents of everything in the archive but its manifest."""
+    digest = hashlib.sha256()
+    for name in sorted(names if names is not None else archive.namelist()):
+        if not name.endswith(f"/extra/{MANIFEST_NAME}"):
+            digest.update(name.partition("/")[2].encode() + b"\0" + archive.read(name))
+    return digest.hexdigest()
+
+
+def _manifest_entry(archive: zipfile.ZipFile) -> str:
+    for name in archive.namelist():
+        if name.endswith(f"/extra/{MANIFEST_NAME}"):
+            return name
+    raise BundleError(f"holds no {MANIFEST_NAME}, so it is no pi_dynn bundle; make one with `pi-dynn export`")

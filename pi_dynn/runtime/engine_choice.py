@@ -1,0 +1,153 @@
+"""Which int8 engine runs a bundle best on this machine: each candidate is tested, then timed."""
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pi_dynn.clock import Clock
+from pi_dynn.errors import EngineUnavailable, PiDynnError
+from pi_dynn.files import write_text
+from pi_dynn.runtime.bundle import Bundle, quantised_layers
+from pi_dynn.runtime.engines import ENGINES, available_engines
+
+CANDIDATES = {"arm": ("onednn", "qnnpack"), "x86": ("x86", "onednn")}
+WORST_RELATIVE_ERROR = 0.10  # dynamic int8 costs 1 to 5 %; an engine that is broken is off by far more
+TIMED_RUNS = 7
+
+
+def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.jit.ScriptModule]:
+    """The engine chosen and the bundle's network running on it.
+
+    `engine` is a name or "auto"; `PI_DYNN_ENGINE` stands in for "auto". A bundle in fp32 has no choice.
+
+    Raises: EngineUnavailable for an engine that is missing or computes wrong values.
+    """
+    if engine == "auto":
+        engine = os.environ.get("PI_DYNN_ENGINE", "auto")
+    if engine not in (*ENGINES, "auto"):
+        raise EngineUnavailable(f"engine {engine!r} is not known: choose auto, {', '.join(ENGINES)}")
+    if bundle.manifest.precision == "fp32":
+        if engine not in ("auto", "fp32"):
+            raise EngineUnavailable(f"the bundle holds fp32 weights: engine {engine!r} needs one exported as int8")
+        return "fp32", bundle.load_network("fp32")
+    if engine == "fp32":
+        return "fp32", bundle.load_network("fp32")
+    if engine == "auto":
+        return _fastest(bundle, clock)
+    network, reduce_range = _tested(bundle, engine)
+    _set_reduce_range(network, reduce_range)
+    return engine, network
+
+
+def candidates() -> list[str]:
+    """Engines worth trying on this processor, the likely best first."""
+    family = "arm" if platform.machine().lower() in ("aarch64", "arm64") else "x86"
+    return [name for name in CANDIDATES[family] if name in available_engines()]
+
+
+def relative_error(outputs: list[Tensor], reference: list[Tensor]) -> float:
+    """Norm of the difference over the norm of the reference, all exits together; inf if not finite."""
+    a, b = torch.cat(outputs, 1), torch.cat(reference, 1)
+    return float((a - b).norm() / b.norm()) if torch.isfinite(a).all() else float("inf")
+
+
+def _probe(bundle: Bundle) -> Tensor:
+    size = bundle.manifest.preprocess["size"]
+    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def _run(network: torch.jit.ScriptModule, x: Tensor) -> list[Tensor]:
+    with torch.inference_mode(), torch.jit.optimized_execution(False):
+        return network.forward_all(x)
+
+
+def _set_reduce_range(network: torch.jit.ScriptModule, reduce_range: bool) -> None:
+    for layer in quantised_layers(network):
+        layer.reduce_range = reduce_range
+
+
+def _tested(bundle: Bundle, engine: str) -> tuple[torch.jit.ScriptModule, bool]:
+    """The network on `engine`, and whether its activations need the reduced range here.
+
+    x86 without VNNI instructions saturates on the full 8-bit range and needs 7 bits; elsewhere 7 bits only
+    lose accuracy. The machine decides: the range with the smaller error against fp32 is kept.
+    """
+    x = _probe(bundle)
+    reference = _run(bundle.load_network("fp32"), x)
+    network = bundle.load_network(engine)
+    errors = {}
+    # qnnpack has one range only and says so on stderr when asked for the other.
+    for reduce_range in (False,) if engine == "qnnpack" else (False, True):
+        _set_reduce_range(network, reduce_range)
+        errors[reduce_range] = relative_error(_run(network, x), reference)
+    best = min(errors, key=lambda key: errors[key])
+    if errors[best] > WORST_RELATIVE_ERROR:
+        raise EngineUnavailable(
+            f"engine {engine!r} is off by {errors[best]:.0%} against fp32 on this machine; choose another or fp32"
+        )
+    return network, best
+
+
+def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]:
+    """The fastest candidate that passes its test; remembered per machine, torch and bundle."""
+    known = _read_cache().get(_cache_key(bundle))
+    if known is not None:
+        engine, reduce_range = known
+        network = bundle.load_network(engine)
+        if engine != "fp32":
+            _set_reduce_range(network, reduce_range)
+        return engine, network
+    x = _probe(bundle)
+    passed: dict[str, tuple[torch.jit.ScriptModule, bool]] = {}
+    for engine in candidates():
+        try:
+            network, reduce_range = _tested(bundle, engine)
+        except (EngineUnavailable, RuntimeError):  # torch 2.13 on ARM offers an engine that only raises
+            continue
+        _set_reduce_range(network, reduce_range)
+        passed[engine] = network, reduce_range
+    if not passed:
+        return "fp32", bundle.load_network("fp32")
+    times: dict[str, list[int]] = {engine: [] for engine in passed}
+    for _ in range(TIMED_RUNS):  # interleaved, so that a busy moment hits all of them
+        for engine, (network, _range) in passed.items():
+            start_ns = clock.now_ns()
+            _run(network, x)
+            times[engine].append(clock.now_ns() - start_ns)
+    engine = min(times, key=lambda name: statistics.median(times[name]))
+    network, reduce_range = passed[engine]
+    _remember(bundle, engine, reduce_range)
+    return engine, network
+
+
+def cache_path() -> Path:
+    """Where choices are remembered; delete the file to have them made again."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "pi_dynn" / "engines.json"
+
+
+def _cache_key(bundle: Bundle) -> str:
+    parts = (bundle.sha256, torch.__version__, platform.machine(), platform.node(), str(torch.get_num_threads()))
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:24]
+
+
+def _read_cache() -> dict[str, tuple[str, bool]]:
+    try:
+        entries = json.loads(cache_path().read_text())
+        return {key: (str(engine), bool(reduce)) for key, (engine, reduce) in entries.items() if engine in ENGINES}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(bundle: Bundle, engine: str, reduce_range: bool) -> None:
+    try:
+        entries = _read_cache() | {_cache_key(bundle): (engine, reduce_range)}
+        write_text(cache_path(), json.dumps(entries, indent=1) + "\n")
+    except (OSError, PiDynnError):
+        pass  # a read-only home costs the choice again next time, nothing else

@@ -1,0 +1,207 @@
+"""A Session answers images with a bundle's network."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from pi_dynn.clock import Clock, PerfClock
+from pi_dynn.data.prefetch import prefetch
+from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.errors import InputError
+from pi_dynn.records import Prediction
+from pi_dynn.runtime.bundle import Bundle, load_bundle
+from pi_dynn.runtime.engine_choice import open_network
+
+Item = TypeVar("Item")
+NEVER = 2.0  # a threshold no score reaches
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Session:
+    """A loaded network with its threads and engine, warmed up at every depth.
+
+    Attributes: bundle, manifest, preprocess, engine (the one chosen), threads.
+
+    Raises: EngineUnavailable, BundleError; InputError for threads < 1.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | None = None,
+        threads: int | None = None,
+        engine: str = "auto",
+        clock: Clock | None = None,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads={threads}: give 1 or more, or leave it out for all cores")
+        self.bundle = bundle or load_bundle()
+        self.manifest = self.bundle.manifest
+        self.preprocess = Preprocess.from_dict(self.manifest.preprocess)
+        self.threads = threads or usable_cores()
+        self._clock = clock or PerfClock()
+        torch.set_num_threads(self.threads)
+        self.engine, self._network = open_network(self.bundle, engine, self._clock)
+        self.exits = len(self.manifest.exit_blocks)
+        self._warm_up()
+
+    def classify(
+        self,
+        image,
+        thresholds: Sequence[float] | float | None = None,
+        deadline_s: float | None = None,
+        top: int = 1,
+    ) -> Prediction:
+        """The answer for one image: a path, PIL image, (H, W, 3) uint8 array or float (3, H, W) tensor.
+
+        `thresholds` (one for all exits, or one each) replace the bundle's. After `deadline_s` seconds the next
+        exit that finishes answers, however unsure; the first exit is always reached.
+
+        Raises: InputError for an image or thresholds that cannot be used.
+        """
+        x = self.preprocess(image).unsqueeze(0)
+        limits = self.resolve_thresholds(thresholds)
+        if deadline_s is not None:
+            return self._classify_by(x, limits, deadline_s, top)
+        with torch.inference_mode(), torch.jit.optimized_execution(False):
+            start_ns = self._clock.now_ns()
+            logits, exit_index, score = self._network(x, limits)
+            stop_ns = self._clock.now_ns()
+        return self._prediction(logits[0], exit_index, score, (stop_ns - start_ns) / 1e9, top)
+
+    def classify_many(
+        self,
+        images: Iterable,
+        batch_size: int = 1,
+        thresholds: Sequence[float] | float | None = None,
+        top: int = 1,
+    ) -> Iterator[Prediction]:
+        """Answers in the order of `images`; the next ones are decoded while the network works.
+
+        Raises: InputError at the first image that cannot be used; `answer_stream` goes on instead.
+        """
+        for _, answer in self.answer_stream(images, self.preprocess, batch_size, thresholds, top=top):
+            if isinstance(answer, InputError):
+                raise answer
+            yield answer
+
+    def answer_stream(
+        self,
+        images: Iterable[Item],
+        load: Callable[[Item], Tensor],
+        batch_size: int = 1,
+        thresholds: Sequence[float] | float | None = None,
+        deadline_s: float | None = None,
+        top: int = 1,
+    ) -> Iterator[tuple[Item, Prediction | InputError]]:
+        """Each image with its answer, or with the InputError why there is none; order is kept.
+
+        `load` makes the input tensor of an image, in the background. In a batch, samples drop out as they exit
+        and none depends on its neighbours.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size}: give 1 or more")
+        if batch_size > 1 and deadline_s is not None:
+            raise InputError("a deadline is kept per image: use batch size 1 with it")
+        limits = self.resolve_thresholds(thresholds)
+        pending: list[tuple[Item, Tensor | InputError]] = []
+        for item, loaded in prefetch(images, load, ahead=2 * batch_size + 1):
+            if batch_size == 1:
+                answer = loaded if isinstance(loaded, InputError) else self.classify(loaded, limits, deadline_s, top)
+                yield item, answer
+                continue
+            pending.append((item, loaded))
+            if sum(isinstance(one, Tensor) for _, one in pending) == batch_size:
+                yield from self._answer_batch(pending, limits, top)
+                pending = []
+        if pending:
+            yield from self._answer_batch(pending, limits, top)
+
+    def forward_all(self, x: Tensor) -> list[Tensor]:
+        """Logits (B, classes) of every exit, the last answer included, for inputs (B, 3, H, W)."""
+        return self.forward_scored(x)[0]
+
+    def forward_scored(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits (B, classes) and gate scores (B,) of every exit; the last answer's score is 1."""
+        with torch.inference_mode(), torch.jit.optimized_execution(False):
+            return self._network.forward_scored(x)
+
+    def resolve_thresholds(self, thresholds: Sequence[float] | float | None) -> list[float]:
+        """One threshold per early exit: the given ones, one for all, or the bundle's own for None.
+
+        Raises: InputError for a wrong count or a value that is negative or not a number.
+        """
+        if thresholds is None:
+            return list(self.manifest.thresholds)
+        if isinstance(thresholds, (int, float)):
+            thresholds = [float(thresholds)] * self.exits
+        values = [float(value) for value in thresholds]
+        if len(values) != self.exits:
+            raise InputError(f"got {len(values)} thresholds for {self.exits} exits: give one, or one for each exit")
+        for value in values:
+            if math.isnan(value) or value < 0.0:
+                raise InputError(f"threshold {value} is not in 0..1 (above 1 an exit is never taken)")
+        return values
+
+    def forced_thresholds(self, exit_index: int) -> list[float]:
+        """Thresholds that make every image leave at `exit_index` (the number of exits means full depth)."""
+        return [0.0 if k == exit_index else NEVER for k in range(self.exits)]
+
+    def _classify_by(self, x: Tensor, limits: list[float], deadline_s: float, top: int) -> Prediction:
+        with torch.inference_mode(), torch.jit.optimized_execution(False):
+            start_ns = self._clock.now_ns()
+            features = self._network.start(x)
+            for k in range(self.exits + 1):
+                features, logits, scores = self._network.advance(features, k)
+                elapsed_s = (self._clock.now_ns() - start_ns) / 1e9
+                score = float(scores[0])
+                if k == self.exits or score >= limits[k] or elapsed_s >= deadline_s:
+                    break
+        return self._prediction(logits[0], k, score, elapsed_s, top)
+
+    def _answer_batch(
+        self, pending: list[tuple[Item, Tensor | InputError]], limits: list[float], top: int
+    ) -> Iterator[tuple[Item, Prediction | InputError]]:
+        good = [loaded for _, loaded in pending if isinstance(loaded, Tensor)]
+        answers: Iterator[Prediction] = iter(())
+        if good:
+            x = torch.stack(good)
+            with torch.inference_mode(), torch.jit.optimized_execution(False):
+                start_ns = self._clock.now_ns()
+                logits, exit_index, score = self._network.forward_batch(x, limits)
+                share_s = (self._clock.now_ns() - start_ns) / 1e9 / len(good)
+            rows = zip(logits, exit_index.tolist(), score.tolist(), strict=True)
+            answers = (self._prediction(*row, share_s, top) for row in rows)
+        for item, loaded in pending:
+            yield item, loaded if isinstance(loaded, InputError) else next(answers)
+
+    def _prediction(self, logits: Tensor, exit_index: int, score: float, latency_s: float, top: int) -> Prediction:
+        best = torch.topk(torch.softmax(logits, 0), min(max(top, 1), logits.shape[0]))
+        labels = [self.manifest.labels[i] for i in best.indices.tolist()]
+        probabilities = best.values.tolist()
+        return Prediction(
+            label=labels[0],
+            class_index=int(best.indices[0]),
+            probability=probabilities[0],
+            exit_index=exit_index,
+            block_index=self.manifest.blocks[exit_index],
+            score=score,
+            latency_s=latency_s,
+            top=list(zip(labels, probabilities, strict=True)),
+        )
+
+    def _warm_up(self) -> None:
+        """Visit every depth once: the first run of a layer packs, allocates and compiles."""
+        x = torch.zeros(1, 3, self.preprocess.size, self.preprocess.size)
+        with torch.inference_mode(), torch.jit.optimized_execution(False):
+            for k in range(self.exits + 1):
+                self._network(x, self.forced_thresholds(k))
