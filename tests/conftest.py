@@ -1,0 +1,53 @@
+"""Fixtures of more than one room."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory, monkeypatch):
+    """Remembered engine choices of the person who runs the tests stay out of them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("PI_DYNN_ENGINE", raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """A gfnet_12_192 for 32 px and 5 classes with exits after blocks 1, 4 and 8, its weights made by hand."""
+    from tests.networks import random_gfnet
+
+    return random_gfnet(image_size=32, num_classes=5, exits=[1, 4, 8])
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_model):
+    """The int8 bundle of `tiny_model`: labels a to e, thresholds 0.5."""
+    from pi_dynn import Preprocess, build_bundle
+
+    return build_bundle(
+        tiny_model, exits=[1, 4, 8], thresholds=[0.5] * 3, labels=list("abcde"), preprocess=Preprocess(size=32)
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_path(tiny_bundle, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "tiny.pt"
+    tiny_bundle.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory) -> Path:
+    """A folder with six small, different photographs."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for i in range(6):
+        gradient = Image.linear_gradient("L").resize((80, 60)).rotate(40 * i)
+        Image.merge("RGB", (gradient, gradient.transpose(Image.Transpose.FLIP_LEFT_RIGHT), gradient)).save(
+            folder / f"photograph{i}.jpg"
+        )
+    return folder
