@@ -15,8 +15,11 @@ def uncertainty_features(logits: Tensor) -> Tensor:
 
     Shapes: logits (B, classes) -> (B, 4).
     """
-    both = torch.softmax(torch.stack((logits, 2.0 * logits), dim=1), dim=-1)  # (B, 2, classes)
-    entropy = torch.special.entr(both).sum(dim=-1)  # (B, 2)
+    # Through log_softmax, for training: the slope of `torch.special.entr` is infinite where a probability
+    # underflows to zero, and turns every gradient to NaN as soon as the network is very sure.
+    log_both = torch.log_softmax(torch.stack((logits, 2.0 * logits), dim=1), dim=-1)  # (B, 2, classes)
+    both = log_both.exp()
+    entropy = -(both * log_both).sum(dim=-1)  # (B, 2)
     top = torch.topk(both[:, 0], 2, dim=-1).values  # (B, 2)
     return torch.stack((top[:, 0], entropy[:, 0], top[:, 0] - top[:, 1], entropy[:, 1]), dim=1)
 
