@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], object]:
 def _read_pickle(path: Path) -> object:
     try:
         # Published files carry their command line as a Namespace, which holds plain values and runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch warns of here ends in an error below
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can fail in any way
         refused = re.search(r"GLOBAL (\S+)", str(error))
@@ -77,6 +79,10 @@ def _read_pickle(path: Path) -> object:
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
+    if "TorchScript" in reason:
+        reason = "a TorchScript archive, not a training form's weights"
+    elif "weights" in reason.lower():  # torch would advise to load it unsafely
+        reason = "no plain file of tensors"
     return CheckpointError(f"the checkpoint {str(path)!r} is damaged or of another kind ({reason}): get it again")
 
 
