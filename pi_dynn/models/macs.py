@@ -41,7 +41,7 @@ def count_macs(model: nn.Module, image_size: int, legacy: bool = False) -> MacTa
     built_for = getattr(model, "image_size", image_size)
     if built_for != image_size:
         raise ModelError(f"image_size={image_size} does not suit a network built for {built_for} px: build it anew")
-    name = type(model).__name__
+    name = getattr(model, "name", type(model).__name__)
     if legacy:
         blocks = [*getattr(model, "exit_blocks", []), getattr(model, "depth", 0) - 1]
         return build_table(name, image_size, "published op counter", blocks, legacy_layers(model))
