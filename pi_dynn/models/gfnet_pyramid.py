@@ -129,7 +129,7 @@ class GFNetPyramid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x)
         # TorchScript: a loop over modules is unrolled, so it starts at stage 0 with its layer left out.
-        for stage, (down, blocks) in enumerate(zip(self.patch_embed, self.blocks)):  # noqa: B905
+        for stage, (down, blocks) in enumerate(zip(self.patch_embed, self.blocks)):
             if stage > 0:
                 x = down(x)
             x = blocks(x)
