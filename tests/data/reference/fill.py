@@ -1,0 +1,60 @@
+"""The fixed rule that filled the networks of the reference cases in this folder.
+
+A case records what the public code computes with weights that depend on nothing but their key and shape.
+Whoever has the same keys can fill a network alike and compare. Needs numpy's frozen RandomState stream.
+"""
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+FOLDER = Path(__file__).parent
+TOKENS = ("cls_token", "dist_token", "pos_embed")  # added as they are: no fan-in to normalise by
+ATOL = 1e-5  # float32 costs a few 1e-7, a wrong activation function 1e-4
+
+
+def load_case(name: str) -> dict:
+    """One reference case as recorded."""
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def normal(name: str, shape) -> np.ndarray:
+    """Standard normal float64 numbers that depend on `name` and `shape` alone."""
+    return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(shape))
+
+
+def case_input(case: dict) -> Tensor:
+    """The input of a case, float32."""
+    return torch.from_numpy(normal(case["input"]["name"], case["input"]["shape"]).astype(np.float32)) * case[
+        "input"
+    ].get("scale", 1.0)
+
+
+def filled_value(key: str, shape) -> np.ndarray:
+    """The float32 value of the parameter `key`."""
+    value = normal(key, shape)
+    if key.endswith("complex_weight"):
+        value = 0.5 * value
+    elif value.ndim >= 2 and not key.endswith(TOKENS):
+        value = value / np.sqrt(np.prod(value.shape[1:]))
+    else:
+        value = 0.1 * value + (value.ndim < 2 and key.endswith(".weight"))
+    return value.astype(np.float32)
+
+
+def fill(model: nn.Module) -> None:
+    """Fill `model` in place."""
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            tensor.copy_(torch.from_numpy(filled_value(key, tensor.shape)))
+
+
+def digest(model: nn.Module, keys: list[str]) -> str:
+    """SHA-256 over the values of `keys`, in that order."""
+    state = model.state_dict()
+    return hashlib.sha256(b"".join(state[key].numpy().astype("<f4").tobytes() for key in keys)).hexdigest()

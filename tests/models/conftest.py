@@ -1,0 +1,42 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from pi_dynn.models.gfnet import GFNet, GFNetSize
+from pi_dynn.models.gfnet_pyramid import GFNetPyramid, PyramidSize
+
+FILL = Path(__file__).parents[1] / "data" / "reference" / "fill.py"
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The module that reads and fills reference cases."""
+    spec = importlib.util.spec_from_file_location("reference_fill", FILL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tiny():
+    """Builds a narrow GFNet of 12 blocks for 32 px and 3 classes, evaluating; arguments as for create_model."""
+    torch.manual_seed(0)
+
+    def build(**kwargs):
+        return GFNet(GFNetSize(16, 12), **({"num_classes": 3, "image_size": 32} | kwargs)).eval()
+
+    return build
+
+
+@pytest.fixture
+def tiny_pyramid():
+    """Builds a narrow GFNetPyramid of 5 blocks (1, 1, 2, 1) for 64 px and 3 classes, evaluating."""
+    torch.manual_seed(0)
+    size = PyramidSize((8, 16, 24, 32), (1, 1, 2, 1), layer_scale=1.0, drop_path=0.1)
+
+    def build(**kwargs):
+        return GFNetPyramid(size, **({"num_classes": 3, "image_size": 64} | kwargs)).eval()
+
+    return build

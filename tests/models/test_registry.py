@@ -1,0 +1,76 @@
+import pytest
+import torch
+
+from pi_dynn.errors import ModelError, UnknownModel
+from pi_dynn.models import create_model, list_models
+from pi_dynn.models.registry import canonical_name, register_model
+
+SIZE = {"num_classes": 5, "image_size": 32}
+
+
+def test_names_are_sorted_and_without_aliases():
+    names = list_models()
+    assert names == sorted(names)
+    assert {
+        "gfnet_12_192",
+        "gfnet_ti",
+        "gfnet_xs",
+        "gfnet_s",
+        "gfnet_b",
+        "gfnet_h_ti",
+        "gfnet_h_s",
+        "gfnet_h_b",
+    } <= set(names)
+    assert "gfnet_12_384" not in names
+    assert canonical_name("gfnet_12_384") == "gfnet_xs"
+
+
+@pytest.mark.parametrize("name", ["gfnet_xs", "gfnet_12_384"])
+def test_a_name_or_alias_is_registered_once(name):
+    with pytest.raises(ModelError, match=f"already registered as '{name}'"):
+        register_model("brand_new", alias=name)(lambda **kwargs: None)
+    assert "brand_new" not in list_models()
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(UnknownModel) as caught:
+        create_model("gfnet_xl", **SIZE)
+    assert "'gfnet_xl'" in str(caught.value)
+    assert all(name in str(caught.value) for name in list_models())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"num_classes": 1}, "num_classes=1"),
+        ({"image_size": 40}, "image_size=40"),
+        ({"image_size": 0}, "image_size=0"),
+        ({"exits": [11]}, "after block 11"),
+        ({"exits": 3}, "exits=3"),
+        ({"exit_heads": "both"}, "exit_heads='both'"),
+        ({"exit_heads": "cls+dist"}, "needs a distilled network"),
+        ({"grid": (3, 3)}, "does not hold the 4 tokens"),
+    ],
+)
+def test_impossible_arguments_are_refused_in_one_line(change, told):
+    with pytest.raises(ModelError) as caught:
+        create_model("gfnet_12_192", **(SIZE | change))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_can_be_built_again_from_what_it_remembers():
+    with torch.device("meta"):
+        model = create_model("gfnet_12_384", **SIZE, exits=(2, 5))
+        again = create_model(model.name, **model.arguments)
+    assert model.name == "gfnet_xs"
+    assert again.exit_blocks == model.exit_blocks == [2, 5]
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_answers_at_every_exit(name):
+    with torch.device("meta"):
+        model = create_model(name, **SIZE, exits="all").eval()
+        answers = model.forward_exits(torch.zeros(2, 3, 32, 32))
+    assert [block for block, _, _ in answers] == list(range(model.depth))
+    assert all(logits.shape == (2, 5) and gate.shape == (2,) for _, logits, gate in answers)
