@@ -123,7 +123,7 @@ def _open_ina2xx(clock: Clock, chip: Path, name: str, shunt_ohm: float | None) -
             f"the {name} driver assumes its default shunt of 0.01 ohm; an R100 board would read 10 times too high: "
             f"give shunt_ohm (0.1 or 0.01), or echo 100000 | sudo tee {chip / 'shunt_resistor'}"
         )
-    kernel_ohm = kernel_uohm * 1e-6 if kernel_uohm else shunt_ohm
+    kernel_ohm = kernel_uohm / 1e6 if kernel_uohm else shunt_ohm
     true_ohm = shunt_ohm if shunt_ohm is not None else kernel_ohm
     rail = Rail(
         label=name,
@@ -152,7 +152,7 @@ def _ina3221_rails(chip: Path) -> list[Rail]:
                 voltage=chip / f"in{channel}_input",
                 current=chip / f"curr{channel}_input",
                 power=None,  # this driver has no power file
-                shunt_ohm=shunt_uohm * 1e-6 if shunt_uohm else None,
+                shunt_ohm=shunt_uohm / 1e6 if shunt_uohm else None,
                 full_scale_v=_INA3221_FULL_SCALE_V,
             )
         )
