@@ -81,8 +81,9 @@ def trace_calls(model: nn.Module, image_size: int, taken_whole: Callable[[nn.Mod
     model.eval()  # a batch norm in training would learn from the empty image
     try:
         with torch.no_grad():
-            trunk, _ = _record(model, model.forward, x, taken_whole)
             recorder, answers = _record(model, model.forward_exits, x, taken_whole)
+            # Without exits there is nothing to tell from the trunk.
+            trunk = recorder if len(answers) == 1 else _record(model, model.forward, x, taken_whole)[0]
     finally:
         for module, training in modes:
             module.training = training
