@@ -80,7 +80,9 @@ def test_both_filter_forms_cost_the_same(tiny, form):
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_network_costs_more_the_deeper_it_answers(name):
-    table = count_macs(on_meta(name, 5, 32, exits="all"), 32)
+    model = on_meta(name, 5, 32, exits="all")
+    table = count_macs(model, 32)
+    assert [answer.block_index for answer in table.exits] == list(range(model.depth))
     costs = [answer.macs for answer in table.exits]
     assert costs == sorted(set(costs))
     assert all(answer.check_macs > 0 for answer in table.exits[:-1])
@@ -182,6 +184,13 @@ def test_any_network_with_exits_can_be_counted():
         "head": (4 * 5, 1, False),
     }
     assert [answer.macs for answer in table.exits] == [1728 + 192, 1728 + 192 + 276]
+
+
+def test_batch_norms_learn_nothing_from_being_counted():
+    model = Chain().train()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    count_macs(model, 8)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
 def test_a_layer_without_a_rule_is_an_error_until_it_has_one():

@@ -4,6 +4,7 @@ A case records what the public code computes with weights that depend on nothing
 Whoever has the same keys can fill a network alike and compare. Needs numpy's frozen RandomState stream.
 """
 
+import functools
 import hashlib
 import json
 import zlib
@@ -35,7 +36,8 @@ def case_input(case: dict) -> Tensor:
     ].get("scale", 1.0)
 
 
-def filled_value(key: str, shape) -> np.ndarray:
+@functools.cache  # most cases share most of their weights
+def filled_value(key: str, shape: tuple[int, ...]) -> np.ndarray:
     """The float32 value of the parameter `key`."""
     value = normal(key, shape)
     if key.endswith("complex_weight"):
@@ -51,7 +53,7 @@ def fill(model: nn.Module) -> None:
     """Fill `model` in place."""
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
-            tensor.copy_(torch.from_numpy(filled_value(key, tensor.shape)))
+            tensor.copy_(torch.from_numpy(filled_value(key, tuple(tensor.shape))))
 
 
 def digest(model: nn.Module, keys: list[str]) -> str:
