@@ -78,7 +78,7 @@ def check_trace(
     )
     reasons = _reasons(trace, window, quality, int(((flags & SampleFlags.REVERSED) != 0).sum()))
     limit_s = max_gap_periods * trace.info.nominal_period_s
-    if samples >= 2 and gap_s > limit_s:
+    if samples >= 2 and gap_s > limit_s * (1 + 1e-9):  # exactly three periods are still good
         reasons.append(f"largest gap between samples {gap_s:.4g} s (limit {limit_s:.4g} s): close other programs")
     if trace.retries > max_retry_share * max(1, len(trace.t_ns)):
         reasons.append(

@@ -87,6 +87,7 @@ class Ina219(EnergyMeter):
         self._found: tuple[int, int] | None = None
         self._random = random.Random(0)  # the same run twice is the same run
         self._cycle_ns = round(self.settings.cycle_s * 1e9)
+        self._poll_ns = self._cycle_ns // _POLLS_PER_CYCLE
         self.info = MeterInfo(
             name=name,
             scope=scope,
@@ -119,13 +120,13 @@ class Ina219(EnergyMeter):
         polled_ns = (before_ns + self._clock.now_ns()) // 2
         if not bus_word & _CONVERSION_READY:
             self._not_ready_ns = polled_ns
-            self._due_ns = polled_ns + self._cycle_ns // _POLLS_PER_CYCLE
+            self._due_ns = max(polled_ns + self._poll_ns, self._expected_ns())
             return None
         shunt = _signed(self._read(SHUNT))
         power = self._read(POWER)  # clears conversion ready; its value only tells whether the chip is well
         done_ns = self._completed_ns(polled_ns)
         self._not_ready_ns = self._clock.now_ns()
-        self._due_ns = done_ns + self._cycle_ns - self._cycle_ns // _POLLS_PER_CYCLE
+        self._due_ns = self._expected_ns()
         self._fresh += 1
         flags = self._judge(shunt, bus_word, power)
         if flags & SampleFlags.CHIP_RESET:
@@ -155,6 +156,10 @@ class Ina219(EnergyMeter):
         earliest_ns = max(self._not_ready_ns, polled_ns - self._cycle_ns)
         self._done_ns = min(max(expected_ns, earliest_ns), polled_ns)
         return self._done_ns
+
+    def _expected_ns(self) -> int:
+        """Just before the next conversion should be complete: a poll that comes too early bounds it."""
+        return self._done_ns + self._cycle_ns - self._poll_ns
 
     def _judge(self, shunt: int, bus_word: int, power: int) -> SampleFlags:
         bus = bus_word >> 3
@@ -207,7 +212,7 @@ class Ina219(EnergyMeter):
 
     def _restart_cycle(self, wake_up_s: float) -> None:
         self._not_ready_ns = self._done_ns = self._clock.now_ns() + round(wake_up_s * 1e9)
-        self._due_ns = self._done_ns + self._cycle_ns - self._cycle_ns // _POLLS_PER_CYCLE
+        self._due_ns = self._expected_ns()
 
     def _fall_asleep(self) -> None:
         self._write(CONFIG, self.settings.config & ~_MODE_BITS)

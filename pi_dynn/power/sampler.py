@@ -15,7 +15,7 @@ import numpy as np
 
 from pi_dynn.clock import Clock
 from pi_dynn.errors import PowerError
-from pi_dynn.power.meter import EnergyMeter, EnergyReading, PowerSample, SampleFlags
+from pi_dynn.power.meter import EnergyMeter, EnergyReading, PowerSample
 from pi_dynn.power.trace import Span, ThrottleMark, Trace
 
 _LONGEST_SLEEP_S = 0.05  # so that stopping is prompt whatever the period
@@ -72,14 +72,18 @@ class Sampler:
         except Exception as error:  # a thread that dies silently would look like a meter that never answers
             self._error = f"{type(error).__name__}: {error}"
             return None
-        if sample is None:
-            self._stale_reads += 1
-        elif sample.t_ns > self._last_t_ns:
+        self._keep(sample)
+        return self._due_ns(fresh=sample is not None)
+
+    def _keep(self, sample: PowerSample | EnergyReading | None) -> None:
+        if sample is not None and sample.t_ns > self._last_t_ns:
             self._samples.append(sample)
             self._last_t_ns = sample.t_ns
-        elif sample.flags & SampleFlags.CHIP_RESET and self._samples:  # a reset must not vanish behind its time stamp
-            self._samples[-1] = replace(self._samples[-1], flags=self._samples[-1].flags | sample.flags)
-        return self._due_ns(fresh=sample is not None)
+            return
+        self._stale_reads += 1
+        if sample is not None and self._samples:  # its flags must not vanish with it: a reset stays a reset
+            last = self._samples[-1]
+            self._samples[-1] = replace(last, flags=last.flags | sample.flags)
 
     def _due_ns(self, fresh: bool) -> int:
         due_ns = self.meter.due_ns()

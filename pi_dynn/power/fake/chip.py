@@ -8,7 +8,7 @@ the last one.
 import random
 
 from pi_dynn.clock import Clock
-from pi_dynn.power.fake.waveform import Waveform, waveform_energy_j
+from pi_dynn.power.fake.waveform import Waveform
 
 POWER_ON_CONFIG = 0x399F
 CONFIG, SHUNT, BUS, POWER, CURRENT, CALIBRATION = range(6)
@@ -128,18 +128,19 @@ class Ina219Chip:
         if not self._config & 4:  # triggered: one conversion, then sleep
             cycles, shunts = min(cycles, 1), min(shunts, 1)
         if cycles > self._buses_done:
-            self._convert_shunt(cycles)
+            if cycles > self._shunts_done:
+                self._convert_shunt(cycles)
             self._bus = self._bus_word() if self._config & 2 else self._bus
-            self._buses_done = self._shunts_done = cycles
+            self._buses_done = cycles
             self._multiply()
             self._ready = True
         if shunts > self._shunts_done:
             self._convert_shunt(shunts)
-            self._shunts_done = shunts
-            self._current = self._clamp(self._shunt * self._calibration // 4096)
+            self._current = self._wrap(self._shunt * self._calibration // 4096)
 
     def _convert_shunt(self, number: int) -> None:
         """The `number`-th shunt conversion since the start: the mean over its own window."""
+        self._shunts_done = number
         if not self._config & 1:
             return
         start_s = self._start_s + (number - 1) * self.cycle_s
@@ -147,8 +148,10 @@ class Ina219Chip:
         divider = 1 << (self._config >> 11 & 3)
         step_v = 10e-6 * divider * (1 << 12 - self._shunt_bits)
         total_v = 0.0
+        before_j = self.load.cumulative_j(start_s)
         for index in range(self._shunt_averages):
-            power_w = waveform_energy_j(self.load, start_s + index * part_s, start_s + (index + 1) * part_s) / part_s
+            after_j = self.load.cumulative_j(start_s + (index + 1) * part_s)
+            power_w, before_j = (after_j - before_j) / part_s, after_j
             value_v = self._gain * power_w / self.bus_v * self.shunt_ohm + self._offset_v
             if self._noise_v:
                 value_v += self._noise.gauss(0.0, self._noise_v)
@@ -166,8 +169,8 @@ class Ina219Chip:
         current = self._shunt * self._calibration // 4096
         power = abs(current) * self._bus // 5000
         self._overflow = not -0x8000 <= current <= 0x7FFF or power > 0xFFFF
-        self._current, self._power = self._clamp(current), power & 0xFFFF
+        self._current, self._power = self._wrap(current), power & 0xFFFF
 
     @staticmethod
-    def _clamp(current: int) -> int:
+    def _wrap(current: int) -> int:
         return (current + 0x8000) % 0x10000 - 0x8000  # overflowed registers hold whatever is left in 16 bits

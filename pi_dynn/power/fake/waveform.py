@@ -84,7 +84,7 @@ class Sum:
     parts: Sequence[Waveform]
 
     def cumulative_j(self, t_s: float) -> float:
-        return math.fsum(part.cumulative_j(t_s) for part in self.parts)
+        return sum([part.cumulative_j(t_s) for part in self.parts])
 
 
 class Switched:
