@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pi_dynn.clock import PerfClock
-from pi_dynn.errors import MeterNotFound
+from pi_dynn.errors import PowerError
 from pi_dynn.power import (
     EnergyMeter,
     EnergyReading,
@@ -134,7 +134,9 @@ def bench(request, simulated):
         fcntl.flock(lock, fcntl.LOCK_EX)  # two runs must not share the wires
         try:
             meter = open_meter(name, clock=clock, **options)
-        except MeterNotFound as error:
+        except PowerError as error:
+            if "ina219" in name and "PI_DYNN_I2C_BUS" in os.environ:
+                raise  # whoever names the bus says that there is a meter on it
             pytest.skip(str(error))
         yield Workbench(meter, clock, Sampler)
         meter.close()

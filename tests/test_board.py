@@ -1,0 +1,175 @@
+"""Board snapshots from the file trees of five boards, and what two of them say about a run."""
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pi_dynn.board import (
+    BoardSnapshot,
+    advice,
+    decode_throttle,
+    invalidating_changes,
+    read_throttle,
+    take_snapshot,
+)
+
+BOARDS = json.loads((Path(__file__).parent / "power" / "boards.json").read_text(encoding="utf-8"))
+
+
+def no_command(command):
+    raise FileNotFoundError(2, command[0])
+
+
+@pytest.fixture
+def lay_out(tmp_path):
+    def write(board):
+        for name, text in BOARDS[board].items():
+            path = tmp_path / board / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return tmp_path / board
+
+    return write
+
+
+def snapshot_of(root, run=no_command, load_percent=3.0):
+    return take_snapshot(root, run, lambda: load_percent)
+
+
+@pytest.mark.parametrize(
+    ("board", "expected"),
+    [
+        ("pi4", ("Raspberry Pi 4 Model B Rev 1.4", 4, "ondemand", 600e6, 1500e6, 47.712, 0x50000)),
+        ("pi5", ("Raspberry Pi 5 Model B Rev 1.0", 4, "performance", 2400e6, 2400e6, 52.35, 0)),
+        ("orin_nano", ("NVIDIA Jetson Orin Nano Developer Kit", 6, "schedutil", 1344e6, 1510.4e6, 49.343, None)),
+        ("agx_orin", ("Jetson AGX Orin", 11, "performance+schedutil", 2201.6e6, 2201.6e6, 51.5, None)),
+        ("laptop", ("LENOVO 21HM", 8, "powersave", 1100e6, 4700e6, 61.0, None)),
+    ],
+)
+def test_each_board_by_its_files(lay_out, board, expected):
+    found = snapshot_of(lay_out(board))
+    assert (found.model, found.cores, found.governor) == expected[:3]
+    assert (found.frequency_hz, found.frequency_max_hz, found.temperature_c) == pytest.approx(expected[3:6])
+    assert found.throttle_bits == expected[6]
+
+
+def test_a_board_that_tells_nothing(tmp_path):
+    found = snapshot_of(tmp_path)
+    assert found.model == found.machine
+    assert found.cores >= 1
+    nothing = (found.governor, found.frequency_hz, found.temperature_c, found.throttle_bits, found.throttle)
+    assert nothing == (None,) * 5
+    assert found.memory_total_bytes >= found.memory_available_bytes > 0
+
+
+def test_files_that_hold_no_number(lay_out):
+    root = lay_out("pi4")
+    (root / "sys/class/thermal/thermal_zone0/temp").write_text("hot")
+    (root / "sys/devices/system/cpu/online").write_text("all")
+    (root / "proc/device-tree/model").write_bytes(b"\xff\xfe")
+    found = snapshot_of(root)
+    assert found.temperature_c is None
+    assert found.cores >= 1
+    assert found.model == found.machine
+
+
+def test_a_snapshot_survives_json(lay_out):
+    found = snapshot_of(lay_out("pi4"))
+    assert BoardSnapshot.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+# Throttle bits
+
+
+@pytest.mark.parametrize(
+    ("bits", "now", "since_boot"),
+    [
+        (0x0, (), ()),
+        (0x1, ("under-voltage",), ()),
+        (0x2, ("frequency capped",), ()),
+        (0x8, ("soft temperature limit",), ()),
+        (0x50000, (), ("under-voltage", "throttled")),
+        (0x50005, ("under-voltage", "throttled"), ("under-voltage", "throttled")),
+        (0xA0000, (), ("frequency capped", "soft temperature limit")),
+    ],
+)
+def test_throttle_bits_in_words(bits, now, since_boot):
+    assert decode_throttle(bits) == (now, since_boot)
+
+
+def test_throttle_from_the_file_the_firmware_or_the_alarm(lay_out, tmp_path):
+    def firmware(command):
+        assert tuple(command) == ("vcgencmd", "get_throttled")
+        return "throttled=0x50005\n"
+
+    assert read_throttle(lay_out("pi4"), firmware) == 0x50000  # the file comes first
+    assert read_throttle(tmp_path / "empty", firmware) == 0x50005
+    root = lay_out("pi5")
+    assert read_throttle(root, firmware) == 0x50005
+    (root / "sys/class/hwmon/hwmon2/in0_lcrit_alarm").write_text("1\n")
+    assert read_throttle(root, no_command) == 1
+    assert read_throttle(root, None) == 1
+    assert read_throttle(tmp_path / "empty", None) is None
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        no_command,
+        lambda command: "VCHI initialization failed\n",
+        lambda command: (_ for _ in ()).throw(subprocess.TimeoutExpired(command, 2)),
+        lambda command: (_ for _ in ()).throw(subprocess.CalledProcessError(1, command)),
+    ],
+)
+def test_a_firmware_that_does_not_answer(tmp_path, run):
+    assert read_throttle(tmp_path, run) is None
+
+
+# Two snapshots
+
+
+@pytest.fixture
+def before(lay_out):
+    return snapshot_of(lay_out("pi4"))
+
+
+def test_nothing_changed_nothing_is_invalid(before):
+    warmer = replace(before, temperature_c=60.0, load_average=4.0, frequency_hz=1500e6)
+    assert invalidating_changes(before, warmer) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"throttle_bits": 0x50005}, "throttle state changed (0x50000 to 0x50005)"),
+        ({"throttle_bits": None}, "throttle state changed (0x50000 to unknown)"),
+        ({"governor": "performance"}, "the governor changed from ondemand to performance"),
+    ],
+)
+def test_changes_that_make_a_run_invalid(before, changes, words):
+    assert invalidating_changes(before, replace(before, **changes)) == (words,)
+
+
+def test_throttled_all_along(before):
+    throttled = replace(before, throttle_bits=0x50005)
+    assert invalidating_changes(throttled, throttled) == ("throttled throughout: under-voltage, throttled",)
+
+
+def test_advice_has_a_cure_for_each_trouble(before):
+    fine = replace(before, governor="performance", throttle_bits=0)
+    assert advice(fine) == ()
+    assert advice(replace(fine, governor=None, throttle_bits=None, temperature_c=None)) == ()
+    assert advice(before)[0] == "governor is ondemand: sudo cpufreq-set -g performance"
+    assert "reboot" in advice(replace(fine, throttle_bits=0x50000))[0]
+    assert "5.1 V supply" in advice(replace(fine, throttle_bits=0x1))[0]
+    assert "81 C" in advice(replace(fine, temperature_c=81.2))[0]
+    assert "close them" in advice(replace(fine, other_load_percent=55.0))[0]
+
+
+def test_this_machine():
+    found = take_snapshot(utilisation_percent=lambda: 0.0)
+    assert found.model
+    assert found.cores >= 1
