@@ -150,6 +150,29 @@ def take_snapshot(
     )
 
 
+class Board:
+    """This board, to be looked at again and again: below `root`, commands through `run`."""
+
+    def __init__(self, root: str | Path = "/", run: Runner = run_command) -> None:
+        self._root, self._run = Path(root), run
+
+    def snapshot(self) -> BoardSnapshot:
+        """Everything, as `take_snapshot` sees it."""
+        return take_snapshot(self._root, self._run)
+
+    def temperature_c(self) -> float | None:
+        """The processor's temperature."""
+        return _temperature_c(self._root)
+
+    def throttle_bits(self) -> int | None:
+        """The firmware's throttle word; may start a process, so ask between measurements."""
+        return read_throttle(self._root, self._run)
+
+    def live_throttle_bits(self) -> int | None:
+        """The same from files alone, cheap enough to be asked while measuring."""
+        return read_throttle(self._root, None)
+
+
 def _text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip("\0 \n") or None

@@ -14,6 +14,7 @@ from pi_dynn.errors import PiDynnError
 COMMANDS = {
     "classify": ("pi_dynn.cli.classify", "Classify photographs."),
     "evaluate": ("pi_dynn.cli.evaluate", "Measure accuracy, exits and cost on labelled images."),
+    "energy": ("pi_dynn.cli.energy", "Measure the energy of an answer, in millijoules."),
     "benchmark": ("pi_dynn.cli.benchmark", "Measure latency, variants interleaved in one run."),
     "export": ("pi_dynn.cli.export", "Make a bundle from a checkpoint."),
     "models": ("pi_dynn.cli.models", "List the networks that can be built."),

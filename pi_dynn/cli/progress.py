@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 
 @contextmanager
@@ -31,3 +32,26 @@ def progress(description: str, total: int | None = None, enabled: bool = True) -
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def stage_progress() -> Iterator[Callable[[str, float, float], None]]:
+    """Yields a function to call with what is done next, the seconds done and the seconds in all.
+
+    The bar is drawn at these calls only: a bar that redraws itself would cost energy in the middle of a measurement.
+    """
+    if not sys.stderr.isatty():
+        yield lambda what, done_s, total_s: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]} left"))
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task("", total=None, left="?")
+
+        def show(what: str, done_s: float, total_s: float) -> None:
+            left = str(timedelta(seconds=max(0, round(total_s - done_s))))
+            bar.update(task, description=what, completed=done_s, total=total_s, left=left, refresh=True)
+
+        yield show

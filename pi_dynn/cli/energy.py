@@ -1,0 +1,123 @@
+"""`pi-dynn energy`."""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from pi_dynn.cli.meter_options import meter_options, take_backend_options
+from pi_dynn.cli.options import json_option, open_session, session_options
+from pi_dynn.cli.progress import stage_progress
+from pi_dynn.cli.status import ExitStatus
+
+
+@click.command()
+@click.option("--n", type=click.IntRange(1), help="Inferences in each trial. [default: as many as take 10 s]")
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Images. [default: the bundled samples]")
+@click.option(
+    "--trials", type=click.IntRange(1), default=5, show_default=True, help="Trials; 5 or more are safe."
+)
+@click.option(
+    "--idle-s",
+    type=click.FloatRange(0.0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Seconds of idle power before and after.",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Images run together.")
+@click.option("--each-exit", is_flag=True, help="Also force everyone out at each exit in turn; check that they add up.")
+@click.option("--baseline", type=click.Path(path_type=Path), metavar="BUNDLE", help="Measure this in turns with it.")
+@click.option("--name", help="Name in the table. [default: the network and its precision]")
+@click.option("--save", type=click.Path(path_type=Path), metavar="RUN.json", help="Keep the run, raw trace included.")
+@click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
+@meter_options
+@json_option
+@session_options
+def command(**options) -> int:
+    """Measure what one answer costs, in millijoules, with its 95 % interval.
+
+    Idle power is measured before and after the trials; net energy is what an answer adds to it. Without a power
+    meter the figures come from a model and say ESTIMATED; --meter fake rehearses the run on a simulated board.
+    --meter replay:RUN.json works the figures of a saved run out again.
+
+    \b
+    Examples:
+      pi-dynn energy --n 4000
+      pi-dynn energy --meter ina219 --require-meter --each-exit --save run.json
+      pi-dynn energy --baseline full.pt --bundle early.pt --markdown
+    """
+    backend = take_backend_options(options)
+    shown = {name: options.pop(name) for name in ("markdown", "as_json", "save")}
+    meter_name = options["meter_name"]
+
+    from pi_dynn.jobs.energy_file import is_run, replay_run
+
+    if meter_name.startswith("replay:") and is_run(meter_name.partition(":")[2]):
+        measurement, results = replay_run(meter_name.partition(":")[2])
+    else:
+        measurement, results = _measure(backend, **options)
+    return _show(measurement, results, **shown)
+
+
+def _measure(backend: dict, meter_name: str, require_meter: bool, **options):
+    """Open the meter first, for it may be missing, then the sessions; measure and work the figures out."""
+    from pi_dynn.board import Board
+    from pi_dynn.clock import PerfClock
+    from pi_dynn.errors import MeterNotFound
+    from pi_dynn.jobs.energy import EnergyParts
+    from pi_dynn.power import Sampler, SteppedSampler, open_meter
+
+    with ExitStack() as stack:
+        show_stage = stack.enter_context(stage_progress())
+        if meter_name == "fake":
+            if require_meter:
+                raise MeterNotFound("'fake' is simulated: name a real meter, or do not require one")
+            from pi_dynn.jobs.energy_rehearsal import RehearsedSession, open_rehearsal_meter, simulated_work
+            from pi_dynn.power.fake import SimulatedClock
+
+            clock = SimulatedClock()
+            meter = stack.enter_context(open_rehearsal_meter(clock))
+            parts = EnergyParts(meter, clock, Board(), SteppedSampler, lambda: simulated_work(meter), show_stage)
+            return _run(parts, lambda session: RehearsedSession(session, clock), **options)
+        clock = PerfClock()
+        meter = stack.enter_context(open_meter(meter_name, clock=clock, require=require_meter, **backend))
+        return _run(
+            EnergyParts(meter, clock, Board(), Sampler, on_stage=show_stage), lambda session: session, **options
+        )
+
+
+def _run(parts, prepare, *, n, data, trials, idle_s, batch_size, each_exit, baseline, name, bundle, engine, threads):
+    """Load what is to be measured, measure it, and compute."""
+    from pi_dynn.cli.classify import sample_folder
+    from pi_dynn.jobs.energy import EnergySettings, measure_energy
+    from pi_dynn.jobs.energy_images import load_candidate
+    from pi_dynn.jobs.energy_results import energy_results
+
+    settings = EnergySettings(n=n, trials=trials, idle_s=idle_s, batch_size=batch_size, each_exit=each_exit)
+    wanted = [(baseline, None), (bundle, name)] if baseline is not None else [(bundle, name)]
+    folder = data or sample_folder()
+    candidates = [
+        load_candidate(prepare(open_session(path, engine, threads)), folder, n, title) for path, title in wanted
+    ]
+    measurement = measure_energy(parts, candidates, settings)
+    return measurement, energy_results(*measurement)
+
+
+def _show(measurement, results, markdown: bool, as_json: bool, save: Path | None) -> int:
+    """Save and print; the exit status says whether the figures may be used."""
+    from pi_dynn.jobs.energy_file import save_run
+    from pi_dynn.report.energy import energy_notes, energy_text
+
+    if save is not None:
+        save_run(save, measurement, results)
+    if as_json:
+        for result in results:
+            click.echo(json.dumps(result.to_dict()))
+    else:
+        click.echo(energy_text(results, markdown))
+    for note in energy_notes(results):
+        click.echo(f"Note: {note}", err=True)
+    if measurement.recording.interrupted:
+        return ExitStatus.INTERRUPTED
+    return ExitStatus.OK if all(result.valid for result in results) else ExitStatus.MEASUREMENT_INVALID

@@ -1,0 +1,54 @@
+"""Options that name a power meter and say what it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+_OPTIONS = (
+    click.option(
+        "--meter",
+        "meter_name",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="ina219, pi-ina219, hwmon, rapl, pmic, estimate, fake, replay:FILE, or auto: the first that measures.",
+    ),
+    click.option("--require-meter", is_flag=True, help="Fail with status 3 rather than estimate."),
+    click.option("--shunt-ohm", type=click.FloatRange(0.0, min_open=True), help="Shunt of the meter. [default: 0.1]"),
+    click.option(
+        "--max-current",
+        "max_current_a",
+        type=click.FloatRange(0.0, min_open=True),
+        metavar="A",
+        help="Largest current to expect, which sets the gain.",
+    ),
+    click.option("--i2c-bus", "bus", type=click.IntRange(0), metavar="N", help="I2C bus of the meter. [default: 1]"),
+    click.option("--i2c-address", "address", metavar="ADDRESS", help="Its address, as 0x41. [default: 0x40]"),
+    click.option(
+        "--shunt-certificate",
+        "certificate",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Calibration of the shunt, from calibration/.",
+    ),
+)
+_BACKEND_OPTIONS = ("shunt_ohm", "max_current_a", "bus", "address", "certificate")
+
+
+def meter_options(command: Callable) -> Callable:
+    """--meter, --require-meter and what an INA219 needs to know."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def take_backend_options(options: dict) -> dict:
+    """Move what belongs to the meter's backend out of `options`; what was not given is left to the backend."""
+    taken = {name: options.pop(name) for name in _BACKEND_OPTIONS}
+    if taken["address"] is not None:
+        try:
+            taken["address"] = int(taken["address"], 0)
+        except ValueError:
+            raise click.UsageError(f"--i2c-address {taken['address']!r}: expected a number such as 0x40") from None
+    return {name: value for name, value in taken.items() if value is not None}

@@ -1,0 +1,57 @@
+"""A dress rehearsal: real answers of a real session, but time and power are simulated.
+
+Every different question is put to the session once; after that its answer takes, on the simulated clock,
+as long as it took. Hours of trials pass in moments, and everything that comes out is SIMULATED.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from pi_dynn.power.fake import TRANSFER_400_KHZ_S, FakeBus, FakeMeter, Ina219Chip, SimulatedClock, Switched, open_fake
+from pi_dynn.records import Prediction
+
+IDLE_POWER_W, ACTIVE_POWER_W = 2.18, 3.26
+"""The published pair of a Pi 4."""
+_NOISE_V = 20e-3 / 5.1 * 0.1  # 20 mW over a 0.1 ohm shunt at 5.1 V
+
+
+def open_rehearsal_meter(clock: SimulatedClock) -> FakeMeter:
+    """A simulated INA219 on a simulated Pi 4, as noisy and as slow to read as a real one."""
+    chip = Ina219Chip(clock, Switched(IDLE_POWER_W), noise_v=_NOISE_V)
+    return open_fake(clock=clock, bus=FakeBus(chip, clock, transfer_s=TRANSFER_400_KHZ_S))
+
+
+@contextmanager
+def simulated_work(meter: FakeMeter, power_w: float = ACTIVE_POWER_W) -> Iterator[None]:
+    """Let the board draw `power_w` while the block runs, and idle after it."""
+    meter.set_load_w(power_w)
+    try:
+        yield
+    finally:
+        meter.set_load_w(IDLE_POWER_W)
+
+
+class RehearsedSession:
+    """Stands in for `session`: the same answers, each taking its time on `clock`."""
+
+    def __init__(self, session, clock: SimulatedClock) -> None:
+        self._session, self._clock = session, clock
+        self._known: dict[tuple[int, tuple[float, ...]], Prediction] = {}
+
+    def __getattr__(self, name: str):
+        return getattr(self._session, name)
+
+    def classify(self, x, thresholds: Sequence[float] | None = None) -> Prediction:
+        """The answer for the tensor `x`; tensors are told apart by identity and must stay alive."""
+        key = id(x), tuple(self._session.resolve_thresholds(thresholds))
+        if key not in self._known:
+            self._known[key] = self._session.classify(x, thresholds)
+        self._clock.sleep(self._known[key].latency_s)
+        return self._known[key]
+
+    def classify_many(
+        self, images: Iterable, batch_size: int = 1, thresholds: Sequence[float] | None = None
+    ) -> Iterator[Prediction]:
+        """Answers one by one: a rehearsal gains nothing from batches."""
+        for x in images:
+            yield self.classify(x, thresholds)

@@ -1,0 +1,148 @@
+"""`energy` and `report` in text and Markdown: the published columns, exits, power, and what to mind."""
+
+from collections.abc import Sequence
+
+from pi_dynn.energy_records import EnergyResult
+from pi_dynn.report.text import markdown_table, percent, table
+
+HEADERS = (
+    "name",
+    "parameters",
+    "data set",
+    "acc@1",
+    "latency",
+    "energy net",
+    "95 % interval",
+    "energy gross",
+    "improve",
+    "source",
+)
+EXIT_HEADERS = ("exit", "rate", "accuracy", "latency", "energy net", "95 % interval", "source")
+_SHORT_TRIAL_S = 10.0
+
+
+def energy_text(results: Sequence[EnergyResult], markdown: bool = False) -> str:
+    """Everything there is to print about a run on standard output."""
+    tables = [energy_table(results, markdown), *(exit_table(result, markdown) for result in results)]
+    lines = [power_lines(result) for result in results]
+    lines += [f"INVALID {result.name}: {reason}" for result in results for reason in result.invalid_reasons]
+    return "\n\n".join([*tables, "\n".join(lines)])
+
+
+def energy_table(results: Sequence[EnergyResult], markdown: bool = False) -> str:
+    """The published table, one line per result."""
+    rows = [
+        (
+            result.name,
+            "-" if result.parameters is None else f"{result.parameters / 1e6:.2f} M",
+            result.dataset,
+            "-" if result.acc1 is None else f"{100 * result.acc1:.3f}",
+            milliseconds(result.latency_s),
+            millijoules(result.net_j),
+            interval(result.net_ci95_j),
+            millijoules(result.gross_j),
+            percent(result.improvement, 2),
+            source(result),
+        )
+        for result in results
+    ]
+    return (markdown_table if markdown else table)(HEADERS, rows)
+
+
+def exit_table(result: EnergyResult, markdown: bool = False) -> str:
+    """Rate, accuracy, latency and energy of each exit; blocks count from one for people."""
+    rows = [
+        (
+            f"block {row.block_index + 1}",
+            percent(row.share),
+            percent(row.accuracy),
+            "-" if row.latency_s is None else milliseconds(row.latency_s),
+            millijoules(row.net_j),
+            interval(row.net_ci95_j),
+            source(result),
+        )
+        for row in result.exits
+    ]
+    if result.exit_sum_j is not None:
+        total = ("share-weighted sum", "", "", "", millijoules(result.exit_sum_j), interval(result.exit_sum_ci95_j))
+        rows.append((*total, source(result)))
+    return (markdown_table if markdown else table)(EXIT_HEADERS, rows)
+
+
+def power_lines(result: EnergyResult) -> str:
+    """Idle and active power, throughput, and how it was sampled."""
+    board = "" if result.board is None else f"{result.board['model']}, "
+    return "\n".join(
+        (
+            f"{result.name}: {board}{result.precision} {result.engine}, {result.threads} threads, "
+            f"batch {result.batch_size}",
+            f"  {result.label}: idle {watts(result.idle_power_w)}  active {watts(result.active_power_w)}  "
+            f"drift {drift(result.idle_drift_w_per_s)}",
+            f"  FPS {result.images_per_s:.2f}  elapsed {milliseconds(result.elapsed_s)}  "
+            f"forward {milliseconds(result.latency_s)}  n {result.n:,} x {result.trials} trials",
+            f"  {result.meter} ({result.scope}): {result.sample_rate_hz:.1f} samples/s, "
+            f"largest gap {milliseconds(result.largest_gap_s)}",
+        )
+    )
+
+
+def energy_notes(results: Sequence[EnergyResult]) -> list[str]:
+    """What to mind about the figures, and what to do about it; one line each."""
+    notes = []
+    for result in results:
+        if not result.measured:
+            notes.append(f"{result.label}: {_NOT_MEASURED[result.label]}")
+        if result.net_j is not None and not result.resolved:
+            notes.append(
+                f"{result.name}: net {millijoules(result.net_j)} is not resolved "
+                f"(uncertainty {millijoules(result.net_sd_j)}): measure longer, and close other programs"
+            )
+        if result.trial_s is not None and result.trial_s < _SHORT_TRIAL_S:
+            notes.append(f"{result.name}: trials of {result.trial_s:.1f} s are short, 10 s or more is safe: raise --n")
+        notes += result.notes
+    return list(dict.fromkeys(notes))
+
+
+_NOT_MEASURED = {
+    "ESTIMATED": "no power meter took part, only a model of the processor: wire one up, see pi-dynn doctor",
+    "SIMULATED": "no power meter took part: these figures show how the program works, not what a board draws",
+}
+
+
+def source(result: EnergyResult) -> str:
+    """Where a figure comes from, in every row: the meter and what it meters, or that there was none."""
+    label = f"{result.meter}, {result.scope}" if result.measured else result.label
+    return label if result.valid else f"{label} INVALID"
+
+
+def millijoules(energy_j: float | None) -> str:
+    """An energy in millijoules, four significant digits; a dash for None."""
+    return "-" if energy_j is None else f"{four_digits(energy_j * 1e3)} mJ"
+
+
+def milliseconds(duration_s: float) -> str:
+    """A duration in milliseconds, four significant digits."""
+    return f"{four_digits(duration_s * 1e3)} ms"
+
+
+def interval(bounds_j: Sequence[float] | None) -> str:
+    """An interval of energies in millijoules."""
+    return "-" if bounds_j is None else " .. ".join(four_digits(bound * 1e3) for bound in bounds_j)
+
+
+def watts(power_w: float | None) -> str:
+    """A power in watts; a dash for None."""
+    return "-" if power_w is None else f"{power_w:.3f} W"
+
+
+def drift(drift_w_per_s: float | None) -> str:
+    """How idle power moved."""
+    return "-" if drift_w_per_s is None else f"{drift_w_per_s * 1e3:+.2f} mW/s"
+
+
+def four_digits(value: float) -> str:
+    """At least four significant digits, as the published tables have them."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    decimals = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    return f"{value:.{decimals}f}"
