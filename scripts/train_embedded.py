@@ -30,13 +30,22 @@ SEED = 7
 ARCHITECTURE = "gfnet_12_192"
 EXITS = [2, 3, 4, 5, 6, 7, 8, 9]
 SPLIT = {"test": 0.15, "calibrate": 0.15, "train": 0.70}
-TASK_REPEATS = 2  # each image of the task is drawn this often, the others once
 PRETRAINING = [
     Phase("64px", image_size=64, epochs=24, lr=1.2e-3, final_lr=3e-4),
     Phase("96px", image_size=96, epochs=8, lr=6e-4, final_lr=1.5e-4, warmup_steps=50),
-    Phase("128px", image_size=128, epochs=4, lr=3e-4, final_lr=3e-5, warmup_steps=50),
+    Phase("128px", image_size=128, epochs=4, lr=4e-4, final_lr=4e-5, warmup_steps=50, task_repeats=6),
 ]
-TRANSFER = Phase("transfer", image_size=128, epochs=36, lr=3e-4, final_lr=5e-6, warmup_steps=20, batch_size=64)
+TRANSFER = Phase(
+    "transfer",
+    image_size=128,
+    epochs=36,
+    lr=3e-4,
+    final_lr=5e-6,
+    warmup_steps=20,
+    batch_size=64,
+    smallest_crop=0.6,
+    mix_probability=0.4,
+)
 
 
 def task_split(task: ImageFolder, path: Path) -> dict[str, ImageFolder]:
@@ -76,8 +85,6 @@ def main(data: Path, out: Path, epoch_scale: float) -> None:
         labels += [offset + label for label in part.labels]
         offset += len(part.classes)
     labels = torch.tensor(labels)
-    weights = torch.ones(len(labels))
-    weights[: len(parts["train"])] = TASK_REPEATS
     held_out = decode_all(parts["calibrate"], preprocess)
     held_labels = torch.tensor(parts["calibrate"].labels)
 
@@ -109,12 +116,14 @@ def main(data: Path, out: Path, epoch_scale: float) -> None:
             model.load_state_dict(state)
         filters_as_matrices(model)
         keep = slice(len(parts["train"]) if last else None)
+        weights = torch.ones(len(labels[keep]))
+        weights[: len(parts["train"])] = 1 if last else phase.task_repeats
         dataset = AugmentedImages(
             images[keep], labels[keep], aerial_augmentation(phase.image_size, phase.smallest_crop), preprocess
         )
         phase = Phase(**{**vars(phase), "epochs": max(1, round(phase.epochs * epoch_scale))})
         average = train_phase(
-            model, dataset, weights[keep], phase, num_classes, SEED, accuracy_at(phase.image_size), out / "log.csv"
+            model, dataset, weights, phase, num_classes, SEED, accuracy_at(phase.image_size), out / "log.csv"
         )
         state, size = {k: v.detach().contiguous() for k, v in average.state_dict().items()}, phase.image_size
         save_file(state, checkpoint)

@@ -98,12 +98,12 @@ def csv_rows(path: Path) -> Iterator[Callable[[dict], None]]:
     from pi_dynn.files import replacing
     from pi_dynn.report.classify import CSV_FIELDS
 
-    with replacing(path) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as text:
+    with replacing(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
         writer = csv.DictWriter(text, CSV_FIELDS)
         writer.writeheader()
         yield writer.writerow
-        text.flush()
-        text.detach()
+        text.detach()  # flushes, and leaves closing to `replacing`
 
 
 def sample_folder() -> Path:

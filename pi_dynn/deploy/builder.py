@@ -76,18 +76,17 @@ def deploy_form(model: nn.Module, exits: list[int], precision: str, engine: str 
 
 
 def script_and_freeze(network: EarlyExitNetwork) -> torch.jit.ScriptModule:
-    """Compile the network with every part of it (stem, stages, heads, gates) frozen on its own.
+    """Compile the network with its stem and every stage frozen on its own.
 
     Freezing the whole would copy all stages into each of its methods, and a file with the code five times
     takes seconds to load; frozen parts are called, so the code is there once. Constants are baked in, but
     what the runtime sets after loading stays open.
     """
+    # TorchScript: heads and gates stay unfrozen. It derives the rows of an addmm from a constant weight, and
+    # would then fold the batch size read off the logits into a wrong constant.
     frozen = copy.deepcopy(network)
-    for name, part in [*frozen.named_children()]:
-        if isinstance(part, nn.ModuleList):
-            setattr(frozen, name, nn.ModuleList(_freeze(child) for child in part))
-        else:
-            setattr(frozen, name, _freeze(part))
+    frozen.stem, frozen.last_stage = _freeze(frozen.stem), _freeze(frozen.last_stage)
+    frozen.stages = nn.ModuleList(_freeze(stage) for stage in frozen.stages)
     return torch.jit.script(frozen)
 
 

@@ -5,9 +5,11 @@ The file is a TorchScript archive, so `torch.jit.load` reads it as it stands; th
 are left out.
 """
 
+import functools
 import hashlib
 import io
 import json
+import warnings
 import zipfile
 from importlib import resources
 from pathlib import Path
@@ -21,7 +23,7 @@ from pi_dynn.runtime.manifest import Manifest
 
 MANIFEST_NAME = "pi_dynn.json"
 EMBEDDED = "ucm_gfnet_12_192_128.pt"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # one date for every entry: equal content gives an equal file
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip archive knows: no entry tells when it was made
 
 
 class Bundle:
@@ -63,6 +65,7 @@ class Bundle:
         packing = available_engines()[:1] if engine == "fp32" else [engine]
         if not packing:
             raise BundleError(f"{self.source or 'bundle'}: this torch has no int8 engine; use an fp32 bundle")
+        _say_once_that_quantised_tensors_are_deprecated()
         with using_engine(packing[0]):
             network = self._load()
         for layer in quantised_layers(network):
@@ -78,6 +81,14 @@ class Bundle:
         except (RuntimeError, ValueError, torch.jit.Error) as error:
             reason = str(error).strip().splitlines()[-1]
             raise BundleError(f"{self.source or 'bundle'}: TorchScript cannot load it ({reason})") from error
+
+
+@functools.cache
+def _say_once_that_quantised_tensors_are_deprecated() -> None:
+    """Use up torch's one notice where it can be silenced: while loading it goes straight to stderr."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.qint8)
 
 
 def quantised_layers(network: torch.jit.ScriptModule) -> list[torch.jit.ScriptModule]:

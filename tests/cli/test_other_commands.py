@@ -1,0 +1,142 @@
+"""evaluate, export, models, benchmark, and the group itself."""
+
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from pi_dynn import __version__, load_bundle
+from pi_dynn.cli.main import COMMANDS
+from pi_dynn.records import Evaluation
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for label in "abc":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(4):
+            Image.effect_noise((40, 40), 20 + 40 * i).convert("RGB").save(tmp_path / "data" / label / f"{i}.png")
+    return tmp_path / "data"
+
+
+def test_version(pi_dynn):
+    assert pi_dynn("--version").out == f"pi-dynn {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(pi_dynn, name):
+    outcome = pi_dynn(name, "--help")
+    assert outcome.status == 0 and re.search(r"Examples?:\n +pi-dynn " + name, outcome.out)
+
+
+def test_help_lists_every_command(pi_dynn):
+    text = pi_dynn("--help").out
+    assert all(re.search(rf"^  {name} +\S", text, re.M) for name in COMMANDS)
+
+
+def test_unknown_command(pi_dynn):
+    outcome = pi_dynn("levitate")
+    assert outcome.status == 2 and "levitate" in outcome.err
+
+
+def test_models_lists_the_registry(pi_dynn):
+    rows = [json.loads(line) for line in pi_dynn("models", "--json").out.splitlines()]
+    sizes = {row["name"]: row["parameters"] for row in rows}
+    assert sizes["gfnet_xs"] == 15_985_768
+    text = pi_dynn("models").out
+    assert re.search(r"gfnet_b +224 px +43,120,616 +7,9\d\d M", text)
+
+
+def test_evaluate_text_and_json(pi_dynn, dataset, tiny_bundle_path):
+    arguments = ("evaluate", dataset, "--bundle", tiny_bundle_path, "--threads", 1)
+    result = Evaluation.from_dict(json.loads(pi_dynn(*arguments, "--json").out))
+    assert result.images == 12 and sum(row.count for row in result.exits) == 12
+    assert result.mean_macs == pytest.approx(sum(row.rate * row.macs for row in result.exits))
+    assert result.acc1 == pytest.approx(sum(row.rate * (row.accuracy or 0) for row in result.exits))
+    text = pi_dynn(*arguments).out.splitlines()
+    assert text[1].split() == ["exit", "images", "exit", "rate", "exit", "acc", "multiply-adds"]
+    assert [line.split()[1] for line in text[2:6]] == ["1", "4", "8", "11"]
+    assert text[6].startswith(f"* acc@1 {100 * result.acc1:.3f}  acc@5 100.000  loss ")
+    deep = Evaluation.from_dict(json.loads(pi_dynn(*arguments, "--json", "--no-exit").out))
+    assert deep.acc1 == deep.full_depth_acc1 == result.full_depth_acc1
+    assert deep.mean_macs == deep.full_depth_macs
+
+
+def test_evaluate_goes_on_past_bad_files(pi_dynn, dataset, tiny_bundle_path):
+    (dataset / "a" / "bad.png").write_bytes(b"")
+    outcome = pi_dynn("evaluate", dataset, "--bundle", tiny_bundle_path)
+    assert outcome.status == 1 and "1 could not be read" in outcome.out and "bad.png: the file is empty" in outcome.err
+
+
+def test_evaluate_refuses_other_classes(pi_dynn, dataset, tiny_bundle_path):
+    (dataset / "zebra").mkdir()
+    Image.new("RGB", (9, 9)).save(dataset / "zebra" / "z.png")
+    outcome = pi_dynn("evaluate", dataset, "--bundle", tiny_bundle_path)
+    assert outcome.status == 1 and "'zebra'" in outcome.err
+
+
+def test_export_and_classify(pi_dynn, tiny_model, tmp_path, photographs):
+    checkpoint, bundle, labels = tmp_path / "net.pth", tmp_path / "net.pt", tmp_path / "labels.txt"
+    torch.save({"model": tiny_model.state_dict(), "exit_blocks": [1, 4, 8]}, checkpoint)
+    labels.write_text("ant\nbee\ncat\ndog\neel\n")
+    arguments = ("export", checkpoint, "-o", bundle, "--labels", labels)
+    outcome = pi_dynn(*arguments, "--exits", "4,8", "--thresholds", "0.6,0.7")
+    assert outcome.status == 0 and "gfnet_12_192 int8, 5 classes, 2 exits" in outcome.out
+    manifest = load_bundle(bundle).manifest
+    assert (manifest.exit_blocks, manifest.thresholds) == ([4, 8], [0.6, 0.7])
+    assert pi_dynn("classify", photographs, "--bundle", bundle).status == 0
+    assert pi_dynn(*arguments).status == 0
+    assert load_bundle(bundle).manifest.exit_blocks == [1, 4, 8]
+    assert pi_dynn(*arguments, "--exits", "x").status == 2
+    assert "no whole exit after blocks [3]" in pi_dynn(*arguments, "--exits", "3").err
+
+
+def test_export_reads_the_network_off_the_weights(pi_dynn, tmp_path):
+    from tests.networks import random_gfnet
+
+    for name, size, kwargs in (
+        ("gfnet_12_192", 64, {"distilled": True, "exit_heads": "cls+dist", "exits": "all"}),
+        ("gfnet_ti", 32, {"exits": None}),
+    ):
+        model = random_gfnet(name, image_size=size, num_classes=3, **kwargs)
+        torch.save(model.state_dict(), tmp_path / "net.pth")
+        assert pi_dynn("export", tmp_path / "net.pth", "-o", tmp_path / "net.pt", "--precision", "fp32").status == 0
+        manifest = load_bundle(tmp_path / "net.pt").manifest
+        assert (manifest.model, manifest.preprocess["size"]) == (name, size)
+        assert manifest.exit_blocks == model.exit_blocks and manifest.precision == "fp32"
+
+
+def test_export_refuses_pickles_with_code(pi_dynn, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return print, ("the trap ran",)
+
+    torch.save({"model": Trap()}, tmp_path / "trap.pth")
+    outcome = pi_dynn("export", tmp_path / "trap.pth", "-o", tmp_path / "net.pt")
+    assert outcome.status == 1 and "refused" in outcome.err and "the trap ran" not in outcome.out
+
+
+def test_benchmark_tables(pi_dynn, tiny_bundle_path, photographs):
+    arguments = ("benchmark", photographs, "--bundle", tiny_bundle_path, "--threads", 1, "--n", 5)
+    text = pi_dynn(*arguments, "--each-exit").out.splitlines()
+    assert len(text) == 6 and "1.00x" in text[1]
+    assert pi_dynn(*arguments, "--markdown").out.startswith("| variant | median |")
+    rows = [json.loads(line) for line in pi_dynn(*arguments, "--json", "--engines", "fp32,qnnpack").out.splitlines()]
+    assert [row["name"] for row in rows] == [
+        "int8 fp32, full depth",
+        "int8 fp32, with exits",
+        "int8 qnnpack, full depth",
+        "int8 qnnpack, with exits",
+    ]
+    assert all(row["n"] == 5 and row["ci95_s"][0] <= row["median_s"] <= row["ci95_s"][1] for row in rows)
+
+
+def test_debug_shows_the_traceback(pi_dynn, monkeypatch, tmp_path):
+    from pi_dynn.cli.main import main
+    from pi_dynn.errors import BundleNotFound
+
+    monkeypatch.setenv("PI_DYNN_DEBUG", "1")
+    with pytest.raises(BundleNotFound):
+        main(["classify", "--bundle", str(tmp_path / "none.pt")])

@@ -1,0 +1,103 @@
+"""Engines: set for a while and put back, tested before they are used, remembered afterwards."""
+
+import json
+
+import pytest
+import torch
+
+from pi_dynn import Preprocess, Session, build_bundle
+from pi_dynn.clock import FakeClock, PerfClock
+from pi_dynn.errors import EngineUnavailable
+from pi_dynn.runtime import engine_choice
+from pi_dynn.runtime.engine_choice import cache_path, candidates, open_network, relative_error
+from pi_dynn.runtime.engines import available_engines, using_engine
+
+
+def test_engine_is_put_back_also_after_an_error():
+    before = torch.backends.quantized.engine
+    other = next(name for name in available_engines() if name != before)
+    with pytest.raises(ZeroDivisionError), using_engine(other):
+        assert torch.backends.quantized.engine == other
+        raise ZeroDivisionError
+    assert torch.backends.quantized.engine == before
+
+
+def test_sessions_leave_the_engine_of_the_process_alone(tiny_bundle):
+    before = torch.backends.quantized.engine
+    for engine in available_engines():
+        Session(tiny_bundle, threads=1, engine=engine)
+        assert torch.backends.quantized.engine == before
+
+
+def test_unknown_and_missing_engines(tiny_bundle, monkeypatch):
+    with pytest.raises(EngineUnavailable, match="not known"):
+        Session(tiny_bundle, engine="tpu")
+    monkeypatch.setattr("pi_dynn.runtime.engines.available_engines", lambda: ["qnnpack"])
+    with pytest.raises(EngineUnavailable, match="'onednn' is not in torch"):
+        Session(tiny_bundle, engine="onednn")
+
+
+def test_fp32_bundle_has_no_engine(tiny_model):
+    bundle = build_bundle(
+        tiny_model, exits=[], thresholds=[], precision="fp32", labels=list("abcde"), preprocess=Preprocess(size=32)
+    )
+    assert Session(bundle, threads=1).engine == "fp32"
+    with pytest.raises(EngineUnavailable, match="exported as int8"):
+        Session(bundle, engine="qnnpack")
+
+
+def test_environment_stands_in_for_auto_only(tiny_bundle, monkeypatch):
+    monkeypatch.setenv("PI_DYNN_ENGINE", "fp32")
+    assert Session(tiny_bundle, threads=1).engine == "fp32"
+    assert Session(tiny_bundle, threads=1, engine="qnnpack").engine == "qnnpack"
+
+
+def test_auto_keeps_the_fastest_and_remembers_it(tiny_bundle, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    engine, network = open_network(tiny_bundle, "auto", PerfClock())
+    assert engine in candidates()
+    x = torch.randn(1, 3, 32, 32)
+    reference = tiny_bundle.load_network("fp32").forward_all(x)
+    assert relative_error(network.forward_all(x), reference) < engine_choice.WORST_RELATIVE_ERROR
+    assert list(json.loads(cache_path().read_text()).values())[0][0] == engine
+
+    def no_second_choice(*_):
+        raise AssertionError("the remembered engine should have been used")
+
+    monkeypatch.setattr(engine_choice, "_tested", no_second_choice)
+    assert open_network(tiny_bundle, "auto", FakeClock())[0] == engine
+
+
+def test_auto_passes_over_engines_that_compute_wrong_values(tiny_bundle, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(engine_choice, "relative_error", lambda outputs, reference: float("inf"))
+    assert open_network(tiny_bundle, "auto", PerfClock())[0] == "fp32"
+    with pytest.raises(EngineUnavailable, match="off by"):
+        open_network(tiny_bundle, "qnnpack", PerfClock())
+
+
+def test_auto_passes_over_engines_that_raise(tiny_bundle, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tested = engine_choice._tested
+
+    def only_one_works(bundle, engine):
+        if engine != candidates()[-1]:
+            raise RuntimeError("unknown architecure")  # the words of torch 2.13 on ARM
+        return tested(bundle, engine)
+
+    monkeypatch.setattr(engine_choice, "_tested", only_one_works)
+    assert open_network(tiny_bundle, "auto", PerfClock())[0] == candidates()[-1]
+
+
+def test_damaged_memory_is_no_obstacle(tiny_bundle, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache_path().parent.mkdir(parents=True)
+    for content in ("", "[]", '{"x": 1}', '{"x": ["tpu", true]}'):
+        cache_path().write_text(content)
+        assert open_network(tiny_bundle, "auto", PerfClock())[0] in candidates()
+
+
+def test_relative_error_of_broken_outputs():
+    good = [torch.ones(1, 2)]
+    assert relative_error([torch.tensor([[1.0, float("nan")]])], good) == float("inf")
+    assert relative_error(good, good) == 0.0

@@ -1,0 +1,142 @@
+"""The fences between the rooms, read off the imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pi_dynn
+
+ROOT = Path(pi_dynn.__file__).parent
+FLOORS = {
+    "errors": -1,  # every room may raise them
+    "assets": 0,
+    "clock": 0,
+    "records": 0,
+    "stats": 0,
+    "files": 0,
+    "board": 1,
+    "power": 1,
+    "data": 1,
+    "exits": 1,
+    "models": 2,
+    "calibrate": 2,
+    "runtime": 2,
+    "deploy": 3,
+    "train": 3,
+    "jobs": 4,
+    "report": 4,
+    "cli": 5,
+    "pytest_plugin": 5,
+}
+SAME_FLOOR = {("deploy", "runtime"), ("models", "exits")}
+NO_TORCH = {"power", "report", "board", "errors", "clock", "records", "stats", "files"}
+LOWEST_FLOOR_ONLY = {"report"}
+TORCHSCRIPT_ROOMS = {"deploy", "runtime"}
+
+
+def room_of(path: Path) -> str:
+    """The room a file is in; a record or file module of the ground floor is a room of its own."""
+    first = path.relative_to(ROOT).parts[0]
+    name = first.removesuffix(".py")
+    return "records" if name.endswith("_records") else name
+
+
+def imports_of(path: Path) -> list[tuple[str, int]]:
+    """Modules a file imports anywhere, with the line."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found += [(node.module, node.lineno)]
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_go_down(path):
+    room = room_of(path)
+    assert room in FLOORS, f"{room} is no room of the house"
+    for module, line in imports_of(path):
+        where = f"{path.name}:{line} imports {module}"
+        if room in NO_TORCH:
+            assert module.split(".")[0] not in ("torch", "torchvision"), where
+        if not module.startswith("pi_dynn."):
+            continue
+        other = room_of(ROOT / (module.split(".")[1] + ".py"))
+        if other == room or other not in FLOORS:  # a public name of the package itself
+            continue
+        assert (room, other) in SAME_FLOOR or FLOORS[other] < FLOORS[room], where
+        if room in LOWEST_FLOOR_ONLY:
+            assert FLOORS[other] <= 0, where
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_torchscript_and_torch_ao_stay_where_they_belong(path):
+    if room_of(path) in TORCHSCRIPT_ROOMS:
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
+            assert node.attr not in ("jit", "ao"), f"{path.name}:{node.lineno} names torch.{node.attr}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_only_the_command_line_prints(path):
+    if room_of(path) in ("cli", "train"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"{path.name}:{node.lineno} prints"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_only_the_clock_knows_the_time(path):
+    if path.name == "clock.py" or room_of(path) in ("cli", "train"):
+        return
+    assert not [line for module, line in imports_of(path) if module.split(".")[0] == "time"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_one_idea_per_file(path):
+    assert len(path.read_text().splitlines()) <= 400
+    assert path.stem not in ("utils", "helpers", "common", "manager", "misc")
+
+
+def modules_after(statement: str) -> set[str]:
+    program = f"{statement}\nimport sys\nprint(' '.join(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(result.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import pi_dynn", {"torch", "numpy", "PIL", "click"}),
+        ("from pi_dynn.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass", {"torch", "matplotlib"}),
+        ("import pi_dynn.power, pi_dynn.board", {"torch", "smbus2", "ina219"}),
+        ("import pi_dynn.runtime.session", {"pi_dynn.models", "pi_dynn.deploy", "pi_dynn.train", "torchvision"}),
+    ],
+)
+def test_nothing_heavy_is_imported_in_passing(statement, absent):
+    assert not absent & modules_after(statement)
+
+
+def test_openmp_waits_passively_unless_told_otherwise():
+    program = "import pi_dynn, os; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        environment = {"PATH": ""} | ({"OMP_WAIT_POLICY": given} if given else {})
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+        assert run.stdout.strip() == expected
+
+
+def test_public_names_are_there():
+    for name in pi_dynn.__all__:
+        assert getattr(pi_dynn, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        pi_dynn.nonsense  # noqa: B018
