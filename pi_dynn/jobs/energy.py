@@ -14,12 +14,16 @@ from pi_dynn.clock import Clock
 from pi_dynn.energy_records import EnergyRecording, TimedPass
 from pi_dynn.errors import InputError
 from pi_dynn.jobs.energy_trials import Candidate, Case, Tally, run_pass
-from pi_dynn.power import EnergyMeter, Sampler, Trace
+from pi_dynn.power import EnergyMeter, Sampler, Span, Trace, check_trace
+from pi_dynn.power.checks import MAX_GAP_PERIODS
 
 IDLE_BEFORE, IDLE_AFTER = "idle before", "idle after"
 _WARM_UP_ROUNDS = 3
 _LOOK = 20
+_TRIES = (False, False, True)  # how often a window is tried; True where it counts whatever it is like
+_REPEATED = " (repeated)"
 _COOL_POLL_S = 1.0
+_SETTLING_PERIODS = 4  # the first sample may cover the time before: the window must not begin with it
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ class _Run:
 
     def _sample(self, sampler: Sampler, lengths: list[int]) -> None:
         """Everything between the first and the last sample."""
+        self._parts.clock.sleep(_SETTLING_PERIODS * self._parts.meter.info.nominal_period_s)
         self._idle(sampler, IDLE_BEFORE)
         start_c = self._parts.board.temperature_c()
         pairs = list(zip(self._cases, lengths, strict=True))
@@ -176,37 +181,64 @@ class _Run:
             self._idle(sampler, IDLE_AFTER)
 
     def _idle(self, sampler: Sampler, label: str) -> None:
-        self._stage(label)
-        sampler.mark_throttle(self._parts.board.throttle_bits())
-        with sampler.span(label):
-            self._parts.clock.sleep(self._settings.idle_s)
+        clock = self._parts.clock
+        for last_try in _TRIES:
+            self._stage(label)
+            sampler.mark_throttle(self._parts.board.throttle_bits())
+            start_ns = clock.now_ns()
+            clock.sleep(self._settings.idle_s)
+            window = Span(start_ns, clock.now_ns(), label)
+            if last_try or not self._has_gap(sampler, window):
+                break
+            sampler.add_span(*window[:2], label + _REPEATED)
+        sampler.add_span(*window)
         self._done_s += self._settings.idle_s
 
     def _trial(self, sampler: Sampler, number: int, case: Case, n: int) -> None:
-        self._stage(f"trial {number + 1} of {self._settings.trials}, {case.title}")
         label = f"trial {number + 1}, {case.title}"
-        tally = Tally()
-        batch_size, clock = self._settings.batch_size, self._parts.clock
-        sampler.mark_throttle(self._parts.board.throttle_bits())
-        try:
-            with self._parts.working():
-                run_pass(case, n, batch_size, clock, tally, lambda _: sampler.failed is not None)
-        finally:
-            self._mark(sampler, tally, label)
-            self._trials.append(tally.record(case, label, n))
+        for last_try in _TRIES:
+            self._stage(f"trial {number + 1} of {self._settings.trials}, {case.title}")
             sampler.mark_throttle(self._parts.board.throttle_bits())
+            tally, whole = Tally(), False
+            try:
+                self._answer(sampler, case, n, tally)
+                whole = True
+            finally:
+                window = Span(tally.start_ns, tally.stops_ns[-1] if tally.stops_ns else tally.start_ns, label)
+                if last_try or not whole or not self._has_gap(sampler, window):
+                    self._keep(sampler, window, tally, case, n)
+                sampler.mark_throttle(self._parts.board.throttle_bits())
+            if self._trials and self._trials[-1].label == label:
+                break
+            sampler.add_span(*window[:2], label + _REPEATED)
         self._done_s += tally.elapsed_s
 
-    @staticmethod
-    def _mark(sampler: Sampler, tally: Tally, label: str) -> None:
-        """The spans of the trial and of every inference in it."""
-        if not tally.stops_ns:
-            return
-        sampler.add_span(tally.start_ns, tally.stops_ns[-1], label)
+    def _answer(self, sampler: Sampler, case: Case, n: int, tally: Tally) -> None:
+        with self._parts.working():
+            run_pass(case, n, self._settings.batch_size, self._parts.clock, tally, lambda _: sampler.failed is not None)
+
+    def _keep(self, sampler: Sampler, window: Span, tally: Tally, case: Case, n: int) -> None:
+        """Write the trial down: its span, that of every inference in it, and its answers."""
+        sampler.add_span(*window)
         start_ns = tally.start_ns
         for stop_ns, answer in zip(tally.stops_ns, tally.answers, strict=False):
             sampler.add_span(start_ns, stop_ns, f"exit {answer.exit_index + 1}")
             start_ns = stop_ns
+        self._trials.append(tally.record(case, window.label, n))
+
+    def _has_gap(self, sampler: Sampler, window: Span) -> bool:
+        """Whether nothing is wrong with a window but a gap in its samples: then it is worth measuring again.
+
+        Something else had the processor for a moment. What else can go wrong would go wrong again, and must show.
+        """
+        quality = check_trace(sampler.trace(), window)
+        limit_s = MAX_GAP_PERIODS * self._parts.meter.info.nominal_period_s
+        gap = len(quality.invalid_reasons) == 1 and quality.largest_gap_s > limit_s and quality.samples >= 2
+        if gap:
+            self._notes.append(
+                f"{window.label} was measured again: a gap of {quality.largest_gap_s:.3g} s in its samples"
+            )
+        return gap
 
     def _cool_down(self, start_c: float | None) -> None:
         settings, clock, board = self._settings, self._parts.clock, self._parts.board

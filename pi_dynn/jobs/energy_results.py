@@ -1,11 +1,9 @@
 """From a recording and its trace to what one inference cost. Pure: the same two give the same figures again."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from pi_dynn import stats
 from pi_dynn.board import BoardSnapshot, invalidating_changes
@@ -14,6 +12,7 @@ from pi_dynn.errors import TraceInvalid
 from pi_dynn.jobs.energy import IDLE_AFTER, IDLE_BEFORE
 from pi_dynn.power import (
     IdleBaseline,
+    MeterInfo,
     RunEnergy,
     Trace,
     TraceQuality,
@@ -118,9 +117,9 @@ def _result(recording: EnergyRecording, trace: Trace, idle: _Idle, case: _Case) 
         forced = []
     windows = {**idle.windows, **case.windows, **{label: q for one in forced for label, q in one.windows.items()}}
     mix = case.mix()
-    exit_sum = _exit_sum(mix, forced, idle, info.resolution_w) if mix is not None else None
+    exit_sum = _exit_sum(mix, forced, idle, info) if mix is not None else None
     reasons = _reasons(recording, windows, case)
-    if exit_sum is not None and case.energy is not None and not _agree(case.energy, exit_sum, idle, info.resolution_w):
+    if exit_sum is not None and case.energy is not None and not _agree(case.energy, exit_sum, idle, info):
         reasons.append(
             f"the natural mix takes {case.energy.net_j:.4g} J but its exits, weighted, {exit_sum[0]:.4g} J: "
             "the board changed between trials, cool it and measure again"
@@ -140,7 +139,7 @@ def _result(recording: EnergyRecording, trace: Trace, idle: _Idle, case: _Case) 
         invalid_reasons=reasons,
         exits=_exits(subject.blocks, mix, case.latency, forced),
         exit_sum_j=exit_sum and exit_sum[0],
-        exit_sum_ci95_j=exit_sum and [exit_sum[1], exit_sum[2]],
+        exit_sum_ci95_j=exit_sum and exit_sum[1:],
         improvement=None,
         improvement_ci95=None,
         meter=info.name,
@@ -227,32 +226,32 @@ def _exits(
     return rows
 
 
-def _exit_sum(
-    mix: TimedPass, forced: Sequence[_Case], idle: _Idle, resolution_w: float
-) -> tuple[float, float, float] | None:
-    """The share-weighted net energy of the forced exits, round by round: its median and 95 % interval."""
+def _exit_sum(mix: TimedPass, forced: Sequence[_Case], idle: _Idle, info: MeterInfo) -> list[float] | None:
+    """The share-weighted net energy of the forced exits, round by round: [median, low, high]."""
     if not forced or any(one.energy is None for one in forced):
         return None
-    shares = np.array(mix.exit_counts) / mix.n
-    rounds = min(len(one.trials) for one in forced)
-    sums_j = [sum(p * one.trials[r].net_j for p, one in zip(shares, forced, strict=True)) for r in range(rounds)]
-    latency_s = sum(p * one.energy.latency_s for p, one in zip(shares, forced, strict=True))
-    return _widened(stats.median(sums_j), stats.bootstrap_interval(sums_j), latency_s, idle, resolution_w)
+    weighted = [(count / mix.n, one) for count, one in zip(mix.exit_counts, forced, strict=True)]
+    rounds = range(min(len(one.trials) for one in forced))
+    sums_j = [sum(share * one.trials[r].net_j for share, one in weighted) for r in rounds]
+    low_j, high_j = stats.bootstrap_interval(sums_j)
+    shared_j = sum(share * _shared_error_j(one.energy, idle.baseline, info) for share, one in weighted)
+    return [stats.median(sums_j), low_j - shared_j, high_j + shared_j]
 
 
-def _widened(
-    middle_j: float, interval_j: Iterable[float], latency_s: float, idle: _Idle, resolution_w: float
-) -> tuple[float, float, float]:
-    """An interval over trials, widened by what all trials share: the idle line's error, one step of the meter."""
-    low_j, high_j = interval_j
-    shared_j = latency_s * math.hypot(_SIGMA_95 * idle.baseline.error_w, resolution_w)
-    return middle_j, low_j - shared_j, high_j + shared_j
+def _shared_error_j(energy: RunEnergy, baseline: IdleBaseline, info: MeterInfo) -> float:
+    """What may be wrong with the net energy of all trials alike, so that their spread does not show it.
+
+    The idle line, one step of the meter, and the edges of a window, which fall between samples.
+    """
+    edges_j = abs(energy.active_power_w - energy.idle_power_w) * info.nominal_period_s / energy.n
+    return math.hypot(_SIGMA_95 * baseline.error_w * energy.latency_s, info.resolution_w * energy.latency_s, edges_j)
 
 
-def _agree(energy: RunEnergy, exit_sum: tuple[float, float, float], idle: _Idle, resolution_w: float) -> bool:
+def _agree(energy: RunEnergy, exit_sum: Sequence[float], idle: _Idle, info: MeterInfo) -> bool:
     """Whether the intervals of the natural mix and of the weighted sum meet."""
-    _, low_j, high_j = _widened(energy.net_j, energy.net_ci95_j, energy.latency_s, idle, resolution_w)
-    return low_j <= exit_sum[2] and exit_sum[1] <= high_j
+    shared_j = _shared_error_j(energy, idle.baseline, info)
+    low_j, high_j = energy.net_ci95_j
+    return low_j - shared_j <= exit_sum[2] and exit_sum[1] <= high_j + shared_j
 
 
 def _improved(result: EnergyResult, case: _Case, base: _Case) -> EnergyResult:
