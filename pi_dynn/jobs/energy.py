@@ -15,7 +15,6 @@ from pi_dynn.energy_records import EnergyRecording, TimedPass
 from pi_dynn.errors import InputError
 from pi_dynn.jobs.energy_trials import Candidate, Case, Tally, run_pass
 from pi_dynn.power import EnergyMeter, Sampler, Span, Trace, check_trace
-from pi_dynn.power.checks import MAX_GAP_PERIODS
 
 IDLE_BEFORE, IDLE_AFTER = "idle before", "idle after"
 _WARM_UP_ROUNDS = 3
@@ -231,9 +230,9 @@ class _Run:
 
         Something else had the processor for a moment. What else can go wrong would go wrong again, and must show.
         """
-        quality = check_trace(sampler.trace(), window)
-        limit_s = MAX_GAP_PERIODS * self._parts.meter.info.nominal_period_s
-        gap = len(quality.invalid_reasons) == 1 and quality.largest_gap_s > limit_s and quality.samples >= 2
+        trace = sampler.trace()
+        quality = check_trace(trace, window)
+        gap = not quality.valid and check_trace(trace, window, max_gap_periods=math.inf).valid
         if gap:
             self._notes.append(
                 f"{window.label} was measured again: a gap of {quality.largest_gap_s:.3g} s in its samples"
