@@ -106,3 +106,14 @@ class LatencyRow(Record):
     p99_s: float
     ci95_s: tuple[float, float]
     speedup: float
+
+
+@dataclass(frozen=True)
+class Finding(Record):
+    """One thing `doctor` looked at; `problem` and `cure` are None where all is well."""
+
+    topic: str
+    name: str
+    value: str
+    problem: str | None = None
+    cure: str | None = None

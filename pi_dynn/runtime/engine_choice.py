@@ -126,6 +126,11 @@ def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]
     return engine, network
 
 
+def remembered_engine(bundle: Bundle) -> str | None:
+    """The engine that was found fastest for `bundle` on this machine before, if one was."""
+    return _read_cache().get(_cache_key(bundle), (None,))[0]
+
+
 def cache_path() -> Path:
     """Where choices are remembered; delete the file to have them made again."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -1,0 +1,39 @@
+"""`pi-dynn doctor`."""
+
+import json
+
+import click
+
+from pi_dynn.cli.options import bundle_option, json_option
+
+
+@click.command()
+@bundle_option
+@json_option
+def command(bundle, as_json: bool) -> None:
+    """Show what this machine offers: torch and its engines, threads, board, I2C buses, meters.
+
+    Each problem comes with its cure. The exit status is 0 also when there are some: a laptop without a meter is
+    no failure.
+
+    \b
+    Example:
+      pi-dynn doctor
+    """
+    from pi_dynn.jobs.doctor import Probes, check_up
+    from pi_dynn.report.doctor import doctor_text
+
+    findings = check_up(Probes(engines=lambda: _engines(bundle)))
+    if as_json:
+        for finding in findings:
+            click.echo(json.dumps(finding.to_dict()))
+    else:
+        click.echo(doctor_text(findings))
+
+
+def _engines(bundle):
+    """Only called once torch is known to survive its import."""
+    from pi_dynn.clock import PerfClock
+    from pi_dynn.jobs.doctor_engines import engine_findings
+
+    return engine_findings(bundle, PerfClock())

@@ -1,0 +1,54 @@
+"""Which I2C buses there are, and who answers on them where power meters live."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from pi_dynn.errors import PowerError
+from pi_dynn.power.smbus import bus_open_error
+
+METER_ADDRESSES = range(0x40, 0x50)
+"""All an INA219 can have. No others are asked: some chips take a read for a command."""
+
+
+class I2cBus(NamedTuple):
+    """A bus and the addresses that answered; those a kernel driver holds count, and are named in `held`."""
+
+    number: int
+    answering: tuple[int, ...]
+    held: dict[int, str]
+    error: PowerError | None
+
+
+def scan_i2c(root: Path = Path("/"), smbus_class: Callable | None = None) -> list[I2cBus]:
+    """Every `/dev/i2c-N` below `root`, and what answers there at 0x40 to 0x4f."""
+    numbers = sorted(int(path.name[4:]) for path in root.glob("dev/i2c-*") if path.name[4:].isdigit())
+    return [_scan(root, number, smbus_class) for number in numbers]
+
+
+def _scan(root: Path, number: int, smbus_class: Callable | None) -> I2cBus:
+    held = {
+        address: driver.resolve().name
+        for address in METER_ADDRESSES
+        if (driver := root / f"sys/bus/i2c/devices/{number}-{address:04x}/driver").exists()
+    }
+    device = root / f"dev/i2c-{number}"
+    try:
+        if smbus_class is None:
+            from smbus2 import SMBus as smbus_class
+        with smbus_class(str(device)) as bus:
+            found = tuple(address for address in METER_ADDRESSES if address in held or _answers(bus, address))
+    except ImportError as error:
+        return I2cBus(number, tuple(held), held, PowerError(f"smbus2 cannot be imported ({error}): pip install smbus2"))
+    except OSError as error:
+        return I2cBus(number, tuple(held), held, bus_open_error(error, device))
+    return I2cBus(number, found, held, None)
+
+
+def _answers(bus, address: int) -> bool:
+    try:
+        bus.read_byte(address)
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return True
