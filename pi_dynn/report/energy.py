@@ -17,7 +17,7 @@ HEADERS = (
     "improve",
     "source",
 )
-EXIT_HEADERS = ("exit", "rate", "accuracy", "latency", "energy net", "95 % interval", "source")
+EXIT_HEADERS = ("rate", "accuracy", "latency", "energy net", "95 % interval", "source")
 _SHORT_TRIAL_S = 10.0
 
 
@@ -66,7 +66,7 @@ def exit_table(result: EnergyResult, markdown: bool = False) -> str:
     if result.exit_sum_j is not None:
         total = ("share-weighted sum", "", "", "", millijoules(result.exit_sum_j), interval(result.exit_sum_ci95_j))
         rows.append((*total, source(result)))
-    return (markdown_table if markdown else table)(EXIT_HEADERS, rows)
+    return (markdown_table if markdown else table)((f"exits of {result.name}", *EXIT_HEADERS), rows)
 
 
 def power_lines(result: EnergyResult) -> str:

@@ -1,0 +1,66 @@
+"""Who answers on the I2C buses, asked of a bus made by hand."""
+
+import errno
+
+import pytest
+
+from pi_dynn.power.i2c_scan import scan_i2c
+
+
+class Smbus:
+    """A bus with a chip at 0x41; records who was asked."""
+
+    asked: list[int] = []
+    opening: OSError | None = None
+
+    def __init__(self, path: str) -> None:
+        if self.opening is not None:
+            raise self.opening
+        self.asked.clear()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def read_byte(self, address: int) -> int:
+        self.asked.append(address)
+        if address != 0x41:
+            raise OSError(errno.EREMOTEIO, "no acknowledge")
+        return 0
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/i2c-1").touch()
+    return tmp_path
+
+
+def test_only_addresses_of_meters_are_asked(root):
+    (bus,) = scan_i2c(root, Smbus)
+    assert (bus.number, bus.answering, bus.error) == (1, (0x41,), None)
+    assert Smbus.asked == list(range(0x40, 0x50))
+
+
+def test_a_chip_the_kernel_holds_is_named_and_left_alone(root):
+    driver = root / "sys/bus/i2c/drivers/ina2xx"
+    driver.mkdir(parents=True)
+    device = root / "sys/bus/i2c/devices/1-0040"
+    device.mkdir(parents=True)
+    (device / "driver").symlink_to(driver)
+    (bus,) = scan_i2c(root, Smbus)
+    assert bus.answering == (0x40, 0x41)
+    assert bus.held == {0x40: "ina2xx"}
+    assert 0x40 not in Smbus.asked
+
+
+def test_a_bus_one_may_not_open_says_what_to_do(root, monkeypatch):
+    monkeypatch.setattr(Smbus, "opening", OSError(errno.EACCES, "Permission denied"))
+    (bus,) = scan_i2c(root, Smbus)
+    assert "usermod -aG i2c" in str(bus.error)
+
+
+def test_no_bus_no_answer(tmp_path):
+    assert scan_i2c(tmp_path, Smbus) == []
