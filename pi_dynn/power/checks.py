@@ -60,6 +60,8 @@ def check_trace(
         window = Span(int(edges[0]), int(edges[1]), "all")
     inside = (trace.t_ns >= window.t0_ns) & (trace.t_ns <= window.t1_ns)
     flags = trace.flags[inside]
+    near_ns = round(max_gap_periods * trace.info.nominal_period_s * 1e9)  # when a chip reset is known only so well
+    near = (trace.t_ns >= window.t0_ns - near_ns) & (trace.t_ns <= window.t1_ns + near_ns)
     usable = inside & ((trace.flags & int(UNUSABLE)) == 0)
     samples = int(usable.sum())
     gap_s = _largest_gap_s(trace, window)
@@ -73,7 +75,7 @@ def check_trace(
         stale_reads=trace.stale_reads,
         retries=trace.retries,
         clipped=int(((flags & SampleFlags.CLIPPED) != 0).sum()),
-        resets=int(((flags & SampleFlags.CHIP_RESET) != 0).sum()),
+        resets=int(((trace.flags[near] & SampleFlags.CHIP_RESET) != 0).sum()),
         invalid_reasons=(),
     )
     reasons = _reasons(trace, window, quality, int(((flags & SampleFlags.REVERSED) != 0).sum()))

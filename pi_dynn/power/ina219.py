@@ -16,6 +16,7 @@ from typing import Protocol
 from pi_dynn.clock import Clock
 from pi_dynn.errors import InputError, MeterBusError, MeterNotFound, PowerError
 from pi_dynn.power.certificate import load_certificate
+from pi_dynn.power.conversion_phase import ConversionPhase
 from pi_dynn.power.ina219_settings import (
     BUS_LSB_V,
     POWER_ON_CONFIG,
@@ -33,10 +34,10 @@ _MATH_OVERFLOW = 0x0001
 _TRANSIENT = (errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT)
 _RETRIES = 3
 _RETRY_PAUSE_S = 1e-3
-_POLLS_PER_CYCLE = 16
+_POLLS_TO_WAIT = 64  # for the first sample: some cycles' worth
 _READS_PER_CHECK = 256  # a chip at no load reads 0 W also when healthy: look at its configuration now and then
 _REVERSED_V = -0.5e-3  # beyond the offset of the worst chip, +-200 uV
-_WAKE_UP_S = 40e-6  # from power-down, section 8.5.1
+_WAKE_UP_NS = 40_000  # from power-down, section 8.5.1
 
 
 class RegisterBus(Protocol):
@@ -86,8 +87,7 @@ class Ina219(EnergyMeter):
         self._closed = False
         self._found: tuple[int, int] | None = None
         self._random = random.Random(0)  # the same run twice is the same run
-        self._cycle_ns = round(self.settings.cycle_s * 1e9)
-        self._poll_ns = self._cycle_ns // _POLLS_PER_CYCLE
+        self._phase = ConversionPhase(round(self.settings.cycle_s * 1e9))
         self.info = MeterInfo(
             name=name,
             scope=scope,
@@ -119,14 +119,11 @@ class Ina219(EnergyMeter):
         bus_word = self._read(BUS)
         polled_ns = (before_ns + self._clock.now_ns()) // 2
         if not bus_word & _CONVERSION_READY:
-            self._not_ready_ns = polled_ns
-            self._due_ns = max(polled_ns + self._poll_ns, self._expected_ns())
+            self._phase.not_ready(polled_ns)
             return None
         shunt = _signed(self._read(SHUNT))
         power = self._read(POWER)  # clears conversion ready; its value only tells whether the chip is well
-        done_ns = self._completed_ns(polled_ns)
-        self._not_ready_ns = self._clock.now_ns()
-        self._due_ns = self._expected_ns()
+        done_ns = self._phase.ready(polled_ns, self._clock.now_ns())
         self._fresh += 1
         flags = self._judge(shunt, bus_word, power)
         if flags & SampleFlags.CHIP_RESET:
@@ -139,7 +136,7 @@ class Ina219(EnergyMeter):
         return self._sample(done_ns, shunt, bus_word, flags)
 
     def due_ns(self) -> int:
-        return self._due_ns
+        return self._wake_ns if self._asleep else self._phase.due_ns
 
     def _sample(self, done_ns: int, shunt: int, bus_word: int, flags: SampleFlags) -> PowerSample:
         voltage_v = (bus_word >> 3) * BUS_LSB_V
@@ -147,19 +144,6 @@ class Ina219(EnergyMeter):
         # A cycle converts the shunt, then the bus, then says it is ready: the current is that of the shunt's window.
         age_s = self.settings.bus_s + 0.5 * self.settings.shunt_s
         return PowerSample(done_ns - round(age_s * 1e9), voltage_v * current_a, voltage_v, current_a, flags)
-
-    def _completed_ns(self, polled_ns: int) -> int:
-        """When the conversion found at `polled_ns` was completed: a whole number of cycles after the last
-        one, corrected by what the polls before saw."""
-        cycles = max(1, (polled_ns - self._done_ns) // self._cycle_ns)
-        expected_ns = self._done_ns + cycles * self._cycle_ns
-        earliest_ns = max(self._not_ready_ns, polled_ns - self._cycle_ns)
-        self._done_ns = min(max(expected_ns, earliest_ns), polled_ns)
-        return self._done_ns
-
-    def _expected_ns(self) -> int:
-        """Just before the next conversion should be complete: a poll that comes too early bounds it."""
-        return self._done_ns + self._cycle_ns - self._poll_ns
 
     def _judge(self, shunt: int, bus_word: int, power: int) -> SampleFlags:
         bus = bus_word >> 3
@@ -205,29 +189,25 @@ class Ina219(EnergyMeter):
         self._asleep = False
         self._discard = 1
         self._fresh = 0
-        self._restart_cycle(0.0)
+        self._phase.restart(self._clock.now_ns())
 
     def _configured(self) -> bool:
         return self._read(CONFIG) == self.settings.config and self._read(CALIBRATION) == self.settings.calibration
 
-    def _restart_cycle(self, wake_up_s: float) -> None:
-        self._not_ready_ns = self._done_ns = self._clock.now_ns() + round(wake_up_s * 1e9)
-        self._due_ns = self._expected_ns()
-
     def _fall_asleep(self) -> None:
         self._write(CONFIG, self.settings.config & ~_MODE_BITS)
         self._asleep = True
-        self._due_ns = self._clock.now_ns() + self._random.randrange(self._cycle_ns)
+        self._wake_ns = self._clock.now_ns() + self._random.randrange(self._phase.cycle_ns)
 
     def _wake(self) -> None:
-        if self._clock.now_ns() >= self._due_ns:
+        if self._clock.now_ns() >= self._wake_ns:
             self._write(CONFIG, self.settings.config)
             self._asleep = False
-            self._restart_cycle(_WAKE_UP_S)
+            self._phase.restart(self._clock.now_ns() + _WAKE_UP_NS)
 
     def _refuse_reversed_leads(self) -> None:
-        for _ in range(4 * _POLLS_PER_CYCLE):
-            self._clock.sleep((self._due_ns - self._clock.now_ns()) * 1e-9)
+        for _ in range(_POLLS_TO_WAIT):
+            self._clock.sleep((self.due_ns() - self._clock.now_ns()) * 1e-9)
             sample = self.read()
             if sample is not None and sample.flags & SampleFlags.REVERSED:
                 raise PowerError(

@@ -70,6 +70,13 @@ def test_a_window_is_judged_by_what_is_in_it():
     assert not check_trace(trace, Span(at(500), at(700), "run")).valid
 
 
+def test_a_reset_at_the_edge_counts_for_its_time_is_only_about_known():
+    trace = trace_of(flagged={199: SampleFlags.CHIP_RESET})
+    assert check_trace(trace, Span(at(200), at(500), "run")).resets == 1
+    assert check_trace(trace, Span(at(100), at(197), "run")).resets == 1
+    assert check_trace(trace, Span(at(203), at(500), "run")).resets == 0
+
+
 def test_gaps_at_the_edges_count():
     trace = trace_of()
     assert check_trace(trace, Span(at(-2), at(500), "run")).valid

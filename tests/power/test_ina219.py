@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pi_dynn.errors import InputError, MeterBusError, MeterNotFound, PowerError
-from pi_dynn.power import SampleFlags
+from pi_dynn.power import SampleFlags, check_trace
 from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip, Ramp, Square, Switched
 from pi_dynn.power.ina219 import BUS, CALIBRATION, CONFIG, Ina219
 from pi_dynn.power.ina219_settings import Ina219Settings
@@ -170,12 +170,14 @@ def test_a_reset_is_seen_at_the_next_sample_and_put_right(open_chip, next_sample
     meter = open_chip()
     next_sample(meter)
     meter.chip.brown_out()
-    assert next_sample(meter).flags & SampleFlags.CHIP_RESET
+    found = next_sample(meter)
+    assert found.flags & SampleFlags.CHIP_RESET
     assert meter.chip.read_word(CONFIG) == meter.settings.config
     assert meter.chip.read_word(CALIBRATION) == meter.settings.calibration
     after = next_sample(meter)
     assert after.flags == SampleFlags.NONE
     assert after.power_w == pytest.approx(3.0, abs=5e-3)
+    assert after.t_ns - found.t_ns > 1.5e9 * meter.settings.cycle_s  # what was converted during the repair is dropped
 
 
 def test_a_reset_without_a_load_is_seen_too(open_chip, sample):
@@ -303,6 +305,19 @@ def test_rephasing_spreads_the_samples_over_every_phase(open_chip, sample):
 def test_rephasing_leaves_no_gap_that_would_invalidate(open_chip, sample):
     trace = sample(open_chip(rephase_every=16), 5.0)
     assert np.diff(trace.t_ns).max() * 1e-9 < 3 * trace.info.nominal_period_s
+
+
+def test_polling_too_early_waits_for_the_expected_moment(open_chip, next_sample, clock):
+    meter = open_chip(rephase_every=0)
+    next_sample(meter)
+    assert meter.read() is None
+    assert meter.due_ns() - clock.now_ns() > 0.8e9 * meter.settings.cycle_s
+
+
+def test_a_slow_chip_at_the_datasheets_limit_is_still_valid(open_chip, sample):
+    for oscillator in (0.9, 1.1):
+        trace = sample(open_chip(chip={"oscillator": oscillator}), 5.0)
+        assert check_trace(trace).invalid_reasons == ()
 
 
 def test_one_sample_costs_few_transfers(open_chip, sample):

@@ -1,5 +1,7 @@
 """A saved trace, played back in its own time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,10 +39,14 @@ def test_the_end_of_the_recording_ends_the_sampling(saved, clock, sample):
 
 def test_a_replay_is_never_a_measurement(saved, clock):
     trace, path = saved
+    real = replace(trace.info, name="ina219", measured=True, label="MEASURED")
+    trace = replace(trace, info=real)
+    trace.save(path)
     meter = open_meter(f"replay:{path}", clock=clock)
     assert (meter.info.label, meter.info.measured) == ("SIMULATED", False)
     assert meter.info.name == f"replay:{path}"
-    assert meter.recorded.info == trace.info
+    assert meter.recorded.info == real  # whose own figures stay measured
+    assert meter.info.notes[-1] == "recorded with ina219 (MEASURED)"
 
 
 def test_a_counter_is_replayed_as_a_counter(clock, sample, lay_out, tmp_path):

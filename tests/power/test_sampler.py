@@ -153,6 +153,7 @@ def test_a_fault_in_the_middle(open_chip, clock, name):
     with meter, SteppedSampler(meter, clock) as sampler:
         with sampler.span("good"):
             clock.sleep(2.0)
+        clock.sleep(0.1)
         inflict(meter)
         with sampler.span("bad"):
             clock.sleep(2.0)
