@@ -1,6 +1,6 @@
 """Power meters, and the road from their samples to joules. Knows nothing of networks; never imports torch.
 
-with open_meter("ina219") as meter, Sampler(meter, clock) as sampler:
+with open_meter("ina219") as meter, build_sampler(meter, clock) as sampler:
     with sampler.span("work"):
         work()
 trace = sampler.trace()
@@ -32,7 +32,7 @@ from pi_dynn.power.meter import (
     why_not_comparable,
 )
 from pi_dynn.power.opening import meter_names, open_meter
-from pi_dynn.power.sampler import Sampler, SteppedSampler
+from pi_dynn.power.sampler import Sampler, SteppedSampler, build_sampler
 from pi_dynn.power.trace import Span, ThrottleMark, Trace, load_trace
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "TraceQuality",
     "TrialEnergy",
     "aliasing_warning",
+    "build_sampler",
     "check_trace",
     "energy_j",
     "gross_energy_j",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -209,7 +209,7 @@ class SteppingClock(Clock, Protocol):
 class SteppedSampler(Sampler):
     """The same sampler without a thread: the simulated clock polls while the measured side sleeps on it."""
 
-    def __init__(self, meter: EnergyMeter, clock: SteppingClock, **options: object) -> None:
+    def __init__(self, meter: EnergyMeter, clock: SteppingClock, **options: Any) -> None:
         super().__init__(meter, clock, **options)
 
     def start(self) -> None:
@@ -219,3 +219,8 @@ class SteppedSampler(Sampler):
         self._stopping.set()
         self.clock.detach()
         return self.trace()
+
+
+def build_sampler(meter: EnergyMeter, clock: Clock, **options: Any) -> Sampler:
+    """The sampler that fits `clock`: stepped by a simulated one, in a thread beside a real one."""
+    return SteppedSampler(meter, clock, **options) if hasattr(clock, "attach") else Sampler(meter, clock, **options)

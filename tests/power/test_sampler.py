@@ -15,6 +15,7 @@ from pi_dynn.power import (
     SampleFlags,
     Sampler,
     SteppedSampler,
+    build_sampler,
     check_trace,
     energy_j,
     open_meter,
@@ -293,3 +294,9 @@ def test_a_plain_fake_clock_drives_the_steps_by_hand():
         due_ns = sampler.step()
         clock.advance((due_ns - clock.now_ns()) * 1e-9)
     assert len(sampler.trace().t_ns) == 100
+
+
+def test_the_sampler_that_fits_the_clock(clock):
+    assert type(build_sampler(PlainMeter(clock), clock)) is SteppedSampler
+    assert type(build_sampler(PlainMeter(clock), PerfClock(), stop_timeout_s=1.0)) is Sampler
+    assert type(build_sampler(PlainMeter(clock), FakeClock())) is Sampler
