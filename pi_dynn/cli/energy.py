@@ -15,9 +15,7 @@ from pi_dynn.cli.status import ExitStatus
 @click.command()
 @click.option("--n", type=click.IntRange(1), help="Inferences in each trial. [default: as many as take 10 s]")
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Images. [default: the bundled samples]")
-@click.option(
-    "--trials", type=click.IntRange(1), default=5, show_default=True, help="Trials; 5 or more are safe."
-)
+@click.option("--trials", type=click.IntRange(1), default=5, show_default=True, help="Trials; 5 or more are safe.")
 @click.option(
     "--idle-s",
     type=click.FloatRange(0.0, min_open=True),
@@ -65,7 +63,7 @@ def _measure(backend: dict, meter_name: str, require_meter: bool, **options):
     from pi_dynn.board import Board
     from pi_dynn.clock import PerfClock
     from pi_dynn.errors import MeterNotFound
-    from pi_dynn.jobs.energy import EnergyParts
+    from pi_dynn.jobs.energy_protocol import EnergyParts
     from pi_dynn.power import Sampler, SteppedSampler, open_meter
 
     with ExitStack() as stack:
@@ -90,8 +88,9 @@ def _measure(backend: dict, meter_name: str, require_meter: bool, **options):
 def _run(parts, prepare, *, n, data, trials, idle_s, batch_size, each_exit, baseline, name, bundle, engine, threads):
     """Load what is to be measured, measure it, and compute."""
     from pi_dynn.cli.classify import sample_folder
-    from pi_dynn.jobs.energy import EnergySettings, measure_energy
+    from pi_dynn.jobs.energy import measure_energy
     from pi_dynn.jobs.energy_images import load_candidate
+    from pi_dynn.jobs.energy_protocol import EnergySettings
     from pi_dynn.jobs.energy_results import energy_results
 
     settings = EnergySettings(n=n, trials=trials, idle_s=idle_s, batch_size=batch_size, each_exit=each_exit)

@@ -8,7 +8,7 @@ from pi_dynn import files
 from pi_dynn.board import BoardSnapshot
 from pi_dynn.energy_records import EnergyRecording, EnergyResult
 from pi_dynn.errors import InputError, TraceInvalid
-from pi_dynn.jobs.energy import Measurement
+from pi_dynn.jobs.energy_protocol import Measurement
 from pi_dynn.jobs.energy_results import energy_results
 from pi_dynn.power import Trace
 

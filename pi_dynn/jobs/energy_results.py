@@ -9,7 +9,7 @@ from pi_dynn import stats
 from pi_dynn.board import BoardSnapshot, invalidating_changes
 from pi_dynn.energy_records import EnergyExit, EnergyRecording, EnergyResult, TimedPass
 from pi_dynn.errors import TraceInvalid
-from pi_dynn.jobs.energy import IDLE_AFTER, IDLE_BEFORE
+from pi_dynn.jobs.energy_protocol import IDLE_AFTER, IDLE_BEFORE
 from pi_dynn.power import (
     IdleBaseline,
     MeterInfo,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 from pi_dynn.board import BoardSnapshot
-from pi_dynn.jobs.energy import EnergyParts, EnergySettings, Measurement, measure_energy
+from pi_dynn.jobs.energy import measure_energy
+from pi_dynn.jobs.energy_protocol import EnergyParts, EnergySettings, Measurement
 from pi_dynn.jobs.energy_trials import Candidate
 from pi_dynn.power import SteppedSampler
 from pi_dynn.power.fake import FakeBus, Ina219Chip, Ramp, SimulatedClock, Sum, Switched, open_fake

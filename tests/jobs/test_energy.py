@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pi_dynn.errors import InputError
-from pi_dynn.jobs.energy import IDLE_AFTER, IDLE_BEFORE, EnergySettings
+from pi_dynn.jobs.energy_protocol import IDLE_AFTER, IDLE_BEFORE, EnergySettings
 from pi_dynn.jobs.energy_results import energy_results
 from pi_dynn.power import SampleFlags
 from tests.jobs.simulated import IDLE_W, QUICK, Bench, SimulatedSession
