@@ -23,6 +23,12 @@ def decode_all(data: ImageFolder, preprocess: Preprocess) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
+def turned_and_flipped(images: Tensor) -> Tensor:
+    """The eight views of each square image, (N, 3, S, S) -> (8N, 3, S, S): view by view, each N in order."""
+    turns = [torch.rot90(images, quarter, (-2, -1)) for quarter in range(4)]
+    return torch.cat([*turns, *(turn.flip(-1) for turn in turns)])
+
+
 class QuarterTurn(torch.nn.Module):
     """Turn by 0, 90, 180 or 270 degrees at random: scenes seen from above have no upright."""
 

@@ -35,7 +35,8 @@ class Phase:
     exit_weight: float = 0.3  # of the mean loss of the exits, beside the final loss
     mix_probability: float = 0.5  # share of batches with mixup or cutmix
     smallest_crop: float = 0.5
-    task_repeats: int = 2  # how often an image of the task is drawn for each of the others
+    task_only: bool = False  # the task's images and classes alone, or those of the other sets too
+    task_repeats: int = 2  # beside others: how often an image of the task is drawn for each of theirs
     ema_decay: float = 0.998
     clip_grad: float = 1.0
 
