@@ -64,25 +64,20 @@ def _measure(backend: dict, meter_name: str, require_meter: bool, **options):
     from pi_dynn.clock import PerfClock
     from pi_dynn.errors import MeterNotFound
     from pi_dynn.jobs.energy_protocol import EnergyParts
-    from pi_dynn.power import Sampler, SteppedSampler, open_meter
+    from pi_dynn.power import open_meter
 
     with ExitStack() as stack:
         show_stage = stack.enter_context(stage_progress())
         if meter_name == "fake":
             if require_meter:
                 raise MeterNotFound("'fake' is simulated: name a real meter, or do not require one")
-            from pi_dynn.jobs.energy_rehearsal import RehearsedSession, open_rehearsal_meter, simulated_work
-            from pi_dynn.power.fake import SimulatedClock
+            from pi_dynn.jobs.energy_rehearsal import RehearsedSession, rehearsal_parts
 
-            clock = SimulatedClock()
-            meter = stack.enter_context(open_rehearsal_meter(clock))
-            parts = EnergyParts(meter, clock, Board(), SteppedSampler, lambda: simulated_work(meter), show_stage)
-            return _run(parts, lambda session: RehearsedSession(session, clock), **options)
+            parts = stack.enter_context(rehearsal_parts(Board(), show_stage))
+            return _run(parts, lambda session: RehearsedSession(session, parts.clock), **options)
         clock = PerfClock()
         meter = stack.enter_context(open_meter(meter_name, clock=clock, require=require_meter, **backend))
-        return _run(
-            EnergyParts(meter, clock, Board(), Sampler, on_stage=show_stage), lambda session: session, **options
-        )
+        return _run(EnergyParts(meter, clock, Board(), on_stage=show_stage), lambda session: session, **options)
 
 
 def _run(parts, prepare, *, n, data, trials, idle_s, batch_size, each_exit, baseline, name, bundle, engine, threads):

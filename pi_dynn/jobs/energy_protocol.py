@@ -9,7 +9,7 @@ from pi_dynn.board import Board
 from pi_dynn.clock import Clock
 from pi_dynn.energy_records import EnergyRecording
 from pi_dynn.errors import InputError
-from pi_dynn.power import EnergyMeter, Sampler, Span, Trace, check_trace
+from pi_dynn.power import EnergyMeter, Sampler, Span, Trace, build_sampler, check_trace
 
 IDLE_BEFORE, IDLE_AFTER = "idle before", "idle after"
 _COOL_POLL_S = 1.0
@@ -50,20 +50,19 @@ class EnergySettings:
 class EnergyParts:
     """What a measurement needs from outside.
 
-    `sampler` makes the sampler that fits the clock. `working` is entered around everything that is measured: a
-    simulated load switches on by it. `on_stage(what, done_s, total_s)` is called between windows, never in one.
+    `working` is entered around everything that is measured: a simulated load switches on by it.
+    `on_stage(what, done_s, total_s)` is called between windows, never in one.
     """
 
     meter: EnergyMeter
     clock: Clock
     board: Board
-    sampler: Callable[..., Sampler] = Sampler
     working: Callable[[], AbstractContextManager] = nullcontext
     on_stage: Callable[[str, float, float], None] = lambda what, done_s, total_s: None
 
     def make_sampler(self) -> Sampler:
         """A sampler of the meter that watches the board's throttle bits."""
-        return self.sampler(self.meter, self.clock, throttle_bits=self.board.live_throttle_bits)
+        return build_sampler(self.meter, self.clock, throttle_bits=self.board.live_throttle_bits)
 
 
 class Measurement(NamedTuple):

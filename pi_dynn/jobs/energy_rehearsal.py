@@ -4,10 +4,13 @@ Every different question is put to the session once; on the simulated clock its 
 answers at that exit take here. Hours of trials pass in moments, and everything that comes out is SIMULATED.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from pi_dynn.board import Board
+from pi_dynn.clock import Clock, PerfClock
+from pi_dynn.jobs.energy_protocol import EnergyParts
 from pi_dynn.power.fake import TRANSFER_400_KHZ_S, FakeBus, FakeMeter, Ina219Chip, SimulatedClock, Switched, open_fake
 from pi_dynn.records import Prediction
 from pi_dynn.stats import median
@@ -32,6 +35,27 @@ def simulated_work(meter: FakeMeter, power_w: float = ACTIVE_POWER_W) -> Iterato
         yield
     finally:
         meter.set_load_w(IDLE_POWER_W)
+
+
+@contextmanager
+def rehearsal_parts(board: Board, on_stage: Callable[[str, float, float], None] | None = None) -> Iterator[EnergyParts]:
+    """Everything a measurement needs, on a simulated clock with a simulated meter."""
+    clock = SimulatedClock()
+    with open_rehearsal_meter(clock) as meter:
+        parts = EnergyParts(meter, clock, board, lambda: simulated_work(meter))
+        yield parts if on_stage is None else replace(parts, on_stage=on_stage)
+
+
+def rehearsed_call(call: Callable[[], object], clock: SimulatedClock, real: Clock | None = None) -> Callable[[], None]:
+    """Takes on `clock` what `call` takes in truth, timed a few times once."""
+    real = real or PerfClock()
+    times_s = []
+    for _ in range(_TIMED_RUNS):
+        start_ns = real.now_ns()
+        call()
+        times_s.append((real.now_ns() - start_ns) * 1e-9)
+    duration_s = max(median(times_s), 1e-6)
+    return lambda: clock.sleep(duration_s)
 
 
 class RehearsedSession:

@@ -9,7 +9,6 @@ from pi_dynn.board import BoardSnapshot
 from pi_dynn.jobs.energy import measure_energy
 from pi_dynn.jobs.energy_protocol import EnergyParts, EnergySettings, Measurement
 from pi_dynn.jobs.energy_trials import Candidate
-from pi_dynn.power import SteppedSampler
 from pi_dynn.power.fake import FakeBus, Ina219Chip, Ramp, SimulatedClock, Sum, Switched, open_fake
 from pi_dynn.records import Prediction
 
@@ -125,7 +124,6 @@ class Bench:
             self.meter,
             self.clock,
             self.board,
-            SteppedSampler,
             self.working,
             lambda what, done_s, total_s: self.stages.append(what),
         )

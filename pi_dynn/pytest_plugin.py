@@ -1,0 +1,203 @@
+"""The `energy` fixture for pytest: what a benchmarked function costs, measured in a pass of its own.
+
+    def test_full_depth(energy):
+        energy(session.classify, image)
+
+It builds on pytest-benchmark and needs it. Nothing is imported and no meter is opened until a test uses it.
+"""
+
+import argparse
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+_QUICK = {"trials": 3, "trial_s": 1.0, "idle_s": 1.0}
+"""Where nothing is measured: an estimate gains nothing from long windows."""
+_CAREFUL = {"trials": 5, "trial_s": 10.0, "idle_s": 10.0}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("energy", "energy of benchmarks (pi_dynn)")
+    group.addoption(
+        "--energy-meter",
+        default="auto",
+        metavar="NAME",
+        help="Power meter: ina219, hwmon, rapl, pmic, estimate, fake, ... or auto, the first that measures. "
+        "'none' leaves energy out.",
+    )
+    group.addoption("--energy-trials", type=int, metavar="N", help="Trials per benchmark (5; 3 if not measured).")
+    group.addoption("--energy-trial-s", type=float, metavar="S", help="Seconds per trial (10; 1 if not measured).")
+    group.addoption("--energy-idle-s", type=float, metavar="S", help="Idle seconds before and after (10; 1).")
+    group.addoption(
+        "--energy-compare-fail",
+        action="append",
+        default=[],
+        type=_limit,
+        metavar="EXPR",
+        help="Fail if energy has risen since the run of --benchmark-compare: net:10%%, gross:5%%, net:0.5 (mJ).",
+    )
+
+
+def _limit(text: str):
+    from pi_dynn.errors import InputError
+    from pi_dynn.report.energy_benchmark import parse_limit
+
+    try:
+        return parse_limit(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.pluginmanager.hasplugin("benchmark"):
+        config.pluginmanager.register(WithoutBenchmark(), "pi_dynn_energy_session")
+        return
+    if config.getoption("energy_compare_fail") and not config.getoption("benchmark_compare"):
+        raise pytest.UsageError("--energy-compare-fail needs a run to compare with: add --benchmark-compare")
+    config.pluginmanager.register(WithBenchmark(config), "pi_dynn_energy_session")
+
+
+class WithoutBenchmark:
+    """Stands in where pytest-benchmark is not."""
+
+    @pytest.fixture
+    def energy(self):
+        pytest.skip("the energy fixture needs pytest-benchmark: pip install 'pi_dynn[bench]'")
+
+
+class WithBenchmark:
+    """One session's meter, and the energies measured in it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._parts = None
+        self._meter_stack = ExitStack()
+        self._fake_call: Callable | None = None
+        self._measured: list[tuple[str, dict]] = []
+        self._results: list = []
+        self._failures: list[str] = []
+
+    @pytest.fixture
+    def energy(self, benchmark, request: pytest.FixtureRequest) -> "EnergyFixture":
+        """Call it with a function and its arguments, as `benchmark`; it returns what the function returned."""
+        return EnergyFixture(self, benchmark, request.node)
+
+    def measure(self, call: Callable[[], object], benchmark, node: pytest.Item) -> None:
+        """Measure `call` and keep the figures with the benchmark."""
+        from pi_dynn.errors import PowerError
+        from pi_dynn.jobs.energy_call import measure_call
+        from pi_dynn.jobs.energy_results import energy_results
+        from pi_dynn.report.energy_benchmark import extra_info
+
+        try:
+            parts, call = self._open(call)
+        except PowerError as error:
+            pytest.fail(str(error), pytrace=False)
+        (result,) = energy_results(*measure_call(parts, call, node.name, self._settings(parts.meter.info.measured)))
+        self._results.append(result)
+        benchmark.extra_info.update(extra_info(result))  # a new dictionary put in its place would be lost
+        self._measured.append((node.nodeid, extra_info(result)))
+
+    def _open(self, call: Callable[[], object]):
+        """The parts of a measurement, opened once a session, and the call to put into it."""
+        name = self._config.getoption("energy_meter")
+        if self._parts is None:
+            from pi_dynn.board import Board
+            from pi_dynn.clock import PerfClock
+            from pi_dynn.jobs.energy_protocol import EnergyParts
+            from pi_dynn.jobs.energy_rehearsal import rehearsal_parts
+            from pi_dynn.power import open_meter
+
+            if name == "fake":
+                self._parts = self._meter_stack.enter_context(rehearsal_parts(Board()))
+            else:
+                clock = PerfClock()
+                meter = self._meter_stack.enter_context(open_meter(name, clock=clock))
+                self._parts = EnergyParts(meter, clock, Board())
+        if name == "fake":
+            from pi_dynn.jobs.energy_rehearsal import rehearsed_call
+
+            return self._parts, rehearsed_call(call, self._parts.clock)
+        return self._parts, call
+
+    def _settings(self, measured: bool):
+        from pi_dynn.jobs.energy_protocol import EnergySettings
+
+        chosen = dict(_CAREFUL if measured else _QUICK)
+        for name in chosen:
+            given = self._config.getoption(f"energy_{name}")
+            if given is not None:
+                chosen[name] = given
+        return EnergySettings(**chosen)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether energy is to be measured at all."""
+        return self._config.getoption("energy_meter") != "none"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_benchmark_update_machine_info(self, config: pytest.Config, machine_info: dict) -> None:
+        """Add what does not change from run to run; the rest is in `extra_info`."""
+        from pi_dynn.board import take_snapshot
+
+        board = take_snapshot(utilisation_percent=lambda: 0.0)
+        machine_info["energy"] = {
+            "board": board.model,
+            "cores": board.cores,
+            "governor": board.governor,
+            "meter": config.getoption("energy_meter"),
+        }
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self._meter_stack.close()
+        limits = self._config.getoption("energy_compare_fail")
+        saved = getattr(getattr(self._config, "_benchmarksession", None), "compared_mapping", None) or {}
+        for benchmarks in saved.values() if limits else ():
+            for name, now in self._measured:
+                before = benchmarks[name]["extra_info"] if name in benchmarks else {}
+                reasons = [limit.broken_by(now, before) for limit in limits] if before else []
+                self._failures += [f"{name}: {reason}" for reason in reasons if reason is not None]
+        if limits and not saved:
+            self._failures.append("--energy-compare-fail found no saved run to compare with: save one first")
+        if self._failures and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._results:
+            from pi_dynn.report.energy_benchmark import benchmark_table
+
+            terminalreporter.section("energy")
+            terminalreporter.write_line(benchmark_table(self._results))
+        if self._failures:
+            terminalreporter.section("energy has risen", red=True)
+            for failure in self._failures:
+                terminalreporter.write_line(failure, red=True)
+
+
+class EnergyFixture:
+    """Benchmarks a function unless that was done already, then measures its energy."""
+
+    def __init__(self, plugin: WithBenchmark, benchmark, node: pytest.Item) -> None:
+        self._plugin, self._benchmark, self._node = plugin, benchmark, node
+
+    def __call__(self, function: Callable, *args, **kwargs):
+        benchmark = self._benchmark
+        if benchmark.disabled:  # --benchmark-disable, or several workers that would disturb each other
+            return self._call_once(function, args, kwargs)
+        answer = None
+        if benchmark.stats is None:
+            answer = benchmark(function, *args, **kwargs)
+        if self._plugin.wanted:
+            self._plugin.measure(lambda: function(*args, **kwargs), benchmark, self._node)
+        return answer
+
+    def _call_once(self, function: Callable, args: tuple, kwargs: dict):
+        from pytest_benchmark.fixture import FixtureAlreadyUsed
+
+        try:
+            return self._benchmark(function, *args, **kwargs)
+        except FixtureAlreadyUsed:
+            return function(*args, **kwargs)
