@@ -17,6 +17,7 @@ COMMANDS = {
     "energy": ("pi_dynn.cli.energy", "Measure the energy of an answer, in millijoules."),
     "benchmark": ("pi_dynn.cli.benchmark", "Measure latency, variants interleaved in one run."),
     "export": ("pi_dynn.cli.export", "Make a bundle from a checkpoint."),
+    "report": ("pi_dynn.cli.report", "Make the table of saved energy runs."),
     "doctor": ("pi_dynn.cli.doctor", "Show what this machine offers, and cures for what is wrong."),
     "models": ("pi_dynn.cli.models", "List the networks that can be built."),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 from pi_dynn import files
 from pi_dynn.board import BoardSnapshot
 from pi_dynn.energy_records import EnergyRecording, EnergyResult
-from pi_dynn.errors import InputError, TraceInvalid
+from pi_dynn.errors import InputError
 from pi_dynn.jobs.energy_protocol import Measurement
 from pi_dynn.jobs.energy_results import energy_results
 from pi_dynn.power import Trace
@@ -38,12 +38,12 @@ def is_run(path: str | Path) -> bool:
 def load_run(path: str | Path) -> Measurement:
     """What was recorded in `path`.
 
-    Raises: InputError if there is no such file, TraceInvalid if it is not a saved run.
+    Raises: InputError if there is no such file, or if it is not a saved run.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise TraceInvalid(f"{str(path)!r} is not a saved energy run: make one with `pi-dynn energy --save`")
+            raise InputError(f"{str(path)!r} is not a saved energy run: make one with `pi-dynn energy --save`")
         recording = EnergyRecording.from_dict(document["recording"])
         for board in (recording.board, recording.board_after):
             if board is not None:
@@ -51,10 +51,10 @@ def load_run(path: str | Path) -> Measurement:
         return Measurement(recording, Trace.from_dict(document["trace"]))
     except OSError as error:
         raise InputError(f"cannot read the run {str(path)!r} ({error.strerror}): check the path") from error
-    except TraceInvalid:
+    except InputError:
         raise
     except (ValueError, KeyError, TypeError) as error:
-        raise TraceInvalid(f"the saved run {str(path)!r} is damaged ({error!r}): measure again") from error
+        raise InputError(f"the saved run {str(path)!r} is damaged ({error!r}): measure again") from error
 
 
 def replay_run(path: str | Path) -> tuple[Measurement, list[EnergyResult]]:

@@ -31,22 +31,28 @@ def energy_text(results: Sequence[EnergyResult], markdown: bool = False) -> str:
 
 def energy_table(results: Sequence[EnergyResult], markdown: bool = False) -> str:
     """The published table, one line per result."""
-    rows = [
-        (
-            result.name,
-            "-" if result.parameters is None else f"{result.parameters / 1e6:.2f} M",
-            result.dataset,
-            "-" if result.acc1 is None else f"{100 * result.acc1:.3f}",
-            milliseconds(result.latency_s),
-            millijoules(result.net_j),
-            interval(result.net_ci95_j),
-            millijoules(result.gross_j),
-            percent(result.improvement, 2),
-            source(result),
-        )
-        for result in results
-    ]
-    return (markdown_table if markdown else table)(HEADERS, rows)
+    return (markdown_table if markdown else table)(HEADERS, [_row(result) for result in results])
+
+
+def board_table(results: Sequence[EnergyResult], markdown: bool = False) -> str:
+    """The same of several boards, each line beginning with its board."""
+    rows = [("-" if result.board is None else result.board["model"], *_row(result)) for result in results]
+    return (markdown_table if markdown else table)(("board", *HEADERS), rows, 2)
+
+
+def _row(result: EnergyResult) -> tuple[str, ...]:
+    return (
+        result.name,
+        "-" if result.parameters is None else f"{result.parameters / 1e6:.2f} M",
+        result.dataset,
+        "-" if result.acc1 is None else f"{100 * result.acc1:.3f}",
+        milliseconds(result.latency_s),
+        millijoules(result.net_j),
+        interval(result.net_ci95_j),
+        millijoules(result.gross_j),
+        percent(result.improvement, 2),
+        source(result),
+    )
 
 
 def exit_table(result: EnergyResult, markdown: bool = False) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pi_dynn.errors import InputError, TraceInvalid
+from pi_dynn.errors import InputError
 from pi_dynn.jobs.energy_file import is_run, load_run, replay_run, save_run
 from pi_dynn.jobs.energy_results import energy_results
 from pi_dynn.power import load_trace
@@ -40,7 +40,7 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_a_file_that_is_no_run(tmp_path, text):
     path = tmp_path / "run.json"
     path.write_text(text)
-    with pytest.raises(TraceInvalid, match="run.json"):
+    with pytest.raises(InputError, match="run.json"):
         load_run(path)
 
 
@@ -49,5 +49,5 @@ def test_a_damaged_board_is_named(saved, tmp_path):
     document["recording"]["board"] = {"model": "Pi"}
     path = tmp_path / "run.json"
     path.write_text(json.dumps(document))
-    with pytest.raises(TraceInvalid, match="damaged"):
+    with pytest.raises(InputError, match="damaged"):
         load_run(path)

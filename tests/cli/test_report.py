@@ -1,0 +1,121 @@
+"""`pi-dynn report`: the published table comes out of traces again, and unlike things are not compared."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.published.make_runs import ROWS, published_run
+from pi_dynn.cli.main import main
+from pi_dynn.cli.status import ExitStatus
+from pi_dynn.jobs.energy_compare import compare_results
+from pi_dynn.jobs.energy_file import save_run
+from pi_dynn.jobs.energy_results import energy_results
+from tests.golden import assert_golden
+
+WRONG_IN_PRINT = ("Jetson Orin Nano", "NaSC", "dynn")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A saved run for each published row, in order."""
+    folder = tmp_path_factory.mktemp("published")
+    paths = []
+    for number, row in enumerate(ROWS):
+        measurement = published_run(row)
+        paths.append(folder / f"{number:02d}.json")
+        save_run(paths[-1], measurement, energy_results(*measurement))
+    return paths
+
+
+@pytest.fixture
+def report(capsys):
+    """Run `pi-dynn report`; returns the status, stdout and stderr."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ending:
+            main(["report", *map(str, arguments)])
+        return ending.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_published_table_is_made_again(report, runs):
+    status, out, _ = report(*runs)
+    assert status == ExitStatus.OK
+    assert_golden("published.txt", out.rstrip("\n"))
+
+
+def test_every_figure_is_the_published_one_but_the_one_printed_wrong(report, runs):
+    _, out, _ = report(*runs, "--json")
+    results = [json.loads(line) for line in out.splitlines()]
+    assert len(results) == len(ROWS) == 24
+    for row, result in zip(ROWS, results, strict=True):
+        assert 1e3 * result["latency_s"] == pytest.approx(row["latency_ms"], rel=1e-6)
+        assert 1e3 * result["net_j"] == pytest.approx(row["energy_mj"], rel=1e-5)
+        if row["model"] == "base":
+            assert result["improvement"] is None
+        elif (row["board"], row["dataset"], row["model"]) == WRONG_IN_PRINT:
+            assert row["printed_improve_percent"] == 53.10
+            assert round(100 * result["improvement"], 2) == 53.86
+        else:  # what is printed is cut, not rounded
+            assert 100 * result["improvement"] == pytest.approx(row["printed_improve_percent"], abs=0.011)
+
+
+def test_the_published_pair_of_a_pi_4():
+    (row,) = [
+        row for row in ROWS if (row["board"], row["dataset"], row["model"]) == ("Raspberry Pi 4B", "NaSC", "base")
+    ]
+    (result,) = energy_results(*published_run({**row, "energy_mj": 381.6 * (3.26 - 2.18)}))
+    assert result.active_power_w == pytest.approx(3.26)
+    assert result.idle_power_w == pytest.approx(2.18)
+    assert round(1e3 * result.net_j, 1) == 412.1
+    assert round(1e3 * result.gross_j) == 1244
+
+
+def test_markdown_and_exits(report, runs):
+    _, out, _ = report(*runs[:2], "--markdown", "--exits")
+    assert out.startswith("| board | name |")
+    assert "| exits of distil |" in out
+
+
+def pair() -> list:
+    return [energy_results(*published_run(row))[0] for row in ROWS[:2]]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [({"scope": "CPU package"}, "scope"), ({"shunt_ohm": 0.01}, "shunt_ohm"), ({"label": "ESTIMATED"}, "label")],
+)
+def test_unlike_meters_are_not_compared(change, why):
+    base, other = pair()
+    *_, compared = compare_results([base, replace(other, **change)])
+    assert compared.improvement is None
+    assert any(f"is not compared with base: {why}" in note for note in compared.notes)
+
+
+def test_other_boards_and_data_have_their_own_baseline():
+    base, other = pair()
+    assert compare_results([base, replace(other, dataset="AID")])[1].improvement is None
+    assert compare_results([base, replace(other, board={"model": "another"})])[1].improvement is None
+
+
+def test_a_run_measured_in_turns_with_its_baseline_keeps_that():
+    base, other = pair()
+    assert compare_results([base, replace(other, improvement=0.25)])[1].improvement == 0.25
+
+
+def test_an_invalid_run_is_status_4(report, tmp_path):
+    measurement = published_run(ROWS[0])
+    broken = measurement._replace(trace=replace(measurement.trace, error="unplugged"))
+    save_run(tmp_path / "run.json", broken, energy_results(*broken))
+    status, out, _ = report(tmp_path / "run.json")
+    assert status == ExitStatus.MEASUREMENT_INVALID
+    assert "INVALID base: sampling ended early: unplugged" in out
+
+
+def test_a_file_that_is_no_run(report, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    status, _, err = report(tmp_path / "run.json")
+    assert status == ExitStatus.ERROR
+    assert "not a saved energy run" in err
