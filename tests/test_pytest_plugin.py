@@ -85,6 +85,14 @@ def test_benchmarks_disabled_call_the_function_once(pytester, suite):
     assert "energy per call" not in result.stdout.str()
 
 
+def test_beside_other_workers_it_measures_nothing(pytester, monkeypatch):
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    pytester.makepyfile(test_it=BENCHMARK)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+    assert "energy per call" not in result.stdout.str()
+
+
 def test_benchmark_only_keeps_it_and_skip_leaves_it_out(suite):
     suite("--benchmark-only", *FAKE).assert_outcomes(passed=1)
     suite("--benchmark-skip", *FAKE).assert_outcomes(skipped=1)
