@@ -9,19 +9,26 @@ pytest_plugins = ["pytester"]
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """With --benchmark-only, and nothing named, the benchmarks are what runs."""
+    if config.getoption("benchmark_only", False) and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        config.args = [str(BENCHMARKS)]
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the suite that was not asked for. Files named on the command line are always meant."""
-    if any(BENCHMARKS in (path, *path.parents) for path in _named(config)):
+    """Leave the benchmarks out of everything that did not ask for them; their scripts are never collected."""
+    if BENCHMARKS not in (collection_path, *collection_path.parents):
         return None
-    inside = BENCHMARKS in (collection_path, *collection_path.parents)
-    if inside and collection_path.suffix == ".py" and not collection_path.name.startswith(("test_", "conftest")):
-        return True  # scripts, which doctest would import
-    wanted = bool(config.getoption("benchmark_only", False))
-    return True if inside != wanted and collection_path != Path(__file__).parent else None
+    if collection_path.suffix == ".py" and not collection_path.name.startswith(("test_", "conftest")):
+        return True  # doctest would import it
+    return None if config.getoption("benchmark_only", False) or _names_benchmarks(config) else True
 
 
-def _named(config: pytest.Config) -> list[Path]:
-    """What the command line names, and not the configuration."""
-    if config.args_source is not pytest.Config.ArgsSource.ARGS:
-        return []
-    return [Path(config.invocation_params.dir, argument.partition("::")[0]).resolve() for argument in config.args]
+def _names_benchmarks(config: pytest.Config) -> bool:
+    """Whether the command line names a benchmark, and not a folder they happen to be in."""
+    named = [
+        Path(config.invocation_params.dir, argument.partition("::")[0]).resolve()
+        for argument in config.invocation_params.args
+        if not str(argument).startswith("-")
+    ]
+    return any(BENCHMARKS in (path, *path.parents) for path in named)

@@ -73,7 +73,6 @@ class WithBenchmark:
         self._config = config
         self._parts = None
         self._meter_stack = ExitStack()
-        self._fake_call: Callable | None = None
         self._measured: list[tuple[str, dict]] = []
         self._results: list = []
         self._failures: list[str] = []

@@ -11,6 +11,7 @@ from pi_dynn.jobs.energy_protocol import IDLE_AFTER, IDLE_BEFORE, EnergyParts, E
 from pi_dynn.power import Sampler, Span
 
 _LOOK_S = 0.2
+_LOOK_CALLS = 5
 _CHECKS = 100  # how often in a trial the sampler is looked after
 
 
@@ -38,12 +39,13 @@ def measure_call(parts: EnergyParts, call: Callable[[], object], name: str, sett
 
 
 def _trial_length(call: Callable[[], object], clock: Clock, trial_s: float) -> int:
-    """How many calls last `trial_s`, told from a short look."""
-    calls, start_ns = 0, clock.now_ns()
-    while calls == 0 or clock.now_ns() - start_ns < _LOOK_S * 1e9:
+    """How many calls last `trial_s`, going by the fastest of a few: a slow one was held up by something else."""
+    times_s: list[float] = []
+    while len(times_s) < _LOOK_CALLS or sum(times_s) < _LOOK_S:
+        start_ns = clock.now_ns()
         call()
-        calls += 1
-    return max(1, math.ceil(calls * trial_s / ((clock.now_ns() - start_ns) * 1e-9)))
+        times_s.append((clock.now_ns() - start_ns) * 1e-9)
+    return max(1, math.ceil(trial_s / max(min(times_s), 1e-7)))
 
 
 @dataclass
