@@ -17,6 +17,7 @@ from pi_dynn.power import Sampler, Span
 
 _WARM_UP_ROUNDS = 3
 _LOOK = 20
+_FEW_IMAGES = 100
 
 
 def measure_energy(parts: EnergyParts, candidates: Sequence[Candidate], settings: EnergySettings) -> Measurement:
@@ -49,6 +50,9 @@ class _Run:
         parts, settings = self._parts, self._settings
         before = parts.board.snapshot()
         self._notes += advice(before)
+        images = min(len(candidate.inputs) for candidate in self._candidates)
+        if images < _FEW_IMAGES:
+            self._notes.append(f"the mix of exits is that of {images} images: give more of your own with --data")
         interrupted = False
         try:
             with parts.working():

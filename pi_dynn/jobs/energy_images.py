@@ -19,8 +19,7 @@ def load_candidate(session: Session, folder: Path, n: int | None, name: str | No
     """The session with the images below `folder`.
 
     Of a large folder a fair part is drawn, the same in every run: no more than `n` images, and no more than
-    fit into a quarter of the free memory. Labels are known where every folder is named after a class, or every
-    file, numbers left out.
+    fit into a quarter of the free memory. Labels are known where every folder is named after a class.
 
     Raises: DatasetError if there are no images, InputError if one cannot be read.
     """
@@ -54,8 +53,5 @@ def _decoded(session: Session, paths: list[Path]) -> list[Tensor]:
 
 def _labels(paths: list[Path], labels: list[str]) -> list[int] | None:
     known = {label: index for index, label in enumerate(labels)}
-    for name_of in (lambda path: path.parent.name, lambda path: path.stem.rstrip("0123456789_-")):
-        found = [known.get(name_of(path)) for path in paths]
-        if None not in found:
-            return found
-    return None
+    found = [known.get(path.parent.name) for path in paths]
+    return None if None in found else found
