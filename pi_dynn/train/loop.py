@@ -38,6 +38,7 @@ class Phase:
     task_only: bool = False  # the task's images and classes alone, or those of the other sets too
     task_repeats: int = 2  # beside others: how often an image of the task is drawn for each of theirs
     ema_decay: float = 0.998
+    drop_path: float = 0.05
     clip_grad: float = 1.0
 
 

@@ -1,0 +1,68 @@
+"""What the documents say is true: commands parse, links lead somewhere, every command is documented."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pi_dynn.cli.main import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """Arguments of every `pi-dynn ...` in code blocks and code spans."""
+    blocks = re.findall(r"```\w*\n(.*?)```", text, re.S)
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
+    lines = [line for block in blocks for line in block.splitlines()] + spans
+    found = []
+    for line in lines:
+        for part in line.split("#")[0].split("&&"):
+            words = shlex.split(part)
+            if words and words[0].rpartition("/")[2] == "pi-dynn":
+                found.append(words[1:])
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_parse(page):
+    for words in command_lines(page.read_text()):
+        if not words or words[0].startswith("-"):
+            continue
+        name, *arguments = words
+        assert name in COMMANDS, f"{page.name} names a command {name!r} that is not there"
+        command = importlib.import_module(COMMANDS[name][0]).command
+        if arguments:
+            command.make_context(name, arguments)  # raises UsageError for an option that is not there
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_files_named_in_the_readme_are_there():
+    text = (ROOT / "README.md").read_text()
+    for name in re.findall(r"(?:\./)?((?:scripts|benchmarks|tests|docs)/[\w/.]+\.(?:py|sh|md))", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_readme_names_every_command():
+    named = {words[0] for words in command_lines((ROOT / "README.md").read_text()) if words}
+    assert set(COMMANDS) <= named
+
+
+def test_the_two_commands_are_those_ci_runs():
+    text, script = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    for line in ("./scripts/setup.sh --dev", ".venv/bin/pi-dynn classify", ".venv/bin/python -m pytest"):
+        assert line in text and line in script
+
+
+def test_no_placeholder_is_left():
+    for page in PAGES:
+        assert "@@" not in page.read_text(), page.name
