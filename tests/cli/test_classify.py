@@ -173,11 +173,11 @@ def test_control_c_prints_what_there_is(tiny_bundle_path, photographs, tmp_path)
     for i in range(6):
         process.stdin.write(f"{photographs}/photograph{i}.jpg\n")
     process.stdin.flush()
-    first = process.stdout.readline()
+    first = [process.stdout.readline() for _ in range(4)]  # the last two are decoded and wait for a next path
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     rest, error = process.communicate(timeout=60)
-    lines = [json.loads(line) for line in [first, *rest.splitlines()]]
+    lines = [json.loads(line) for line in [*first, *rest.splitlines()]]
     assert process.returncode == 130, error
     assert lines[-1]["summary"]["interrupted"] is True
     assert lines[-1]["summary"]["images"] == len(lines) - 1 >= 1

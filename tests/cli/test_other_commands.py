@@ -28,7 +28,7 @@ def test_version(pi_dynn):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(pi_dynn, name):
     outcome = pi_dynn(name, "--help")
-    assert outcome.status == 0 and re.search(r"Examples?:\n +pi-dynn " + name, outcome.out)
+    assert outcome.status == 0 and re.search(r"Examples?:\n(?: +.*\n)*? +.*pi-dynn " + name, outcome.out)
 
 
 def test_help_lists_every_command(pi_dynn):
