@@ -8,7 +8,7 @@ import pytest
 
 BENCHMARK = """
     def test_sum(energy):
-        assert energy(sum, range(1000)) == 499500
+        assert energy(sum, range(100_000)) == 4_999_950_000
 """
 
 
@@ -59,8 +59,8 @@ def test_a_benchmark_made_before_is_not_made_again(pytester, suite):
     pytester.makepyfile(
         test_it="""
         def test_sum(benchmark, energy):
-            benchmark.pedantic(sum, (range(10),), rounds=3)
-            energy(sum, range(10))
+            benchmark.pedantic(sum, (range(100_000),), rounds=3)
+            energy(sum, range(100_000))
         """
     )
     suite(*FAKE).assert_outcomes(passed=1)
