@@ -13,6 +13,7 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads its OpenMP
@@ -157,7 +158,7 @@ def train(parts: dict[str, ImageFolder], others: list[ImageFolder], out: Path, e
         weights[:task_images] = phase.task_repeats  # of no effect where the task is alone
         augment = aerial_augmentation(phase.image_size, phase.smallest_crop)
         dataset = AugmentedImages(images[keep], labels[keep], augment, preprocess)
-        scaled_phase = Phase(**{**vars(phase), "epochs": max(1, round(phase.epochs * epoch_scale))})
+        scaled_phase = replace(phase, epochs=max(1, round(phase.epochs * epoch_scale)))
         held_out = held_out_accuracy(parts["calibrate"], phase.image_size)
         average = train_phase(model, dataset, weights, scaled_phase, num_classes, SEED, held_out, out / "log.csv")
         state, size = {k: v.detach().contiguous() for k, v in average.state_dict().items()}, phase.image_size
