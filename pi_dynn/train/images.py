@@ -49,7 +49,7 @@ def aerial_augmentation(size: int, smallest_crop: float) -> torch.nn.Module:
 
 
 class AugmentedImages(Dataset):
-    """Images (uint8, in memory) and labels; each visit augments anew and normalises."""
+    """Images (uint8, in memory) and labels, (N,) or (N, outputs); each visit augments anew and normalises."""
 
     def __init__(self, images: Tensor, labels: Tensor, augment: torch.nn.Module, preprocess: Preprocess) -> None:
         self.images, self.labels, self.augment = images, labels, augment

@@ -33,6 +33,7 @@ class Phase:
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     exit_weight: float = 0.3  # of the mean loss of the exits, beside the final loss
+    feature_weight: float = 0.0  # of the squared error against the teacher's features; 0: no teacher
     mix_probability: float = 0.5  # share of batches with mixup or cutmix
     smallest_crop: float = 0.5
     task_only: bool = False  # the task's images and classes alone, or those of the other sets too
@@ -42,9 +43,23 @@ class Phase:
     clip_grad: float = 1.0
 
 
-def exits_loss(answers: list[tuple[int, Tensor, Tensor]], target: Tensor, phase: Phase) -> Tensor:
-    """Cross-entropy of the final answer plus `exit_weight` times the mean over the exits."""
-    losses = [F.cross_entropy(z, target, label_smoothing=phase.label_smoothing) for _, z, _ in answers]
+def answer_loss(answer: Tensor, target: Tensor, num_classes: int, phase: Phase) -> Tensor:
+    """Cross-entropy of the classes, plus the squared error of the teacher's features where the answer has them.
+
+    `answer` is (N, num_classes + features); `target` is the label (N,) or of the answer's shape.
+    """
+    if target.ndim == 1:
+        return F.cross_entropy(answer, target, label_smoothing=phase.label_smoothing)
+    (z, features), (y, wanted) = (
+        both.split((num_classes, both.shape[1] - num_classes), 1) for both in (answer, target)
+    )
+    loss = F.cross_entropy(z, y, label_smoothing=phase.label_smoothing)
+    return loss + phase.feature_weight * F.mse_loss(features, wanted) if wanted.shape[1] else loss
+
+
+def exits_loss(answers: list[tuple[int, Tensor, Tensor]], target: Tensor, num_classes: int, phase: Phase) -> Tensor:
+    """Loss of the final answer plus `exit_weight` times the mean over the exits."""
+    losses = [answer_loss(z, target, num_classes, phase) for _, z, _ in answers]
     final = losses.pop()
     return final + phase.exit_weight * torch.stack(losses).mean() if losses else final
 
@@ -86,6 +101,7 @@ def train_phase(
 ) -> nn.Module:
     """Train `model` in place for one phase and return its exponential moving average.
 
+    The labels of `data` are classes, or rows of probabilities and teacher's features, as the heads answer.
     `sample_weights` (N,) says how often each image is drawn. `evaluate` gets the average after each epoch;
     what it returns is printed and logged.
 
@@ -105,7 +121,8 @@ def train_phase(
     steps = phase.epochs * len(loader)
     optimizer = torch.optim.AdamW(decay_groups(model, phase.weight_decay), lr=phase.lr, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, phase))
-    mix = v2.RandomChoice([v2.MixUp(alpha=0.2, num_classes=num_classes), v2.CutMix(alpha=1.0, num_classes=num_classes)])
+    outputs = data.labels.shape[1] if data.labels.ndim == 2 else num_classes
+    mix = v2.RandomChoice([v2.MixUp(alpha=0.2, num_classes=outputs), v2.CutMix(alpha=1.0, num_classes=outputs)])
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(phase.ema_decay), use_buffers=True)
     for epoch in range(phase.epochs):
         model.train()
@@ -113,7 +130,7 @@ def train_phase(
         for x, y in loader:
             if torch.rand((), generator=generator) < phase.mix_probability:
                 x, y = mix(x, y)
-            loss = exits_loss(model.forward_exits(x), y, phase)
+            loss = exits_loss(model.forward_exits(x), y, num_classes, phase)
             if not torch.isfinite(loss):
                 raise PiDynnError(f"{phase.name}: the loss became {loss.item()} in epoch {epoch}; lower lr={phase.lr}")
             optimizer.zero_grad()

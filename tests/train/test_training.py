@@ -23,9 +23,9 @@ def test_loss_by_hand():
     even, sure = torch.zeros(1, 2), torch.tensor([[50.0, 0.0]])
     target, gate = torch.tensor([0]), torch.ones(1)
     phase = Phase("x", 32, 1, 1.0, 1.0, exit_weight=0.5, label_smoothing=0.0)
-    loss = exits_loss([(0, even, gate), (1, sure, gate), (2, even, gate)], target, phase)
+    loss = exits_loss([(0, even, gate), (1, sure, gate), (2, even, gate)], target, 2, phase)
     assert float(loss) == pytest.approx(math.log(2) + 0.5 * math.log(2) / 2)
-    assert float(exits_loss([(2, even, gate)], target, phase)) == pytest.approx(math.log(2))
+    assert float(exits_loss([(2, even, gate)], target, 2, phase)) == pytest.approx(math.log(2))
 
 
 def test_schedule_warms_up_then_falls_to_its_floor():
