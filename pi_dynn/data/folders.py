@@ -25,6 +25,7 @@ class ImageFolder:
         return len(self.paths)
 
     def subset(self, indices: list[int]) -> "ImageFolder":
+        """The images at `indices`, in that order, with all classes."""
         return ImageFolder(self.root, self.classes, [self.paths[i] for i in indices], [self.labels[i] for i in indices])
 
 

@@ -30,6 +30,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, fields: dict) -> "Preprocess":
+        """Read what `to_dict` made. Raises KeyError, TypeError or ValueError for other fields."""
         return cls(
             size=int(fields["size"]),
             crop=float(fields["crop"]),
@@ -38,6 +39,7 @@ class Preprocess:
         )
 
     def to_dict(self) -> dict:
+        """The fields as JSON types."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     def pixels(self, image: Image.Image) -> np.ndarray:
