@@ -1,0 +1,227 @@
+"""The one loop all stages of training share.
+
+An epoch depends on its number, the seed and what the last epoch left behind, on nothing else: the random
+numbers are set anew at its start. So a run that is killed goes on from its last whole epoch as if nothing had
+happened, and no generator needs to be saved.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from pi_dynn.clock import Clock, PerfClock
+from pi_dynn.errors import PiDynnError
+from pi_dynn.train.batches import Batches, derived_seed
+from pi_dynn.train.processes import ALONE, Processes
+from pi_dynn.train.recipe import Recipe, build_optimizer, ema_decay_at, lr_at
+from pi_dynn.train.run_folder import RunFolder
+from pi_dynn.train.stage import Stage
+
+GUARD_STEPS = 16  # a GPU is asked this often whether the loss is still a number: asking stops it
+
+Row = dict[str, float | int]
+
+
+class Observer(Protocol):
+    """Who is told how it goes."""
+
+    def step(self, steps: int) -> None:
+        """So many steps more are done."""
+        ...
+
+    def epoch(self, row: Row) -> None:
+        """An epoch has ended with these figures."""
+        ...
+
+
+class Silent:
+    """An observer that looks away."""
+
+    def step(self, steps: int) -> None:
+        return
+
+    def epoch(self, row: Row) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run is given from outside: the processes, a folder to write to, an observer and a clock."""
+
+    processes: Processes = ALONE
+    folder: RunFolder | None = None
+    observer: Observer = field(default_factory=Silent)
+    clock: Clock = field(default_factory=PerfClock)
+    name: str = "training"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training left: a row per epoch, the best epoch counted from 1, and the network to use.
+
+    `model` holds the average of the weights, or the weights themselves where no average was kept, of the last
+    epoch; `best` the state dict of the best one.
+    """
+
+    history: list[Row]
+    best_epoch: int
+    best_score: float
+    model: nn.Module
+    best: dict[str, Tensor]
+
+
+def fit(stage: Stage, batches: Batches, recipe: Recipe, surroundings: Surroundings | None = None) -> Fitted:
+    """Train `stage.model` in place; goes on from the state in the folder, if there is one.
+
+    Raises: PiDynnError when the loss is no longer finite.
+    """
+    return Trainer(stage, batches, recipe, surroundings or Surroundings()).run()
+
+
+class Trainer:
+    """One run of the engine: `run()` does it all, `train_epoch()` is one pass over the batches."""
+
+    def __init__(self, stage: Stage, batches: Batches, recipe: Recipe, surroundings: Surroundings) -> None:
+        self.stage, self.batches, self.recipe, self.around = stage, batches, recipe, surroundings
+        processes = surroundings.processes
+        stage.to(processes.device)
+        self.optimizer = build_optimizer(stage.model, recipe)
+        self.average = self._averaged() if recipe.ema_decay else None
+        self.wrapped = processes.wrap(stage, stage.some_unused)
+        self.history: list[Row] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_epoch, self.best_score = 0, -math.inf
+        self.ended = False
+
+    def _averaged(self) -> AveragedModel:
+        recipe = self.recipe
+
+        def blend(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+            share = 1 - ema_decay_at(int(count), recipe)
+            if torch.is_floating_point(averaged[0]):
+                torch._foreach_lerp_(averaged, current, share)
+            else:  # counters of batch norms
+                torch._foreach_copy_(averaged, current)
+
+        return AveragedModel(self.stage.model, multi_avg_fn=blend, use_buffers=True)
+
+    def run(self) -> Fitted:
+        """Train to the end."""
+        self._resume()
+        while not self.ended and len(self.history) < self.recipe.epochs:
+            epoch = len(self.history)
+            row = self.train_epoch(epoch)
+            metrics = self.around.processes.share(
+                self.stage.evaluate(self.answering) if self.around.processes.first else None
+            )
+            self._finish_epoch(epoch, row | metrics, metrics)
+        return Fitted(self.history, self.best_epoch, self.best_score, self.answering, self.best)
+
+    @property
+    def answering(self) -> nn.Module:
+        """The network that is judged and saved: the average, where there is one."""
+        return self.average.module if self.average is not None else self.stage.model
+
+    def train_epoch(self, epoch: int, most_steps: int | None = None) -> Row:
+        """One pass over the batches, or its first `most_steps`; loss, speed and the share of time waited for data."""
+        recipe, processes, clock = self.recipe, self.around.processes, self.around.clock
+        torch.manual_seed(derived_seed(recipe.seed, epoch, 2, processes.rank))
+        self.stage.train()
+        self.stage.begin_epoch(epoch)
+        steps = self.batches.steps if most_steps is None else min(most_steps, self.batches.steps)
+        total, waited_ns, started_ns, lr = torch.zeros((), device=processes.device), 0, clock.now_ns(), recipe.lr
+        source = self.batches.epoch(epoch)
+        for step in range(steps):
+            asked_ns = clock.now_ns()
+            batch = tuple(part.to(processes.device, non_blocking=True) for part in next(source))
+            waited_ns += clock.now_ns() - asked_ns
+            lr = lr_at(epoch * self.batches.steps + step, recipe.epochs * self.batches.steps, recipe)
+            total += self._step(batch, lr)
+            if processes.device.type == "cpu" or step % GUARD_STEPS == 0 or step == steps - 1:
+                self._guard(total, epoch)
+            self.around.observer.step(1)
+        seconds = max(1e-9, (clock.now_ns() - started_ns) / 1e9)
+        return {
+            "epoch": epoch + 1,
+            "lr": lr,
+            "loss": self._mean(total / steps),
+            "images_per_s": steps * self.batches.samples / seconds,
+            "waited": waited_ns / 1e9 / seconds,
+        }
+
+    def _step(self, batch: tuple[Tensor, ...], lr: float) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad()
+        with torch.autocast(self.around.processes.device.type, dtype=torch.bfloat16, enabled=self.recipe.amp):
+            loss = self.wrapped(*batch)
+        loss.backward()
+        if self.recipe.clip_grad:
+            nn.utils.clip_grad_norm_(self.stage.model.parameters(), self.recipe.clip_grad)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.stage.model)
+        return loss.detach()
+
+    def _guard(self, total: Tensor, epoch: int) -> None:
+        if not torch.isfinite(total):
+            raise PiDynnError(
+                f"{self.around.name}: the loss became {total.item()} in epoch {epoch + 1}; lower lr={self.recipe.lr}"
+            )
+
+    def _mean(self, value: Tensor) -> float:
+        if self.around.processes.world > 1:
+            torch.distributed.all_reduce(value)
+            value = value / self.around.processes.world
+        return float(value)
+
+    def _finish_epoch(self, epoch: int, row: Row, metrics: dict[str, float]) -> None:
+        self.history.append(row)
+        score = metrics.get(self.stage.watched, 0.0)
+        if score > self.best_score:
+            self.best_score, self.best_epoch = score, epoch + 1
+            self.best = {key: value.detach().clone() for key, value in self.answering.state_dict().items()}
+        stale = self.recipe.patience and epoch + 1 - self.best_epoch >= self.recipe.patience
+        self.ended = self.stage.end_epoch(metrics) or bool(stale)
+        if self.around.processes.first and self.around.folder is not None:
+            self._save()
+        self.around.observer.epoch(row)
+
+    def _save(self) -> None:
+        """Weights first, the state last: a run that dies in between does the epoch again."""
+        folder = self.around.folder
+        if self.best_epoch == len(self.history):
+            folder.save_weights("best", self.best)
+        folder.save_weights("last", self.answering.state_dict())
+        folder.write_log(self.history)
+        folder.save_state(
+            {
+                "model": self.stage.model.state_dict(),
+                "average": None if self.average is None else self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "history": self.history,
+                "best": self.best,
+                "best_epoch": self.best_epoch,
+                "best_score": self.best_score,
+                "ended": self.ended,
+                "stage": self.stage.memory(),
+            }
+        )
+
+    def _resume(self) -> None:
+        state = None if self.around.folder is None else self.around.folder.load_state()
+        if state is None:
+            return
+        self.stage.recall(state["stage"])  # what is frozen must be so before the optimiser is filled
+        self.stage.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history, self.ended = state["history"], state["ended"]
+        self.best = {key: value.to(self.around.processes.device) for key, value in state["best"].items()}
+        self.best_epoch, self.best_score = state["best_epoch"], state["best_score"]
+        self.around.observer.step(len(self.history) * self.batches.steps)

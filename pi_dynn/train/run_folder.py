@@ -1,0 +1,96 @@
+"""The folder of one run: its manifest, its log, its weights, and the state it can go on from.
+
+`run.json` says what is trained on what, how and with which versions, and a resumed run must agree with it;
+`log.csv` has a row per epoch; `best.safetensors` holds the weights of the best epoch by the held-out images,
+`last.safetensors` those of the last one; `state.pt` is everything a resumed run needs.
+"""
+
+import csv
+import io
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pi_dynn.errors import CheckpointError, InputError
+from pi_dynn.files import write_atomically, write_text
+from pi_dynn.train.weights_file import Card, save_weights
+
+STATE_FORMAT = 1
+COMPARED = ("stage", "model", "arguments", "recipe", "options", "data", "init")  # what a resumed run must agree on
+
+
+class RunFolder:
+    """Files of one run below `path`; each is replaced whole or not at all."""
+
+    def __init__(self, path: str | Path, card: Card) -> None:
+        self.path, self.card = Path(path), card
+
+    def begin(self, manifest: dict, resume: bool) -> None:
+        """Write the manifest, or check that the run that is resumed was started with the same one.
+
+        Raises: InputError if there is a run in the folder and `resume` is not asked for, or another run.
+        """
+        file = self.path / "run.json"
+        if not file.exists():
+            write_text(file, json.dumps(manifest, indent=1) + "\n")
+            return
+        if not resume:
+            raise InputError(f"{self.path} holds a run already: go on with --resume, or give another --out")
+        try:
+            started = json.loads(file.read_text())
+        except ValueError as error:
+            raise CheckpointError(f"{file}: damaged ({error}); start anew in another --out") from error
+        manifest = json.loads(json.dumps(manifest))  # tuples to lists, as in the file
+        for key in COMPARED:
+            if started.get(key) != manifest.get(key):
+                raise InputError(
+                    f"{self.path}: the run was started with {_difference(key, started.get(key), manifest.get(key))}: "
+                    "resume it with the same options, or give another --out"
+                )
+
+    def write_log(self, history: Sequence[Mapping[str, float | int]]) -> None:
+        """Replace log.csv by the rows of all epochs so far."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in history)
+        write_text(self.path / "log.csv", text.getvalue())
+
+    def save_weights(self, name: str, state: Mapping[str, Tensor]) -> Path:
+        """Write a weights file with the card of the run."""
+        path = self.path / f"{name}.safetensors"
+        save_weights(path, state, self.card)
+        return path
+
+    def save_state(self, state: dict) -> None:
+        """Replace what a resumed run starts from."""
+        write_atomically(self.path / "state.pt", lambda stream: torch.save({"format": STATE_FORMAT, **state}, stream))
+
+    def load_state(self) -> dict | None:
+        """What `save_state` was given last; None before the first epoch has ended.
+
+        Raises: CheckpointError for a file that is not what `save_state` writes.
+        """
+        path = self.path / "state.pt"
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{path}: damaged ({reason}); delete it to start anew") from error
+        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+            raise CheckpointError(f"{path}: written by another version of pi_dynn; start anew in another --out")
+        return state
+
+
+def _difference(key: str, started: object, now: object) -> str:
+    """Where two entries of a manifest part, in words."""
+    if isinstance(started, dict) and isinstance(now, dict):
+        parts = [name for name in {**started, **now} if started.get(name) != now.get(name)]
+        return ", ".join(f"{key}.{name}={started.get(name)!r}, not {now.get(name)!r}" for name in parts)
+    return f"{key}={started!r}, not {now!r}"

@@ -1,0 +1,59 @@
+"""Weights with a card that says what they are: safetensors, the card in its metadata.
+
+`load_checkpoint` and `pi-dynn export` read these files as they read any other.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pi_dynn.errors import CheckpointError
+from pi_dynn.files import write_atomically
+from pi_dynn.models.checkpoint_file import EXIT_BLOCKS
+from pi_dynn.records import Record
+
+CARD = "pi_dynn"
+
+
+@dataclass(frozen=True)
+class Card(Record):
+    """How to build the network again, what its outputs mean, and the manifests of the stages it went through."""
+
+    model: str
+    arguments: dict
+    classes: list[str]
+    preprocess: dict
+    stages: list[dict] = field(default_factory=list)
+
+
+def save_weights(path: str | Path, state: Mapping[str, Tensor], card: Card) -> None:
+    """Write weights and card to `path`, atomically."""
+    metadata = {CARD: json.dumps(card.to_dict())}
+    exits = card.arguments.get("exits")
+    if isinstance(exits, list):
+        metadata[EXIT_BLOCKS] = json.dumps(exits)
+    data = save({key: value.detach().cpu().contiguous() for key, value in state.items()}, metadata)
+    write_atomically(path, lambda stream: stream.write(data))
+
+
+def read_card(path: str | Path) -> Card | None:
+    """The card in a weights file; None for a file without one.
+
+    Raises: CheckpointError for a card that cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(CARD)
+    except (SafetensorError, OSError):
+        return None  # a PyTorch file, or none at all: whoever loads the weights says so
+    if text is None:
+        return None
+    try:
+        return Card.from_dict(json.loads(text))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"the checkpoint {str(path)!r} has a damaged card ({error}): train it again") from error
