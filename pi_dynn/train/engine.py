@@ -216,7 +216,7 @@ class Trainer:
         state = None if self.around.folder is None else self.around.folder.load_state()
         if state is None:
             return
-        self.stage.recall(state["stage"])  # what is frozen must be so before the optimiser is filled
+        self.stage.recall(state["stage"])
         self.stage.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
