@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from pi_dynn.data.decode import SUFFIXES
+from pi_dynn.data.decode import SUFFIXES, decode_image
 from pi_dynn.errors import DatasetError
 from pi_dynn.files import write_text
 

@@ -16,11 +16,29 @@ v2 = torchvision.transforms.v2
 
 def decode_all(data: ImageFolder, preprocess: Preprocess) -> Tensor:
     """Every image of `data` as uint8 (N, 3, size, size). Raises InputError naming a bad file."""
-    from pi_dynn.data.decode import decode_image
-
     with ThreadPoolExecutor() as pool:
-        pictures = list(pool.map(lambda path: preprocess.pixels(decode_image(path)), data.paths))
+        pictures = list(pool.map(lambda i: preprocess.pixels(data.picture(i)), range(len(data))))
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+
+
+class PicturesOnDisk:
+    """The images of `data` as `decode_all` gives them, but each decoded when it is asked for."""
+
+    def __init__(self, data: ImageFolder, preprocess: Preprocess) -> None:
+        self.data, self.preprocess = data, preprocess
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.from_numpy(self.preprocess.pixels(self.data.picture(index)).copy()).permute(2, 0, 1)
+
+
+def hold_images(data: ImageFolder, preprocess: Preprocess, most_bytes: int) -> Tensor | PicturesOnDisk:
+    """All images decoded in memory if they take at most `most_bytes` there, else decoded at every visit."""
+    if len(data) * 3 * preprocess.size**2 <= most_bytes:
+        return decode_all(data, preprocess)
+    return PicturesOnDisk(data, preprocess)
 
 
 def turned_and_flipped(images: Tensor) -> Tensor:
@@ -49,9 +67,11 @@ def aerial_augmentation(size: int, smallest_crop: float) -> torch.nn.Module:
 
 
 class AugmentedImages(Dataset):
-    """Images (uint8, in memory) and labels, (N,) or (N, outputs); each visit augments anew and normalises."""
+    """Images (uint8, in memory or on disk) and labels, (N,) or (N, outputs); each visit augments anew and normalises."""
 
-    def __init__(self, images: Tensor, labels: Tensor, augment: torch.nn.Module, preprocess: Preprocess) -> None:
+    def __init__(
+        self, images: Tensor | PicturesOnDisk, labels: Tensor, augment: torch.nn.Module, preprocess: Preprocess
+    ) -> None:
         self.images, self.labels, self.augment = images, labels, augment
         self.normalise = v2.Compose(
             [v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocess.mean, preprocess.std)]

@@ -265,7 +265,7 @@ def test_gate_phase_is_the_loss_of_its_parts(features):
     for k, weight in enumerate([2.0, 3.0, 0.5]):
         value = torch.sigmoid(model.gates[k](logits[k]))
         opens = k >= best
-        expected += float(torch.where(opens, -weight * value.log(), -(1 - value).log()).mean()) / 3
+        expected += torch.where(opens, -weight * value.log(), -(1 - value).log()).mean().item() / 3
     assert stage(*features.flat()).item() == pytest.approx(expected, rel=1e-4)
 
 
