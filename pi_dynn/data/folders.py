@@ -25,6 +25,10 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def picture(self, i: int) -> Image.Image:
+        """Image number `i` as 8-bit RGB. Raises InputError naming a bad file."""
+        return decode_image(self.paths[i])
+
     def subset(self, indices: list[int]) -> "ImageFolder":
         """The images at `indices`, in that order, with all classes."""
         return ImageFolder(self.root, self.classes, [self.paths[i] for i in indices], [self.labels[i] for i in indices])

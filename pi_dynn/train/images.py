@@ -67,7 +67,7 @@ def aerial_augmentation(size: int, smallest_crop: float) -> torch.nn.Module:
 
 
 class AugmentedImages(Dataset):
-    """Images (uint8, in memory or on disk) and labels, (N,) or (N, outputs); each visit augments anew and normalises."""
+    """Images (uint8, held or on disk) and labels, (N,) or (N, outputs); each visit augments anew and normalises."""
 
     def __init__(
         self, images: Tensor | PicturesOnDisk, labels: Tensor, augment: torch.nn.Module, preprocess: Preprocess
