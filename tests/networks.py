@@ -4,6 +4,11 @@ import torch
 from torch import nn
 
 from pi_dynn.models import create_model
+from pi_dynn.models.lsnet import LSNet, LSNetSize
+from pi_dynn.models.recnext import RecNeXt, RecNeXtSize
+
+TINY_RECNEXT = RecNeXtSize((16, 16, 32, 32), (0, 1, 1, 7))  # 9 blocks; five, two of a group left over
+TINY_LSNET = LSNetSize((8, 16, 24, 64), (1, 2, 2, 2), heads=2)  # 7 blocks
 
 
 def random_gfnet(
@@ -27,3 +32,23 @@ def random_gfnet(
         elif "head" in key:
             normal(parameter, 0.0, 0.2)
     return model
+
+
+def tiny_chain(family: str, *, seed: int = 0, **kwargs) -> nn.Module:
+    """A narrow "recnext", "recnext_share_channel" or "lsnet" for 64 px and 5 classes, its norms far from identity."""
+    torch.manual_seed(seed)
+    arguments = {"num_classes": 5, "image_size": 64} | kwargs
+    if family == "lsnet":
+        return with_trained_norms(LSNet(TINY_LSNET, **arguments))
+    return with_trained_norms(RecNeXt(TINY_RECNEXT, share_channel=family.endswith("share_channel"), **arguments))
+
+
+def with_trained_norms(model: nn.Module) -> nn.Module:
+    """`model` in eval mode, every batch norm with statistics, scales and shifts as if it had been trained."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.2)
+            nn.init.normal_(module.bias, 0.0, 0.2)
+            nn.init.normal_(module.running_mean, 0.0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return model.eval()

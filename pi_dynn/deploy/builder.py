@@ -9,10 +9,13 @@ import torch
 from torch import nn
 
 from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.deploy.chain import deploy_chain
+from pi_dynn.deploy.fuse import fuse_norms
 from pi_dynn.deploy.gfnet import deploy_gfnet, deploy_pyramid, linear_form
 from pi_dynn.deploy.network import EarlyExitNetwork
 from pi_dynn.deploy.quant_linear import runtime_attribute_names
 from pi_dynn.errors import ModelError
+from pi_dynn.models.chain import ChainNetwork
 from pi_dynn.models.gfnet import GFNet
 from pi_dynn.models.gfnet_pyramid import GFNetPyramid
 from pi_dynn.models.macs import count_macs
@@ -41,7 +44,8 @@ def build_bundle(
     _check(model, exits, thresholds, precision, labels, preprocess)
     packed_engine = available_engines()[0] if precision == "int8" else None
     network = deploy_form(model, list(exits), precision, packed_engine)
-    table = count_macs(model, model.image_size).keeping(exits)
+    counted = fuse_norms(model) if isinstance(model, ChainNetwork) else model
+    table = count_macs(counted, model.image_size).keeping(exits)
 
     def describe(weights_sha256: str) -> Manifest:
         return Manifest(
@@ -72,6 +76,10 @@ def deploy_form(model: nn.Module, exits: list[int], precision: str, engine: str 
             return deploy_gfnet(model, exits, linear)
         if isinstance(model, GFNetPyramid):
             return deploy_pyramid(model, exits, linear)
+        if isinstance(model, ChainNetwork):
+            if precision != "fp32":
+                raise ModelError(f'{type(model).__name__} has no {precision} form yet: pass precision="fp32"')
+            return deploy_chain(model, exits)
     raise ModelError(f"{type(model).__name__} has no deploy form yet")
 
 

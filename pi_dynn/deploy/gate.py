@@ -1,4 +1,6 @@
-"""The learned gate in a few fused operations."""
+"""The learned gate in a few fused operations; other gates as they are."""
+
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -26,3 +28,8 @@ class FusedGate(nn.Module):
         top = torch.topk(both[:, 0], 2, dim=-1)[0]  # (B, 2)
         value = torch.addmv(self.bias, torch.special.entr(both).flatten(1), self.entropy_weight)
         return torch.addmv(value, top, self.top_weight)
+
+
+def deploy_gate(gate: nn.Module, num_classes: int) -> nn.Module:
+    """What judges an exit on the device: logits (B, classes) -> (B,), before the sigmoid."""
+    return FusedGate(gate, num_classes) if isinstance(gate, LearnableUncertaintyGate) else copy.deepcopy(gate)

@@ -2,13 +2,12 @@
 
 import copy
 from collections.abc import Callable
-from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
 
+from pi_dynn.deploy.assemble import assemble
 from pi_dynn.deploy.fold import BareNorm, fold_norm_into_linear
-from pi_dynn.deploy.gate import FusedGate
 from pi_dynn.deploy.global_filter import deploy_filter
 from pi_dynn.deploy.heads import MeanHead, TokenHead
 from pi_dynn.deploy.network import EarlyExitNetwork
@@ -117,19 +116,3 @@ def deploy_pyramid(model: GFNetPyramid, exits: list[int], linear: LinearForm) ->
         return MeanHead(model.intermediate_norms[k], model.intermediate_heads[k])
 
     return assemble(model, exits, stem, steps, head, MeanHead(model.norm, model.head))
-
-
-def assemble(
-    model: GFNet | GFNetPyramid,
-    exits: list[int],
-    stem: nn.Module,
-    steps: list[list[nn.Module]],
-    head: Callable[[int], nn.Module],
-    last_head: nn.Module,
-) -> EarlyExitNetwork:
-    """Steps (one list of modules per block) grouped into the stages between the chosen exits."""
-    bounds = [0, *(index + 1 for index in exits), model.depth]
-    stages = [nn.Sequential(*chain.from_iterable(steps[start:stop])) for start, stop in pairwise(bounds)]
-    trained = [model.exit_blocks.index(index) for index in exits]
-    gates = [FusedGate(model.gates[k], model.num_classes) for k in trained]
-    return EarlyExitNetwork(stem, stages, [*(head(k) for k in trained), last_head], gates).eval()

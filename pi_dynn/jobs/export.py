@@ -91,7 +91,9 @@ def block_names(state: Mapping[str, Tensor]) -> set[str]:
     return {key.partition(".filter.")[0] for key in state if ".filter." in key}
 
 
-def _shape_of(name: str) -> tuple[int, set[str]]:
+def _shape_of(name: str) -> tuple[int, set[str]] | None:
+    """Width and blocks of the GFNet called `name`; None for another family."""
     with torch.device("meta"):
         state = create_model(name, num_classes=2, image_size=224).state_dict()
-    return state["head.weight"].shape[1], block_names(state)
+    blocks = block_names(state)
+    return (state["head.weight"].shape[1], blocks) if blocks else None

@@ -1,6 +1,6 @@
 """Training forms: plain, readable PyTorch with the keys of the published checkpoints."""
 
-from pi_dynn.models import gfnet, gfnet_pyramid
+from pi_dynn.models import gfnet, gfnet_pyramid, lsnet, recnext
 from pi_dynn.models.checkpoint import LoadReport, load_checkpoint
 from pi_dynn.models.mac_table import MacTable
 from pi_dynn.models.macs import count_macs
@@ -15,4 +15,6 @@ __all__ = [
     "gfnet_pyramid",
     "list_models",
     "load_checkpoint",
+    "lsnet",
+    "recnext",
 ]

@@ -51,7 +51,9 @@ class _Recorder:
             whole = self._whole(module)
             self._inside -= whole
             outputs = output if isinstance(output, tuple | list) else (output,)
-            if self._inside == 0 and (whole or next(module.children(), None) is None):
+            # an empty Sequential has no children either, and is no layer
+            leaf = next(module.children(), None) is None and not isinstance(module, nn.Sequential)
+            if self._inside == 0 and (whole or leaf):
                 self.calls.append((name, module, _shapes(inputs), _shapes(outputs)))
             for tensor in (*inputs, *outputs):
                 if isinstance(tensor, Tensor) and tensor.dim() == 2:

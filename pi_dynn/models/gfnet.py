@@ -98,7 +98,7 @@ class Mlp(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drop a residual branch (B, N, C) per sample with probability `p` in training, else scale it by 1/(1-p).
+    """Drop a residual branch (B, ...) per sample with probability `p` in training, else scale it by 1/(1-p).
 
     Source: arXiv 1603.09382.
     """
@@ -111,7 +111,9 @@ class StochasticDepth(nn.Module):
         if not self.training:
             return x
         keep = 1.0 - self.p
-        return x * (torch.rand(x.shape[0], 1, 1, device=x.device) < keep).to(x.dtype) / keep
+        # one draw per sample, whatever the shape of its features
+        draws = torch.rand([x.shape[0]] + [1] * (x.dim() - 1), device=x.device)
+        return x * (draws < keep).to(x.dtype) / keep
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -7,6 +7,8 @@ One multiplication with one addition counts one. Counted per call, over all toke
   GFNet authors count by), and 4 per complex product with the spectrum. It is the filter that is counted:
   FFT and matrix form give the same figure;
 - layer and group norm: 2 per element (squares for the variance; scale and shift), batch norm 1;
+- attention: the products of queries, keys and values, in the cheaper order where the kernel is linear;
+- small-kernel aggregation: 9 per element;
 - uncertainty gate: 5 per class (doubled logits, two normalisations, two entropies) and 4 for its linear layer.
 
 Activations, means, residuals and other plain elementwise steps are not multiply-adds and count nothing.
@@ -22,8 +24,11 @@ from pi_dynn.exits.gate import LearnableUncertaintyGate
 from pi_dynn.models.calls import LayerCall, trace_calls
 from pi_dynn.models.dft import MatrixFilter
 from pi_dynn.models.gfnet import GlobalFilter
+from pi_dynn.models.linear_attention import KernelAttention, SoftmaxAttention, quadratic_is_cheaper
+from pi_dynn.models.lsnet import BiasedAttention
 from pi_dynn.models.mac_table import LayerMacs, MacTable, build_table
 from pi_dynn.models.macs_legacy import legacy_layers
+from pi_dynn.models.ska import SmallKernelAggregation
 
 
 def count_macs(model: nn.Module, image_size: int, legacy: bool = False) -> MacTable:
@@ -98,6 +103,26 @@ def _(module: GlobalFilter | MatrixFilter, call: LayerCall) -> int:
     one_transform = N * C * math.ceil(math.log2(N))
     frequencies = module.a * (module.b // 2 + 1)
     return B * (2 * one_transform + 4 * frequencies * C)
+
+
+@layer_macs.register
+def _(module: KernelAttention, call: LayerCall) -> int:
+    (B, D, N), _, (_, C, _) = call.input_shapes
+    if quadratic_is_cheaper(D, C, N):
+        return B * N * N * (D + C)
+    return B * N * (2 * D * C + D)
+
+
+@layer_macs.register(SoftmaxAttention)
+@layer_macs.register(BiasedAttention)
+def _(module: SoftmaxAttention | BiasedAttention, call: LayerCall) -> int:
+    (*batch, D, N), _, (*_, C, _) = call.input_shapes[:3]
+    return math.prod(batch) * N * N * (D + C)
+
+
+@layer_macs.register
+def _(module: SmallKernelAggregation, call: LayerCall) -> int:
+    return 9 * math.prod(call.output_shapes[0])
 
 
 @layer_macs.register

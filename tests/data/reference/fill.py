@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 FOLDER = Path(__file__).parent
-TOKENS = ("cls_token", "dist_token", "pos_embed")  # added as they are: no fan-in to normalise by
+# added as they are: no fan-in to normalise by
+TOKENS = ("cls_token", "dist_token", "pos_embed", "attention_biases")
 ATOL = 1e-5  # float32 costs a few 1e-7, a wrong activation function 1e-4
 
 
@@ -37,10 +38,12 @@ def case_input(case: dict) -> Tensor:
 
 
 @functools.cache  # most cases share most of their weights
-def filled_value(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The float32 value of the parameter `key`."""
+def filled_value(key: str, shape: tuple[int, ...], var_scale: float = 1.0) -> np.ndarray:
+    """The float32 value of the parameter or buffer `key`; a case may scale the running variances."""
     value = normal(key, shape)
-    if key.endswith("complex_weight"):
+    if key.endswith("running_var"):
+        value = var_scale * (0.5 + np.abs(value))
+    elif key.endswith("complex_weight"):
         value = 0.5 * value
     elif value.ndim >= 2 and not key.endswith(TOKENS):
         value = value / np.sqrt(np.prod(value.shape[1:]))
@@ -49,14 +52,15 @@ def filled_value(key: str, shape: tuple[int, ...]) -> np.ndarray:
     return value.astype(np.float32)
 
 
-def fill(model: nn.Module) -> None:
-    """Fill `model` in place."""
+def fill(model: nn.Module, **options: float) -> None:
+    """Fill `model` in place; `options` are those of `filled_value`. Integers, tables and counters, are kept."""
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
-            tensor.copy_(torch.from_numpy(filled_value(key, tuple(tensor.shape))))
+            if tensor.is_floating_point():
+                tensor.copy_(torch.from_numpy(filled_value(key, tuple(tensor.shape), **options)))
 
 
 def digest(model: nn.Module, keys: list[str]) -> str:
-    """SHA-256 over the values of `keys`, in that order."""
-    state = model.state_dict()
-    return hashlib.sha256(b"".join(state[key].numpy().astype("<f4").tobytes() for key in keys)).hexdigest()
+    """SHA-256 over the values of `keys`, in that order, integers left out."""
+    values = [value for value in map(model.state_dict().get, keys) if value.is_floating_point()]
+    return hashlib.sha256(b"".join(value.numpy().astype("<f4").tobytes() for value in values)).hexdigest()

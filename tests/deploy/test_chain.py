@@ -1,0 +1,65 @@
+"""Bundles of chain networks answer like the network they were built from."""
+
+import pytest
+import torch
+
+from pi_dynn import Preprocess, Session, build_bundle
+from pi_dynn.deploy.chain import assert_parity, deploy_chain
+from pi_dynn.errors import ModelError
+from pi_dynn.runtime.engine_choice import relative_error
+from tests.networks import tiny_chain
+
+FAMILIES = ["recnext", "recnext_share_channel", "lsnet"]
+
+
+def bundle_of(model, exits, **kwargs):
+    model.name, model.arguments = "tiny", {}
+    arguments = {"precision": "fp32", "labels": list("abcde"), "preprocess": Preprocess(size=64)} | kwargs
+    return build_bundle(model, exits=exits, thresholds=[0.5] * len(exits), **arguments)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
+def test_bundles_answer_like_the_training_form(family):
+    """With an exit in the middle of a group that shares channels, and fewer exits than were trained."""
+    model = tiny_chain(family, exits=[1, 3, 4])
+    x = torch.randn(3, 3, 64, 64)
+    bundle = bundle_of(model, [1, 4])
+    wanted = [logits for block, logits, _ in model.forward_exits(x) if block != 3]
+    network = bundle.load_network("fp32")
+    for got, want in zip(network.forward_all(x), wanted, strict=True):
+        assert relative_error([got], [want]) < 1e-4
+    scores = network.forward_scored(x)[1]
+    limits = [float(score[0]) - 1e-9 for score in scores[:1]] + [2.0]
+    batch = network.forward_batch(x, limits)
+    for i, image in enumerate(x.split(1)):
+        alone = network(image, limits)
+        assert alone.exit_index == batch.exit_index[i]
+        assert relative_error([alone.logits], [wanted[alone.exit_index][i : i + 1]]) < 1e-4
+    assert network(x[:1], limits).exit_index == 0
+    assert network(x[:1], [2.0, 2.0]).exit_index == 2
+
+
+def test_manifest_and_session():
+    bundle = bundle_of(tiny_chain("lsnet", exits=[1, 3]), [1, 3])
+    assert bundle.manifest.blocks == [1, 3, 6]
+    assert bundle.manifest.macs == sorted(bundle.manifest.macs)
+    answer = Session(bundle, threads=1).classify(torch.randn(3, 64, 64), thresholds=0.0)
+    assert (answer.exit_index, answer.block_index) == (0, 1)
+
+
+def test_int8_is_refused_in_words():
+    with pytest.raises(ModelError, match='LSNet has no int8 form yet: pass precision="fp32"'):
+        bundle_of(tiny_chain("lsnet"), [], precision="int8")
+
+
+@torch.no_grad()
+def test_a_folded_network_that_answers_otherwise_is_refused():
+    model = tiny_chain("recnext", exits=[1])
+    network = deploy_chain(model, [1])
+    network.heads[0].bias += 1.0
+    with pytest.raises(ModelError, match="after block 1"):
+        assert_parity(model, network, [1])
+    model.stem.stem[0].conv.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="are its weights finite"):
+        deploy_chain(model, [1])
