@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "list_models": "pi_dynn.models",
     "create_model": "pi_dynn.models",
+    "attach_exits": "pi_dynn.models.backbones",
     "load_checkpoint": "pi_dynn.models.checkpoint",
     "count_macs": "pi_dynn.models.macs",
     "build_bundle": "pi_dynn.deploy.builder",

@@ -50,7 +50,7 @@ def load_checkpoint(
     file = read_checkpoint(path)
     own = model.state_dict()
     dropped = [key for key in file.state if key.startswith(TRAINING_ONLY) and key not in own]
-    state = {key: value for key, value in file.state.items() if key not in dropped}
+    state = {_own_key(key, own): value for key, value in file.state.items() if key not in dropped}
     state, other_exits = exits_by_block(state, model, file.exit_blocks if file_exits is None else file_exits)
     state, resized_from = _at_image_size(state, model)
     misshaped = [key for key in own if key in state and state[key].shape != own[key].shape]
@@ -67,6 +67,12 @@ def load_checkpoint(
     fitting = {key: value for key, value in state.items() if key in own and key not in misshaped}
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def _own_key(key: str, own: Mapping[str, Tensor]) -> str:
+    """`key` as the model calls it: a backbone's own checkpoint lacks the prefix it has among its exits."""
+    inside = f"backbone.{key}"
+    return inside if key not in own and inside in own else key
 
 
 def image_size_of(state: Mapping[str, Tensor]) -> int | None:
