@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": ("pi_dynn.cli.evaluate", "Measure accuracy, exits and cost on labelled images."),
     "energy": ("pi_dynn.cli.energy", "Measure the energy of an answer, in millijoules."),
     "benchmark": ("pi_dynn.cli.benchmark", "Measure latency, variants interleaved in one run."),
+    "train": ("pi_dynn.cli.train", "Train a network, distil it, or teach it to stop early."),
     "export": ("pi_dynn.cli.export", "Make a bundle from a checkpoint."),
     "report": ("pi_dynn.cli.report", "Make the table of saved energy runs."),
     "doctor": ("pi_dynn.cli.doctor", "Show what this machine offers, and cures for what is wrong."),

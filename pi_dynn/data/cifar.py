@@ -37,6 +37,10 @@ class ArrayImages(ImageFolder):
         """Image number `i`."""
         return Image.fromarray(self.pixels[i])
 
+    def source(self, i: int) -> Image.Image:
+        """The same: there is no file."""
+        return self.picture(i)
+
     def subset(self, indices: list[int]) -> "ArrayImages":
         chosen = super().subset(indices)
         return replace(self, paths=chosen.paths, labels=chosen.labels, pixels=self.pixels[indices])

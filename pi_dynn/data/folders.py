@@ -29,6 +29,10 @@ class ImageFolder:
         """Image number `i` as 8-bit RGB. Raises InputError naming a bad file."""
         return decode_image(self.paths[i])
 
+    def source(self, i: int) -> Path | Image.Image:
+        """What a Preprocess makes the input of image number `i` from."""
+        return self.paths[i]
+
     def subset(self, indices: list[int]) -> "ImageFolder":
         """The images at `indices`, in that order, with all classes."""
         return ImageFolder(self.root, self.classes, [self.paths[i] for i in indices], [self.labels[i] for i in indices])

@@ -42,15 +42,14 @@ def collect_outputs(session: Session, data: ImageFolder, on_image: Callable[[], 
         )
     index = [session.manifest.labels.index(name) for name in data.classes]
     logits, scores, labels, failed = [], [], [], []
-    samples = zip(data.paths, data.labels, strict=True)
-    for (_, label), x in prefetch(samples, lambda sample: session.preprocess.load(sample[0])):
+    for i, x in prefetch(range(len(data)), lambda i: session.preprocess(data.source(i))):
         if isinstance(x, InputError):
             failed.append(x)
         else:
             exit_logits, exit_scores = session.forward_scored(x.unsqueeze(0))
             logits.append(torch.cat(exit_logits).numpy())
             scores.append(torch.cat(exit_scores).numpy())
-            labels.append(index[label])
+            labels.append(index[data.labels[i]])
         on_image()
     if not labels:
         raise DatasetError(f"{data.root}: none of its {len(data)} images can be read; first: {failed[0]}")

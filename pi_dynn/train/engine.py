@@ -33,8 +33,8 @@ class Observer(Protocol):
         """So many steps more are done."""
         ...
 
-    def epoch(self, row: Row) -> None:
-        """An epoch has ended with these figures."""
+    def epoch(self, name: str, row: Row) -> None:
+        """An epoch of what is called `name` has ended with these figures."""
         ...
 
 
@@ -44,7 +44,7 @@ class Silent:
     def step(self, steps: int) -> None:
         return
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, name: str, row: Row) -> None:
         return
 
 
@@ -189,7 +189,7 @@ class Trainer:
         self.ended = self.stage.end_epoch(metrics) or bool(stale)
         if self.around.processes.first and self.around.folder is not None:
             self._save()
-        self.around.observer.epoch(row)
+        self.around.observer.epoch(self.around.name, row)
 
     def _save(self) -> None:
         """Weights first, the state last: a run that dies in between does the epoch again."""

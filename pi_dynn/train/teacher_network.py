@@ -13,8 +13,8 @@ from pi_dynn.errors import ModelError
 class TeacherNetwork(nn.Module):
     """Logits of a teacher for the student's input.
 
-    `answer` maps the teacher's input (B, 3, S, S) to logits (B, its classes); a module passed as `network` moves
-    along with the stage. The student's input is turned back to colours, brought to the teacher's size and
+    `answer` maps the teacher's input (B, 3, S, S) to logits (B, its classes); if it is a module it moves along with
+    this one. The student's input is turned back to colours, brought to the teacher's size and
     normalised as the teacher was trained.
 
     Raises: ModelError if the teacher does not know one of the student's classes.
@@ -26,11 +26,10 @@ class TeacherNetwork(nn.Module):
         own: Preprocess,
         students: Preprocess,
         classes: tuple[Sequence[str], Sequence[str]],
-        network: nn.Module | None = None,
     ) -> None:
         """`classes` are the teacher's and the student's, by name."""
         super().__init__()
-        self.network, self._answer, self.size = network, answer, own.size
+        self._answer, self.size = answer, own.size
         known, wanted = classes
         missing = [name for name in wanted if name not in known]
         if missing:

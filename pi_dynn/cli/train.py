@@ -1,0 +1,234 @@
+"""`pi-dynn train`."""
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+
+from pi_dynn.cli.progress import progress
+from pi_dynn.cli.train_options import (
+    PATH,
+    block_list,
+    data_options,
+    data_settings,
+    image_options,
+    image_settings,
+    recipe,
+    recipe_options,
+    run_options,
+)
+
+
+@click.group()
+def command() -> None:
+    """Train a network, distil it into a smaller one, or teach it to stop early.
+
+    Three stages lead to a bundle: `transfer` learns the classes of your images, `distill` hands what a large
+    network knows to a small one, `exits` adds heads and gates to a trained network, chooses the exits worth
+    having and writes the bundle. Any of them goes on with --resume after an interruption, and all run on several
+    processes or machines under torchrun: `torchrun --nproc-per-node 2 -m pi_dynn.cli train transfer ...`.
+
+    \b
+    Examples:
+      pi-dynn train transfer --data ucm --model gfnet_12_384 --image-size 128 --out runs/teacher
+      pi-dynn train distill --data ucm --teacher runs/teacher/best.safetensors --image-size 128 --out runs/student
+      pi-dynn train exits --data ucm --init runs/student/best.safetensors --out runs/exits
+    """
+
+
+@command.command()
+@click.option("--model", metavar="NAME", help="Network, or torchvision:NAME. [default: that of --init]")
+@click.option("--init", type=PATH, metavar="CKPT", help="Weights to start from; heads of other classes are left out.")
+@data_options
+@image_options
+@recipe_options(epochs=100, lr=1e-3, weight_decay=0.05)
+@run_options
+def transfer(**given: Any) -> None:
+    """Train a network on a folder of images, from scratch or from a checkpoint.
+
+    \b
+    Example:
+      pi-dynn train transfer --data ucm --model gfnet_12_192 --image-size 128 --out runs/ucm
+    """
+    _train(given, _image_job)
+
+
+@command.command()
+@click.option("--teacher", required=True, metavar="FILE", help="Bundle, checkpoint, or torchvision:NAME=FILE.")
+@click.option("--student", "model", default="gfnet_12_192", show_default=True, metavar="NAME")
+@click.option("--init", type=PATH, metavar="CKPT", help="Weights of a distilled network to start from.")
+@click.option("--loss", "kind", type=click.Choice(["hard", "soft"]), default="hard", show_default=True)
+@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Share of the teacher.")
+@click.option("--temperature", type=click.FloatRange(0.01), default=3.0, show_default=True, help="Of the soft loss.")
+@click.option("--published-soft", is_flag=True, help="Divide the soft loss by images times classes, as DeiT's code.")
+@data_options
+@image_options
+@recipe_options(epochs=100, lr=1e-3, weight_decay=0.05)
+@run_options
+def distill(**given: Any) -> None:
+    """Teach a small network with a distillation token what a trained one knows.
+
+    \b
+    Example:
+      pi-dynn train distill --data ucm --teacher teacher.safetensors --image-size 128 --out runs/student
+    """
+    _train(given, _image_job)
+
+
+@command.command()
+@click.option("--init", type=PATH, metavar="CKPT", help="Trained network; its weights stay as they are.")
+@click.option("--joint", "joint_model", metavar="NAME", help="Train this network and its exits together instead.")
+@click.option("--joint-epochs", type=click.IntRange(1), default=100, show_default=True, help="Of --joint.")
+@click.option(
+    "--exit-weight", type=click.FloatRange(0.001), default=0.3, show_default=True, help="Of each exit's loss."
+)
+@click.option("--exits", default="all", show_default=True, metavar="B1,B2,...", help="Blocks to put exits after.")
+@click.option("--exit-heads", type=click.Choice(["cls", "cls+dist"]), default="cls", show_default=True)
+@click.option("--head-epochs", type=click.IntRange(1), default=10, show_default=True, help="At most, heads alone.")
+@click.option("--head-patience", type=click.IntRange(1), default=2, show_default=True, help="Epochs, per head.")
+@click.option("--trade-off", type=click.FloatRange(0), default=0.7, show_default=True, help="Larger leaves earlier.")
+@click.option("--turn", type=click.IntRange(1), default=200, show_default=True, help="Batches per turn.")
+@click.option("--all-views", is_flag=True, help="Use the eight turned and flipped views of every image.")
+@click.option("--most-exits", type=click.IntRange(1), default=4, show_default=True, help="Exits to keep at most.")
+@click.option("--tolerated-loss", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Of accuracy.")
+@click.option("--precision", type=click.Choice(["int8", "fp32"]), default="int8", show_default=True)
+@data_options
+@image_options
+@recipe_options(epochs=20, lr=1e-2, weight_decay=5e-4)
+@run_options
+def exits(**given: Any) -> None:
+    """Add exits to a trained network, choose those worth having, and write the bundle.
+
+    \b
+    Example:
+      pi-dynn train exits --data ucm --init student.safetensors --out runs/exits
+    """
+    _train(given, _exits_job)
+
+
+def _image_job(given: dict[str, Any], processes):
+    """The transfer or distillation the options describe."""
+    from pi_dynn.jobs.train import ImageTraining
+
+    return ImageTraining(_image_job_settings(given), processes)
+
+
+def _image_job_settings(given: dict[str, Any]):
+    from pi_dynn.jobs.train import TeachingSettings, TrainSettings
+
+    teaching = None
+    if "teacher" in given:
+        names = ("teacher", "kind", "alpha", "temperature", "published_soft")
+        teaching = TeachingSettings(**{name: given[name] for name in names})
+    return TrainSettings(
+        data=data_settings(given),
+        out=given["out"],
+        recipe=recipe(given, given["ema"]),
+        images=image_settings(given),
+        model=given["model"],
+        init=given["init"],
+        image_size=given["image_size"],
+        warmup_epochs=given["warmup_epochs"],
+        drop_path=given["drop_path"],
+        teaching=teaching,
+        resume=given["resume"],
+    )
+
+
+def _exits_job(given: dict[str, Any], processes):
+    """The exits stage the options describe."""
+    from pi_dynn.jobs.train_exits import ExitsSettings, ExitTraining
+
+    if (given["init"] is None) == (given["joint_model"] is None):
+        raise click.UsageError("give either --init with a trained network, or --joint to train one with its exits")
+    blocks, joint = block_list(given["exits"]), None
+    if given["joint_model"] is not None:
+        own = {"model": given["joint_model"], "epochs": given["joint_epochs"], "lr": 1e-3, "final_lr": 1e-5}
+        joint = _image_job_settings(given | own | {"weight_decay": 0.05, "out": given["out"] / "joint"})
+        joint = replace(joint, exits=blocks, exit_weight=given["exit_weight"])
+    settings = recipe(given)
+    settings = ExitsSettings(
+        data=data_settings(given),
+        out=given["out"],
+        recipe=settings,
+        warmup=replace(settings, epochs=given["head_epochs"], patience=0),
+        init=given["init"],
+        joint=joint,
+        exits=blocks,
+        exit_heads=given["exit_heads"],
+        head_patience=given["head_patience"],
+        trade_off=given["trade_off"],
+        turn=given["turn"],
+        all_views=given["all_views"],
+        crop=None if given["crop"] == 1.0 else given["crop"],
+        most_exits=given["most_exits"],
+        tolerated_loss=given["tolerated_loss"],
+        precision=given["precision"],
+        resume=given["resume"],
+    )
+    return ExitTraining(settings, processes)
+
+
+class Told:
+    """An observer that speaks on stderr, or prints JSON, and moves the progress bar; silent in all but one process."""
+
+    def __init__(self, advance: Callable[[], None], as_json: bool, speaks: bool, log) -> None:
+        self._advance, self._as_json, self._speaks, self._log = advance, as_json, speaks, log
+
+    def step(self, steps: int) -> None:
+        for _ in range(steps):
+            self._advance()
+
+    def epoch(self, name: str, row: dict[str, float]) -> None:
+        from pi_dynn.report.train import epoch_text
+
+        if not self._speaks:
+            return
+        if self._as_json:
+            click.echo(json.dumps({"stage": name, **row}))
+        else:
+            click.echo(epoch_text(name, row), err=True)
+        if self._log is not None:
+            self._log.epoch(name, row)
+
+
+def _train(given: dict[str, Any], build: Callable) -> None:
+    """Build the job, then plan or run it, in each of the processes there are."""
+    from pi_dynn.train.processes import open_processes
+
+    with ExitStack() as stack:
+        processes = stack.enter_context(open_processes(given["device"]))
+        if given["dry_run"]:
+            given = given | {"out": Path(stack.enter_context(TemporaryDirectory(prefix="pi-dynn-")))}
+        job = build(given, processes)
+        if given["dry_run"]:
+            _show_plan(job.plan(), given["as_json"], processes.first)
+            return
+        log = None
+        if given["tensorboard"] and processes.first:
+            from pi_dynn.train.tensorboard import TensorBoardLog
+
+            log = TensorBoardLog(given["out"] / "tensorboard")
+            stack.callback(log.close)
+        advance = stack.enter_context(progress(job.kind, total=job.total_steps, enabled=processes.first))
+        result = job.run(Told(advance, given["as_json"], processes.first, log))
+    if processes.first:
+        _show_result(result, given["as_json"])
+
+
+def _show_plan(plan, as_json: bool, speaks: bool) -> None:
+    from pi_dynn.report.train import plan_text
+
+    if speaks:
+        click.echo(json.dumps({"plan": plan.to_dict()}) if as_json else plan_text(plan))
+
+
+def _show_result(result, as_json: bool) -> None:
+    from pi_dynn.report.train import result_text
+
+    click.echo(json.dumps({"result": result.to_dict()}) if as_json else result_text(result))
