@@ -10,6 +10,7 @@ from torch import Tensor
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.errors import CheckpointError, ModelError
+from pi_dynn.jobs.describe import usual_size
 from pi_dynn.models.checkpoint import image_size_of, load_checkpoint
 from pi_dynn.models.checkpoint_exits import EXIT_KEY, blocks_of_exits
 from pi_dynn.models.checkpoint_file import CheckpointFile, read_checkpoint
@@ -94,6 +95,6 @@ def block_names(state: Mapping[str, Tensor]) -> set[str]:
 def _shape_of(name: str) -> tuple[int, set[str]] | None:
     """Width and blocks of the GFNet called `name`; None for another family."""
     with torch.device("meta"):
-        state = create_model(name, num_classes=2, image_size=224).state_dict()
+        state = create_model(name, num_classes=2, image_size=usual_size(name)).state_dict()
     blocks = block_names(state)
     return (state["head.weight"].shape[1], blocks) if blocks else None

@@ -9,6 +9,7 @@ One multiplication with one addition counts one. Counted per call, over all toke
 - layer and group norm: 2 per element (squares for the variance; scale and shift), batch norm 1;
 - attention: the products of queries, keys and values, in the cheaper order where the kernel is linear;
 - small-kernel aggregation: 9 per element;
+- entropy gate: 2 per class (normalisation, entropy) and 1 for its share of the greatest;
 - uncertainty gate: 5 per class (doubled logits, two normalisations, two entropies) and 4 for its linear layer.
 
 Activations, means, residuals and other plain elementwise steps are not multiply-adds and count nothing.
@@ -20,6 +21,7 @@ from functools import singledispatch
 from torch import nn
 
 from pi_dynn.errors import ModelError
+from pi_dynn.exits.entropy import EntropyGate
 from pi_dynn.exits.gate import LearnableUncertaintyGate
 from pi_dynn.models.calls import LayerCall, trace_calls
 from pi_dynn.models.dft import MatrixFilter
@@ -129,3 +131,9 @@ def _(module: SmallKernelAggregation, call: LayerCall) -> int:
 def _(module: LearnableUncertaintyGate, call: LayerCall) -> int:
     B, classes = call.input_shapes[0]
     return B * (5 * classes + module.linear.in_features)
+
+
+@layer_macs.register
+def _(module: EntropyGate, call: LayerCall) -> int:
+    B, classes = call.input_shapes[0]
+    return B * (2 * classes + 1)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pi_dynn import Preprocess, Session, attach_exits, build_bundle, create_model
+from pi_dynn import Preprocess, Session, attach_exits, build_bundle
+from pi_dynn.data.torchvision_ops import torchvision
 from pi_dynn.deploy.chain import assert_parity, deploy_chain
 from pi_dynn.errors import ModelError
 from pi_dynn.runtime.engine_choice import relative_error
@@ -11,13 +12,16 @@ from tests.networks import small_sequential, tiny_chain, with_trained_norms
 
 EXITS = [1, 3, 4]
 NETWORKS = {
-    "recnext": lambda: tiny_chain("recnext", exits=EXITS),
     "recnext_share_channel": lambda: tiny_chain("recnext_share_channel", exits=EXITS),
-    "lsnet": lambda: tiny_chain("lsnet", exits=EXITS),
-    "distilled lsnet": lambda: tiny_chain("lsnet", exits=EXITS, distilled=True),
-    "sequential": lambda: attach_exits(with_trained_norms(small_sequential()), [1, 3], 5, image_size=64),
-    "resnet18": lambda: create_model("resnet18", num_classes=5, image_size=64, exits=EXITS),
+    "lsnet": lambda: tiny_chain("lsnet", exits=EXITS, distilled=True),
+    "sequential": lambda: attach_exits(small_sequential(), [1, 3], 5, image_size=64),
+    "resnet": lambda: attach_exits(short_resnet(), [0, 2], 5, image_size=64),
 }
+
+
+def short_resnet():
+    models = torchvision.models.resnet
+    return models.ResNet(models.BasicBlock, [1, 1, 1, 1], num_classes=5)
 
 
 def bundle_of(model, exits, **kwargs):

@@ -81,7 +81,7 @@ def test_exits_leave_the_final_answer_as_it_was(family):
     assert_close(plain(x), model(x))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["recnext_share_channel", "lsnet"])
 @torch.inference_mode()
 def test_scripted_equals_eager(family):
     model = tiny_chain(family, exits=[1])
