@@ -1,0 +1,56 @@
+"""All rules at equal cost: chosen on some images, judged on others."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibrate.rules import RuleSettings, choose
+from pi_dynn.calibrate.sweep import PUBLISHED_EXITS, prune, sweep
+from pi_dynn.calibration_records import RuleResult
+from pi_dynn.errors import CalibrationError
+
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)  # common thresholds whose mean costs are the budgets of the other rules
+PROMISES = (0.005, 0.01, 0.02)
+_BY_BUDGET = ("budget", "percentile", "msdnet")
+
+
+def compare_rules(
+    finding: ExitOutcomes,
+    reporting: ExitOutcomes,
+    cost_unit: str,
+    levels: Sequence[float] = LEVELS,
+    own: Sequence[float] | None = None,
+) -> list[RuleResult]:
+    """Results on `reporting` of thresholds chosen on `finding`, sorted by the cost they were given.
+
+    Each level of the published sweep sets a budget: what it costs on `finding`. `own` are the bundle's
+    thresholds. A promise that `finding` is too small for is left out.
+    """
+    results = [_result("full depth", "", reporting, [NEVER] * reporting.early_exits, cost_unit)]
+    if own is not None:
+        results.append(_result("bundle", "its own thresholds", reporting, own, cost_unit))
+    for common in sweep(finding, levels):
+        setting = f"{common.settings['threshold']:.2f}"
+        pruned = prune(finding, common)
+        results.append(_result("sweep", setting, reporting, common.thresholds, cost_unit))
+        if reporting.early_exits > PUBLISHED_EXITS:
+            results.append(_result("sweep, pruned", setting, reporting, pruned.thresholds, cost_unit))
+        for rule in _BY_BUDGET:
+            point = choose(rule, finding, RuleSettings(budget=common.mean_cost)).point
+            results.append(_result(rule, f"cost of {setting}", reporting, point.thresholds, cost_unit))
+    return results + list(_promises(finding, reporting, cost_unit))
+
+
+def _promises(finding: ExitOutcomes, reporting: ExitOutcomes, cost_unit: str) -> Iterable[RuleResult]:
+    for risk in ("harm", "gap"):
+        for epsilon in PROMISES:
+            try:
+                choice = choose("risk", finding, replace(RuleSettings(), epsilon=epsilon, risk=risk))
+            except CalibrationError:
+                continue
+            setting = f"{risk} <= {100 * epsilon:g} points"
+            yield _result("risk", setting, reporting, choice.point.thresholds, cost_unit)
+
+
+def _result(rule: str, setting: str, outcomes: ExitOutcomes, thresholds: Sequence[float], cost_unit: str) -> RuleResult:
+    return RuleResult(rule, setting, operating_point(outcomes, thresholds), cost_unit)

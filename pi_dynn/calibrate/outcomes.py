@@ -1,0 +1,105 @@
+"""What every exit would do with held-out images: the arrays that all rules work on.
+
+Shape letters: K exits including the last answer, N samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pi_dynn.calibrate.exit_table import exit_table, leave_at, mean_cost
+from pi_dynn.calibration_records import OperatingPoint
+from pi_dynn.errors import CalibrationError
+
+NEVER = 2.0  # a threshold no score reaches
+
+
+@dataclass(frozen=True)
+class ExitOutcomes:
+    """Scores (K, N), whether each exit is right (K, N), and what it costs to leave there (K,), cumulative.
+
+    Scores are 0 or more, and higher is surer; the last row is not looked at.
+
+    Raises: CalibrationError for shapes that do not fit, no early exit, no image, NaN scores, or costs that are
+    not positive and rising.
+    """
+
+    scores: np.ndarray
+    right: np.ndarray
+    costs: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", np.asarray(self.scores, dtype=np.float64))
+        object.__setattr__(self, "right", np.asarray(self.right, dtype=bool))
+        object.__setattr__(self, "costs", np.asarray(self.costs, dtype=np.float64))
+        if self.scores.ndim != 2 or self.scores.shape != self.right.shape or len(self.costs) != len(self.scores):
+            raise CalibrationError(
+                f"scores {self.scores.shape}, answers {self.right.shape} and {self.costs.size} costs do not fit "
+                "together: give (exits, images) of both and one cost for each exit"
+            )
+        if len(self.scores) < 2:
+            raise CalibrationError("the network has no early exit, so there is no threshold to choose")
+        if self.images == 0:
+            raise CalibrationError("there are no images to calibrate on")
+        broken = np.isnan(self.scores[:-1]).sum(axis=1)
+        if broken.any():
+            exit_number = int(broken.argmax()) + 1
+            raise CalibrationError(
+                f"{broken.max()} of {self.images} scores of exit {exit_number} are NaN: the network or its inputs "
+                "are broken"
+            )
+        if not np.isfinite(self.costs).all() or self.costs[0] <= 0 or (np.diff(self.costs) < 0).any():
+            raise CalibrationError(
+                f"the costs of the exits, {self.costs.tolist()}, must be positive and rise with depth: measure again"
+            )
+
+    @property
+    def images(self) -> int:
+        """N."""
+        return self.scores.shape[1]
+
+    @property
+    def early_exits(self) -> int:
+        """K - 1."""
+        return len(self.scores) - 1
+
+    @property
+    def full_depth_accuracy(self) -> float:
+        """Accuracy were nobody to leave early."""
+        return float(self.right[-1].mean())
+
+    def subset(self, samples: np.ndarray) -> "ExitOutcomes":
+        """The outcomes of some samples, by index or mask (N,)."""
+        return ExitOutcomes(self.scores[:, samples], self.right[:, samples], self.costs)
+
+
+def check_labels(labels: np.ndarray, classes: int) -> None:
+    """Refuse images that cannot show how good a network is. `labels` (N,) of `classes` known ones.
+
+    Raises: CalibrationError for fewer images than classes, or images of one class only.
+    """
+    labels = np.asarray(labels)
+    if len(labels) < classes:
+        raise CalibrationError(
+            f"{len(labels)} images for {classes} classes: calibration needs at least one image of each; use more"
+        )
+    if len(np.unique(labels)) == 1:
+        raise CalibrationError(
+            f"all {len(labels)} images are of class {labels[0]}: thresholds chosen on one class say nothing of others"
+        )
+
+
+def operating_point(outcomes: ExitOutcomes, thresholds: Sequence[float], **settings: float) -> OperatingPoint:
+    """What `thresholds` (K - 1) give on these images."""
+    exits = leave_at(outcomes.scores, thresholds)
+    K = len(outcomes.costs)
+    rows = exit_table(exits, outcomes.right, range(K), [0] * K)
+    return OperatingPoint(
+        thresholds=[float(value) for value in thresholds],
+        accuracy=float(outcomes.right[exits, np.arange(outcomes.images)].mean()),
+        mean_cost=mean_cost(exits, outcomes.costs),
+        exit_rates=[row.rate for row in rows],
+        exit_accuracies=[row.accuracy for row in rows],
+        settings=settings,
+    )

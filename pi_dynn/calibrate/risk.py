@@ -1,0 +1,133 @@
+"""Thresholds with a promise: with probability 1 - delta at most epsilon of accuracy is lost on new data.
+
+Thresholds are tested one after the other along a path that was fixed before the images were looked at, from the
+safest on; the first that cannot be shown to be safe ends the search (Learn then Test with fixed sequence
+testing). That holds for any distribution, any network and any exit score, as long as new images are like these.
+
+Two risks: "harm" counts images that full depth has right and the exits wrong; "gap" is the difference of the
+two accuracies, in which images that only the exits have right make good for others.
+
+Source: Angelopoulos et al., Learn then Test (2021), section 2.2; Jazbec et al., Fast yet Safe: Early-Exiting with
+Risk Control (2024), the performance gap risk.
+Shape letters: K exits including the last answer, N samples, M steps of the path.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pi_dynn.calibrate.bounds import GAP, HARM, images_needed, p_value, upper_bound
+from pi_dynn.calibrate.exit_table import leave_at
+from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibrate.search import frontier
+from pi_dynn.calibration_records import OperatingPoint, Promise
+from pi_dynn.errors import CalibrationError
+
+# Even steps on the logistic scale: scores of good networks crowd near 1.
+COMMON_PATH = tuple((1.0 / (1.0 + np.exp(-np.linspace(10.0, -4.0, 281)))).tolist())
+FEW = 0.01  # a share of early leavers below which thresholds are of no use
+
+
+@dataclass(frozen=True)
+class RiskSettings:
+    """What is promised, and how it is tested; `corrected` is the exact test, without it the normal limit.
+
+    Raises: CalibrationError for an epsilon or delta outside (0, 1), or a risk that is not known.
+    """
+
+    epsilon: float
+    delta: float = 0.1
+    risk: str = HARM
+    corrected: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("epsilon", self.epsilon), ("delta", self.delta)):
+            if not 0.0 < value < 1.0:
+                raise CalibrationError(f"{name} must lie between 0 and 1, got {value!r}: 0.01 is one in a hundred")
+        if self.risk not in (HARM, GAP):
+            raise CalibrationError(f"no risk {self.risk!r}: give {HARM!r} or {GAP!r}")
+
+
+def common_path(outcomes: ExitOutcomes) -> list[list[float]]:
+    """Common thresholds from where nobody leaves downwards; fixed, so all images may be used to test them."""
+    return [[NEVER] * outcomes.early_exits, *([value] * outcomes.early_exits for value in COMMON_PATH)]
+
+
+def frontier_path(outcomes: ExitOutcomes) -> list[list[float]]:
+    """Per-exit thresholds of the frontier from dear to cheap; the images they came from cannot test them."""
+    return [[NEVER] * outcomes.early_exits, *(point.thresholds for point in reversed(frontier(outcomes)))]
+
+
+def count_losses(outcomes: ExitOutcomes, path: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each step of the path harms (M, N) and helps (M, N) each image."""
+    samples, full = np.arange(outcomes.images), outcomes.right[-1]
+    answered = np.stack([outcomes.right[leave_at(outcomes.scores, step), samples] for step in path])
+    return full & ~answered, ~full & answered
+
+
+def last_safe(harms: np.ndarray, helps: np.ndarray, n: int, settings: RiskSettings) -> int:
+    """Index of the last step before the first that n images, harmed and helped (M,), do not show to be safe.
+
+    -1 if not even the first step is.
+    """
+    values = p_value(settings.risk, harms, helps, n, settings.epsilon, settings.corrected)
+    failed = np.flatnonzero(values > settings.delta)
+    return int(failed[0]) - 1 if len(failed) else len(harms) - 1
+
+
+def control_risk(
+    outcomes: ExitOutcomes, settings: RiskSettings, path: Sequence[Sequence[float]] | None = None
+) -> tuple[OperatingPoint, Promise]:
+    """The cheapest thresholds of the path (the common one by default) that keep the promise, and the promise.
+
+    Raises: CalibrationError that says how many images it would take, if these cannot show it for any
+    thresholds with which somebody leaves.
+    """
+    path = common_path(outcomes) if path is None else path
+    harms, helps = (losses.sum(axis=1) for losses in count_losses(outcomes, path))
+    step = last_safe(harms, helps, outcomes.images, settings)
+    point = operating_point(outcomes, path[max(step, 0)])
+    if step < 0 or point.exit_rates[-1] > 1.0 - FEW:
+        raise CalibrationError(_refusal(outcomes, settings, path, harms, helps))
+    bound = upper_bound(
+        settings.risk, int(harms[step]), int(helps[step]), outcomes.images, settings.delta, settings.corrected
+    )
+    return point, Promise(settings.epsilon, settings.delta, settings.risk, settings.corrected, bound)
+
+
+def split_control_risk(outcomes: ExitOutcomes, settings: RiskSettings, seed: int = 0) -> tuple[OperatingPoint, Promise]:
+    """Per-exit thresholds: half of the images, drawn at random, find the path, the other half test it.
+
+    Raises: CalibrationError as `control_risk` does.
+    """
+    order = np.random.default_rng(seed).permutation(outcomes.images)
+    finding, testing = np.array_split(order, 2)
+    return control_risk(outcomes.subset(testing), settings, frontier_path(outcomes.subset(finding)))
+
+
+def _refusal(
+    outcomes: ExitOutcomes,
+    settings: RiskSettings,
+    path: Sequence[Sequence[float]],
+    harms: np.ndarray,
+    helps: np.ndarray,
+) -> str:
+    """Why there are no thresholds, and how many images it would take at the safest step that is of use."""
+    n, asked = outcomes.images, settings.epsilon
+    promise = f"at most {100 * asked:g} points lost with probability {100 * (1 - settings.delta):g} %"
+    least = images_needed(settings.risk, 0.0, 0.0, asked, settings.delta, settings.corrected)
+    if n < least:
+        return (
+            f"{n} images are too few to promise {promise}: it takes {least} even if none is harmed; "
+            "collect more or promise less"
+        )
+    useful = [k for k, step in enumerate(path) if (leave_at(outcomes.scores, step) < outcomes.early_exits).mean() > FEW]
+    if not useful:
+        return f"no threshold of the path lets anybody leave early, so there is nothing to promise ({promise})"
+    first = useful[0]
+    needed = images_needed(settings.risk, harms[first] / n, helps[first] / n, asked, settings.delta, settings.corrected)
+    lost = f"the safest thresholds that let anybody leave harm {harms[first]} of {n} images"
+    if needed is None:
+        return f"cannot promise {promise}: {lost}, and no number of images would show less; promise less"
+    return f"{n} images are too few to promise {promise}: {lost}; at that rate it takes about {needed} images"

@@ -1,0 +1,39 @@
+"""The published practice: one threshold for all exits, swept over a grid, then the weak exits pruned.
+
+Shape letters: K exits including the last answer.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibration_records import OperatingPoint
+from pi_dynn.errors import CalibrationError
+
+PUBLISHED_GRID = tuple(np.arange(0.35, 0.901, 0.05).round(2).tolist())
+PUBLISHED_EXITS = 3  # early exits that most of the published networks kept
+
+
+def sweep(outcomes: ExitOutcomes, grid: Sequence[float] = PUBLISHED_GRID) -> list[OperatingPoint]:
+    """One operating point for each common threshold of the grid.
+
+    Raises: CalibrationError for an empty grid.
+    """
+    if len(grid) == 0:
+        raise CalibrationError("the grid of thresholds is empty: give at least one")
+    return [operating_point(outcomes, [float(value)] * outcomes.early_exits, threshold=float(value)) for value in grid]
+
+
+def prune(outcomes: ExitOutcomes, point: OperatingPoint, keep: int = PUBLISHED_EXITS) -> OperatingPoint:
+    """The same thresholds with only the `keep` early exits of greatest rate times accuracy still open.
+
+    Those who left at a pruned exit fall through to the next open one.
+    """
+    worth = [
+        rate * (accuracy or 0.0)
+        for rate, accuracy in zip(point.exit_rates[:-1], point.exit_accuracies[:-1], strict=True)
+    ]
+    best = sorted(range(len(worth)), key=lambda k: -worth[k])[:keep]
+    limits = [value if k in best else NEVER for k, value in enumerate(point.thresholds)]
+    return operating_point(outcomes, limits, **point.settings, kept=float(len(best)))

@@ -1,0 +1,89 @@
+"""Temperature scaling of every exit, and how honest its probabilities are before and after.
+
+Shape letters: K exits including the last answer, N samples, B bins.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pi_dynn.calibrate.scores import softmax
+from pi_dynn.calibration_records import ExitReliability, ReliabilityBin
+from pi_dynn.errors import CalibrationError
+
+SHARPEST, FLATTEST = 0.05, 20.0  # temperatures outside mean that there was nothing to fit
+BINS = 15  # of the published expected calibration error
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature in 0.05..20 that makes logits (N, classes) / T likeliest to give `labels` (N,).
+
+    The loss is convex in 1 / T, so halving the interval finds where its slope, the mean logit expected less
+    the logit of the true class, changes sign.
+
+    Raises: CalibrationError if there is no image or a logit is not a number.
+    Source: Guo et al., On Calibration of Modern Neural Networks (2017), section 4.2.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if len(logits) == 0:
+        raise CalibrationError("an exit without images has no temperature: give it some")
+    if not np.isfinite(logits).all():
+        raise CalibrationError("some logits are NaN or infinite: the network or its inputs are broken")
+    true_logit = logits[np.arange(len(logits)), labels].mean()
+    low, high = 1.0 / FLATTEST, 1.0 / SHARPEST
+    for _ in range(40):
+        middle = np.sqrt(low * high)
+        expected = (softmax(logits * middle) * logits).sum(axis=-1).mean()
+        low, high = (middle, high) if expected < true_logit else (low, middle)
+    return float(1.0 / np.sqrt(low * high))
+
+
+def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> list[float]:
+    """One temperature for each exit of logits (K, N, classes)."""
+    return [fit_temperature(one, labels) for one in logits]
+
+
+def fold_temperature(weight: np.ndarray, bias: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias of a linear head whose logits are those of the given one divided by `temperature`."""
+    return weight / temperature, bias / temperature
+
+
+def reliability_bins(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[ReliabilityBin]:
+    """Images (N,) sorted by confidence in at most B bins of equal mass.
+
+    Raises: CalibrationError if there is no image.
+    """
+    if len(confidence) == 0:
+        raise CalibrationError("an exit without images has no calibration error: give it some")
+    order = np.argsort(confidence, kind="stable")
+    return [
+        ReliabilityBin(float(confidence[part].mean()), float(right[part].mean()), len(part))
+        for part in np.array_split(order, min(bins, len(order)))
+    ]
+
+
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """Expected calibration error: the mean gap between confidence and accuracy over bins, weighted by images."""
+    images = sum(one.count for one in bins)
+    return sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / images
+
+
+def exit_reliability(
+    logits: np.ndarray, labels: np.ndarray, temperatures: Sequence[float], blocks: Sequence[int]
+) -> list[ExitReliability]:
+    """Calibration error and reliability bins of every exit of logits (K, N, classes), before and after."""
+    rows = []
+    for one, temperature, block in zip(logits, temperatures, blocks, strict=True):
+        right = one.argmax(axis=-1) == labels
+        before, after = (reliability_bins(softmax(scaled).max(axis=-1), right) for scaled in (one, one / temperature))
+        rows.append(
+            ExitReliability(
+                block_index=int(block),
+                temperature=float(temperature),
+                error_before=calibration_error(before),
+                error_after=calibration_error(after),
+                bins_before=before,
+                bins_after=after,
+            )
+        )
+    return rows

@@ -1,0 +1,169 @@
+"""Per-exit thresholds: the goal is met, common thresholds are beaten, and small cases are solved exactly."""
+
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pi_dynn.calibrate.coordinate import CoordinateSearch, neighbourhood_mean
+from pi_dynn.calibrate.goal import Goal, knee, pareto, pick
+from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibrate.scores import exit_scores
+from pi_dynn.calibrate.search import COMMON_GRID, frontier, search, search_with_frontier
+from pi_dynn.calibrate.sweep import sweep
+from pi_dynn.errors import CalibrationError
+from tests.calibrate.synthetic import synthetic_outcomes
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(5, 60), st.floats(0.0, 0.3))
+@settings(max_examples=8, deadline=None)
+def test_a_target_is_met_at_no_more_than_the_best_common_threshold_costs(seed, exits, images, loss):
+    outcomes = synthetic_outcomes(images, exits, seed)
+    goal = Goal(accuracy=max(outcomes.full_depth_accuracy - loss, 0.01))
+    found = search(outcomes, goal)
+    assert goal.met_by(found) and found == operating_point(outcomes, found.thresholds)
+    assert found.mean_cost <= pick(sweep(outcomes, COMMON_GRID), goal).mean_cost or not any(
+        goal.met_by(point) for point in sweep(outcomes, COMMON_GRID)
+    )
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(5, 60), st.floats(0.0, 1.0))
+@settings(max_examples=8, deadline=None)
+def test_a_budget_is_kept_with_no_less_than_the_best_common_accuracy(seed, exits, images, share):
+    outcomes = synthetic_outcomes(images, exits, seed)
+    low, high = outcomes.costs[0], outcomes.costs[-1]
+    goal = Goal(budget=float(low + share * (high - low)))
+    found = search(outcomes, goal)
+    assert goal.met_by(found)
+    fitting = [point.accuracy for point in sweep(outcomes, COMMON_GRID) if goal.met_by(point)]
+    assert found.accuracy >= max(fitting, default=0.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_small_cases_come_close_to_trying_everything(seed):
+    outcomes = synthetic_outcomes(12, 3, seed)
+    choices = [[0.0, *np.unique(scores), NEVER] for scores in outcomes.scores[:-1]]
+    everything = [operating_point(outcomes, limits) for limits in itertools.product(*choices)]
+    for loss in (0.0, 0.1, 0.3):
+        goal = Goal(accuracy=outcomes.full_depth_accuracy - loss)
+        best = pick(everything, goal)
+        assert search(outcomes, goal, smoothing=False).mean_cost <= 1.05 * best.mean_cost
+
+
+def test_each_exit_is_judged_on_those_who_get_there():
+    # Exit 2 is always wrong about those whom exit 1 lets go, and always right about the others.
+    easy = np.arange(100) < 50
+    scores = np.stack([np.where(easy, 0.9, 0.1), np.where(easy, 0.9, 0.6), np.ones(100)])
+    right = np.stack([easy, ~easy, np.ones(100, dtype=bool)])
+    found = search(ExitOutcomes(scores, right, [1, 2, 4]), Goal(accuracy=1.0), smoothing=False)
+    assert (found.accuracy, found.mean_cost, found.exit_rates) == (1.0, 1.5, [0.5, 0.5, 0.0])
+
+
+def test_exits_that_only_harm_are_closed():
+    rng = np.random.default_rng(0)
+    outcomes = ExitOutcomes(rng.random((3, 200)), np.array([[0], [0], [1]]) * np.ones((3, 200)), [1, 2, 3])
+    assert search(outcomes, Goal(accuracy=1.0)).thresholds == [NEVER, NEVER]
+
+
+def test_the_frontier_rises_and_reaches_full_depth():
+    outcomes = synthetic_outcomes(3000)
+    points = frontier(outcomes)
+    assert len(points) > 10
+    for cheap, dear in itertools.pairwise(points):
+        assert cheap.mean_cost < dear.mean_cost and cheap.accuracy < dear.accuracy
+    assert points[-1].accuracy >= outcomes.full_depth_accuracy
+    assert points[0].mean_cost == outcomes.costs[0]
+
+
+@pytest.mark.parametrize("smoothing", [True, False])
+def test_the_point_found_is_on_the_frontier_handed_out(smoothing):
+    outcomes = synthetic_outcomes(1500)
+    goal = Goal(accuracy=outcomes.full_depth_accuracy - 0.01)
+    found, points = search_with_frontier(outcomes, goal, smoothing=smoothing)
+    assert any(point.thresholds == found.thresholds for point in points)
+    assert points == pareto(points)
+
+
+def test_exits_of_unequal_honesty_get_thresholds_of_their_own():
+    # The first exit is as sure as the others and wrong more often: no common threshold suits all.
+    outcomes = synthetic_outcomes(6000)
+    scores = outcomes.scores.copy()
+    scores[0] = 1.0 - 0.4 * (1.0 - scores[0])
+    outcomes = ExitOutcomes(scores, outcomes.right, outcomes.costs)
+    finding, reporting = outcomes.subset(np.arange(3000)), outcomes.subset(np.arange(3000, 6000))
+    for common in sweep(finding, [0.8, 0.9]):
+        ours = operating_point(reporting, search(finding, Goal(budget=common.mean_cost)).thresholds)
+        theirs = operating_point(reporting, common.thresholds)
+        assert ours.accuracy > theirs.accuracy + 0.005 and ours.mean_cost < 1.02 * theirs.mean_cost
+
+
+def test_the_neighbourhood_mean():
+    mass = np.full(101, 4)
+    rising = np.arange(101.0)
+    assert neighbourhood_mean(3.0 * mass, mass) == pytest.approx(3.0)
+    assert neighbourhood_mean(rising * mass, mass) == pytest.approx(rising)  # symmetric, at the ends too
+    single = np.zeros(101)
+    single[50] = 4.0
+    smoothed = neighbourhood_mean(single, mass)
+    assert smoothed[50] == pytest.approx(4.0 / 404**0.75) and smoothed[20] == 0.0
+    assert (neighbourhood_mean(np.zeros(5), np.zeros(5, dtype=int)) == 0.0).all()
+
+
+def test_one_lucky_image_does_not_open_an_exit():
+    # Among the surest of a bad exit one in four is right by chance; the surest of all happens to be.
+    scores = np.stack([np.linspace(0.0, 0.99, 400), np.ones(400)])
+    right = np.stack([np.arange(400) % 4 == 3, np.ones(400, dtype=bool)])
+    outcomes = ExitOutcomes(scores, right, [1, 2])
+    levels = {
+        smoothing: CoordinateSearch(outcomes, smoothing).improve([0], lambda hits, spent: hits - 0.1 * spent)
+        for smoothing in (True, False)
+    }
+    assert levels[True] == [400] and levels[False] == [399]
+
+
+def test_without_a_goal_it_takes_the_knee():
+    outcomes = synthetic_outcomes(1000)
+    assert search(outcomes, Goal()) == knee(frontier(outcomes))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_levels_say_what_thresholds_do(seed):
+    outcomes = synthetic_outcomes(40, 4, seed)
+    steps = CoordinateSearch(outcomes, smoothing=False)
+    levels = [int(np.random.default_rng(seed).integers(0, top + 1)) for top in steps.closed]
+    thresholds = steps.thresholds(levels)
+    assert steps.levels(thresholds) == levels
+    spent = []
+    steps.improve(levels, lambda hits, cost: spent.append((hits, cost)) or -np.arange(len(hits)) * 0.0)
+    hits, cost = spent[0]  # the last early exit, all its levels, the others as they are
+    for level in range(len(hits)):
+        point = operating_point(outcomes, [*thresholds[:-1], steps.thresholds([*levels[:-1], level])[-1]])
+        assert hits[level] / 40 == pytest.approx(point.accuracy)
+        assert cost[level] / 40 == pytest.approx(point.mean_cost)
+
+
+def test_goals_out_of_reach():
+    outcomes = synthetic_outcomes(200)
+    with pytest.raises(CalibrationError, match=r"target accuracy of 100.00 % is not within reach: full depth has 9"):
+        search(outcomes, Goal(accuracy=1.0))
+    with pytest.raises(CalibrationError, match="a budget of 3 is below the 20 that leaving at the first exit costs"):
+        search(outcomes, Goal(budget=3))
+    with pytest.raises(CalibrationError, match="not within reach"):
+        search(outcomes, Goal(accuracy=float("nan")))
+    with pytest.raises(CalibrationError, match="give one of them"):
+        Goal(accuracy=0.9, budget=50)
+
+
+def test_memory_of_the_greatest_case_stays_below_two_gigabytes():
+    outcomes = synthetic_outcomes(100_000, 11)
+    one_exit = np.random.default_rng(0).standard_normal((1, 100_000, 100), dtype=np.float32)
+    tracemalloc.start()
+    exit_scores("entropy", one_exit, None)
+    CoordinateSearch(outcomes).improve([0] * 10, lambda hits, spent: hits - 1e-3 * spent)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak + 11 * one_exit.nbytes < 2e9  # the other exits' scores need no more, one after the other

@@ -1,0 +1,73 @@
+"""Temperatures are found again, and make probabilities honest."""
+
+import numpy as np
+import pytest
+
+from pi_dynn.calibrate.scores import softmax
+from pi_dynn.calibrate.temperature import (
+    calibration_error,
+    exit_reliability,
+    fit_temperature,
+    fit_temperatures,
+    fold_temperature,
+    reliability_bins,
+)
+from pi_dynn.errors import CalibrationError
+from tests.calibrate.synthetic import synthetic_logits
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_a_known_temperature_is_found(temperature):
+    logits, labels = synthetic_logits(20_000, 5, temperature=temperature)
+    assert fit_temperature(logits[-1], labels) == pytest.approx(temperature, rel=0.05)
+
+
+def test_no_other_temperature_is_likelier():
+    logits, labels = synthetic_logits(500, 4, seed=3, temperature=2.0)
+
+    def loss(temperature):
+        return -np.log(softmax(logits[-1] / temperature)[np.arange(500), labels]).mean()
+
+    best = fit_temperature(logits[-1], labels)
+    assert all(loss(best) <= loss(best * factor) for factor in (0.8, 0.99, 1.01, 1.25))
+
+
+def test_errors_fall_on_images_that_were_not_fitted():
+    logits, labels = synthetic_logits(8000, 5, temperature=3.0)
+    temperatures = fit_temperatures(logits[:, :4000], labels[:4000])
+    rows = exit_reliability(logits[:, 4000:], labels[4000:], temperatures, [1, 4, 11])
+    assert [row.block_index for row in rows] == [1, 4, 11]
+    assert all(row.error_after < 0.03 < row.error_before for row in rows)
+    assert all(sum(one.count for one in row.bins_after) == 4000 for row in rows)
+
+
+def test_bins_have_equal_mass_and_the_error_is_their_mean_gap():
+    confidence, right = np.array([0.9, 0.1, 0.8, 0.4]), np.array([1, 0, 0, 1])
+    bins = reliability_bins(confidence, right, 2)
+    assert [(one.confidence, one.accuracy, one.count) for one in bins] == [
+        (pytest.approx(0.25), 0.5, 2),
+        (pytest.approx(0.85), 0.5, 2),
+    ]
+    assert calibration_error(bins) == pytest.approx((0.25 + 0.35) / 2)
+    assert len(reliability_bins(confidence, right, 15)) == 4
+
+
+def test_folding_divides_the_logits():
+    rng = np.random.default_rng(0)
+    weight, bias, x = rng.standard_normal((8, 3)), rng.standard_normal(3), rng.standard_normal((5, 8))
+    folded, shift = fold_temperature(weight, bias, 1.7)
+    assert x @ folded + shift == pytest.approx((x @ weight + bias) / 1.7)
+
+
+def test_always_right_and_always_wrong_stay_in_range():
+    logits = 0.3 * np.eye(4)[np.arange(40) % 4]
+    assert fit_temperature(logits, np.arange(40) % 4) == pytest.approx(0.05)
+    assert fit_temperature(logits, (np.arange(40) + 1) % 4) == pytest.approx(20.0)
+
+
+def test_an_empty_exit_and_nan_are_refused():
+    for call in (lambda: fit_temperature(np.zeros((0, 3)), []), lambda: reliability_bins(np.zeros(0), np.zeros(0))):
+        with pytest.raises(CalibrationError, match="an exit without images"):
+            call()
+    with pytest.raises(CalibrationError, match="NaN"):
+        fit_temperature(np.full((2, 3), np.nan), [0, 1])
