@@ -91,7 +91,7 @@ def faster_on(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def open_teacher(source: str, classes: Sequence[str], students: Preprocess, device: torch.device) -> TeacherNetwork:
-    """The teacher behind a bundle or a checkpoint; `torchvision:NAME=FILE` reads torchvision weights for `classes`.
+    """The teacher behind a bundle or a checkpoint, or torchvision's network behind `torchvision:NAME=FILE`.
 
     Raises: ModelError for a teacher that does not know the classes, CheckpointError for a file that does not fit.
     """
@@ -102,9 +102,11 @@ def open_teacher(source: str, classes: Sequence[str], students: Preprocess, devi
                 f"teacher {source!r} has no weights: give {source}=FILE, or train one with "
                 f"`pi-dynn train transfer --model {source}` and give its best.safetensors"
             )
-        model = build_network(name, num_classes=len(classes), image_size=students.size)
+        card = read_card(file)  # weights from elsewhere have none: they are taken to be made for these images
+        own = students if card is None else Preprocess.from_dict(card.preprocess)
+        model = build_network(name, num_classes=len(classes), image_size=own.size)
         load_checkpoint(model, file)
-        return _taught_by(model, students, students, (classes, classes), device)
+        return _taught_by(model, own, students, (classes if card is None else card.classes, classes), device)
     path = Path(source)
     try:
         bundle = Bundle(path.read_bytes(), str(path))

@@ -1,7 +1,6 @@
 """One training phase: a network, images of one size, a schedule, and a log line per epoch."""
 
 import csv
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,14 +8,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from pi_dynn.data.torchvision_ops import torchvision
-from pi_dynn.errors import PiDynnError
+from pi_dynn.train.batches import LoadedBatches, Order
+from pi_dynn.train.engine import Row, Silent, Surroundings, fit
 from pi_dynn.train.images import AugmentedImages
-
-v2 = torchvision.transforms.v2
+from pi_dynn.train.mixing import Mixing
+from pi_dynn.train.recipe import Recipe
+from pi_dynn.train.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -64,29 +62,47 @@ def exits_loss(answers: list[tuple[int, Tensor, Tensor]], target: Tensor, num_cl
     return final + phase.exit_weight * torch.stack(losses).mean() if losses else final
 
 
-def lr_factor(step: int, steps: int, phase: Phase) -> float:
-    """Linear warm-up, then cosine from 1 down to final_lr / lr."""
-    if step < phase.warmup_steps:
-        return (step + 1) / phase.warmup_steps
-    progress = torch.tensor((step - phase.warmup_steps) / max(1, steps - phase.warmup_steps) * torch.pi)
-    floor = phase.final_lr / phase.lr
-    return floor + (1 - floor) * 0.5 * (1 + float(torch.cos(progress)))
-
-
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay for matrices and filters only: biases, norms and positions stay free."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1 and p.shape[0] != 1]
-    chosen = {id(p) for p in decayed}
-    free = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-
-
 @torch.inference_mode()
 def predict_exits(model: nn.Module, x: Tensor, batch_size: int = 128) -> Tensor:
     """Logits of every exit for normalised images x (N, 3, S, S): (exits + 1, N, classes)."""
     model.eval()
     parts = [torch.stack([z for _, z, _ in model.forward_exits(part)]) for part in x.split(batch_size)]
     return torch.cat(parts, dim=1)
+
+
+class PhaseStage(Stage):
+    """A phase as the engine sees it: mixed batches, the loss of all exits, figures from a function."""
+
+    def __init__(self, model: nn.Module, phase: Phase, outputs: int, num_classes: int, evaluate: Callable) -> None:
+        super().__init__(model)
+        self.phase, self.num_classes, self._evaluate = phase, num_classes, evaluate
+        self.mix = Mixing(outputs, phase.mix_probability, mixup_alpha=0.2)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = self.mix(x, y)
+        return exits_loss(self.model.forward_exits(x), y, self.num_classes, self.phase)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return self._evaluate(model)
+
+
+class PhaseLog(Silent):
+    """Prints the figures of every epoch and adds them to a CSV file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def epoch(self, name: str, row: Row) -> None:
+        figures = {key: value for key, value in row.items() if key not in ("epoch", "lr", "images_per_s", "waited")}
+        text = {
+            "phase": name,
+            "epoch": str(row["epoch"]),
+            "lr": f"{row['lr']:.2e}",
+            "loss": f"{figures.pop('loss'):.4f}",
+            "images_per_s": f"{row['images_per_s']:.0f}",
+        } | {key: f"{value:.4f}" for key, value in figures.items()}
+        append_row(self.path, text)
+        print("  ".join(f"{key} {value}" for key, value in text.items()), flush=True)
 
 
 def train_phase(
@@ -107,50 +123,23 @@ def train_phase(
 
     Raises: PiDynnError when the loss is no longer finite.
     """
-    generator = torch.Generator().manual_seed(seed)
-    sampler = WeightedRandomSampler(sample_weights.tolist(), len(data), generator=generator)
-    loader = DataLoader(
-        data,
-        phase.batch_size,
-        sampler=sampler,
-        drop_last=True,
-        num_workers=1,
-        persistent_workers=True,
-        generator=generator,
-    )
-    steps = phase.epochs * len(loader)
-    optimizer = torch.optim.AdamW(decay_groups(model, phase.weight_decay), lr=phase.lr, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, phase))
     outputs = data.labels.shape[1] if data.labels.ndim == 2 else num_classes
-    mix = v2.RandomChoice([v2.MixUp(alpha=0.2, num_classes=outputs), v2.CutMix(alpha=1.0, num_classes=outputs)])
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(phase.ema_decay), use_buffers=True)
-    for epoch in range(phase.epochs):
-        model.train()
-        started, losses = time.perf_counter(), []
-        for x, y in loader:
-            if torch.rand((), generator=generator) < phase.mix_probability:
-                x, y = mix(x, y)
-            loss = exits_loss(model.forward_exits(x), y, num_classes, phase)
-            if not torch.isfinite(loss):
-                raise PiDynnError(f"{phase.name}: the loss became {loss.item()} in epoch {epoch}; lower lr={phase.lr}")
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), phase.clip_grad)
-            optimizer.step()
-            schedule.step()
-            average.update_parameters(model)
-            losses.append(loss.item())
-        seconds = time.perf_counter() - started
-        row = {
-            "phase": phase.name,
-            "epoch": epoch + 1,
-            "lr": f"{schedule.get_last_lr()[0]:.2e}",
-            "loss": f"{sum(losses) / len(losses):.4f}",
-            "images_per_s": f"{len(losses) * phase.batch_size / seconds:.0f}",
-        } | {key: f"{value:.4f}" for key, value in evaluate(average.module).items()}
-        append_row(log_path, row)
-        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-    return average.module
+    order = Order(len(data), phase.batch_size, seed, weights=tuple(sample_weights.tolist()))
+    recipe = Recipe(
+        epochs=phase.epochs,
+        batch_size=phase.batch_size,
+        lr=phase.lr,
+        final_lr=phase.final_lr,
+        warmup_steps=phase.warmup_steps,
+        weight_decay=phase.weight_decay,
+        clip_grad=phase.clip_grad,
+        ema_decay=phase.ema_decay,
+        ema_warmup=False,
+        seed=seed,
+    )
+    stage = PhaseStage(model, phase, outputs, num_classes, evaluate)
+    surroundings = Surroundings(observer=PhaseLog(log_path), name=phase.name)
+    return fit(stage, LoadedBatches(data, order, workers=1), recipe, surroundings).model
 
 
 def append_row(path: Path, row: dict[str, str]) -> None:

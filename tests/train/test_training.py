@@ -13,7 +13,8 @@ from pi_dynn.exits.gate import LearnableUncertaintyGate
 from pi_dynn.models import create_model
 from pi_dynn.train.gates import fit_gate, harmless
 from pi_dynn.train.images import AugmentedImages, aerial_augmentation, decode_all, turned_and_flipped
-from pi_dynn.train.loop import Phase, decay_groups, exits_loss, lr_factor, predict_exits, train_phase
+from pi_dynn.train.loop import Phase, exits_loss, predict_exits, train_phase
+from pi_dynn.train.recipe import Recipe, decay_groups, lr_at
 
 PHASE = Phase("try", image_size=32, epochs=8, lr=2e-3, final_lr=1e-4, warmup_steps=4, batch_size=8, mix_probability=0.5)
 
@@ -29,10 +30,11 @@ def test_loss_by_hand():
 
 
 def test_schedule_warms_up_then_falls_to_its_floor():
-    factors = [lr_factor(step, 100, Phase("x", 32, 1, lr=1.0, final_lr=0.1, warmup_steps=10)) for step in range(101)]
-    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
-    assert factors[10:] == sorted(factors[10:], reverse=True)
-    assert factors[100] == pytest.approx(0.1)
+    rates = [lr_at(step, 100, Recipe(epochs=1, lr=2.0, final_lr=0.2, warmup_steps=10)) for step in range(101)]
+    assert rates[:10] == pytest.approx([(i + 1) / 5 for i in range(10)])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[55] == pytest.approx(1.1)  # half way down
+    assert rates[100] == pytest.approx(0.2)
 
 
 def test_weight_decay_spares_biases_norms_and_positions():
@@ -125,7 +127,7 @@ def test_a_loss_that_is_no_number_stops_training(two_colours, tmp_path):
     model = small_model()
     model.head.weight.data.fill_(float("nan"))
     data = AugmentedImages(images, labels, aerial_augmentation(32, 0.5), Preprocess(size=32))
-    with pytest.raises(PiDynnError, match="try: the loss became nan in epoch 0; lower lr"):
+    with pytest.raises(PiDynnError, match="try: the loss became nan in epoch 1; lower lr"):
         train_phase(model, data, torch.ones(32), PHASE, 2, 3, lambda _: {}, tmp_path / "log.csv")
 
 
