@@ -118,7 +118,7 @@ def _cuts(scores: np.ndarray, most: int) -> np.ndarray:
 
 
 def neighbourhood_mean(total: np.ndarray, mass: np.ndarray) -> np.ndarray:
-    """The mean per image around each level: over images on both sides alike, and fewer of them at the ends.
+    """The mean per image over those around each level; at either end over those on one side.
 
     `total` and `mass` (L + 1,) are the sum over the images of a level, and how many they are.
     """
@@ -126,10 +126,9 @@ def neighbourhood_mean(total: np.ndarray, mass: np.ndarray) -> np.ndarray:
     half = max(LEAST_NEIGHBOURS, images**_NEIGHBOURS_POWER) / 2
     edges, totals = np.concatenate(([0], np.cumsum(mass))), np.concatenate(([0.0], np.cumsum(total)))
     middle = (edges[1:] + edges[:-1]) / 2
-    half = np.minimum(half, np.minimum(middle, images - middle))
-    half = np.maximum(half, mass / 2)
-    whole = np.interp(middle + half, edges, totals) - np.interp(middle - half, edges, totals)
-    return whole / np.maximum(2 * half, 1e-12)
+    low, high = np.maximum(middle - half, 0.0), np.minimum(middle + half, images)
+    whole = np.interp(high, edges, totals) - np.interp(low, edges, totals)
+    return whole / np.maximum(high - low, 1.0)
 
 
 def _middle_of_best(value: np.ndarray) -> int:

@@ -91,20 +91,21 @@ def test_exits_of_unequal_honesty_get_thresholds_of_their_own():
     # The first exit is as sure as the others and wrong more often: no common threshold suits all.
     outcomes = synthetic_outcomes(6000)
     scores = outcomes.scores.copy()
-    scores[0] = 1.0 - 0.4 * (1.0 - scores[0])
+    scores[0] = 1.0 - 0.2 * (1.0 - scores[0])
     outcomes = ExitOutcomes(scores, outcomes.right, outcomes.costs)
     finding, reporting = outcomes.subset(np.arange(3000)), outcomes.subset(np.arange(3000, 6000))
-    for common in sweep(finding, [0.8, 0.9]):
+    for common in sweep(finding, [0.9, 0.95]):
         ours = operating_point(reporting, search(finding, Goal(budget=common.mean_cost)).thresholds)
         theirs = operating_point(reporting, common.thresholds)
-        assert ours.accuracy > theirs.accuracy + 0.005 and ours.mean_cost < 1.02 * theirs.mean_cost
+        assert ours.accuracy > theirs.accuracy + 0.01 and ours.mean_cost < 1.02 * theirs.mean_cost
 
 
 def test_the_neighbourhood_mean():
     mass = np.full(101, 4)
     rising = np.arange(101.0)
     assert neighbourhood_mean(3.0 * mass, mass) == pytest.approx(3.0)
-    assert neighbourhood_mean(rising * mass, mass) == pytest.approx(rising)  # symmetric, at the ends too
+    smoothed = neighbourhood_mean(rising * mass, mass)
+    assert smoothed[20:80] == pytest.approx(rising[20:80]) and smoothed[100] < 100.0
     single = np.zeros(101)
     single[50] = 4.0
     smoothed = neighbourhood_mean(single, mass)
