@@ -1,0 +1,28 @@
+"""Search over the greatest case asked for: 11 exits, 100,000 images, 100 classes."""
+
+import numpy as np
+import pytest
+
+from pi_dynn.calibrate.goal import Goal
+from pi_dynn.calibrate.outcomes import ExitOutcomes
+from pi_dynn.calibrate.scores import SCORES
+from pi_dynn.calibrate.search import search
+from tests.calibrate.synthetic import synthetic_outcomes
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> ExitOutcomes:
+    return synthetic_outcomes(100_000, 11)
+
+
+@pytest.mark.parametrize("smoothing", [True, False])
+def test_search(benchmark, outcomes, smoothing):
+    goal = Goal(accuracy=outcomes.full_depth_accuracy - 0.005)
+    found = benchmark.pedantic(search, (outcomes, goal, smoothing), rounds=3)
+    assert goal.met_by(found)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores(benchmark, name):
+    logits = np.random.default_rng(0).standard_normal((11, 100_000, 100), dtype=np.float32)
+    assert benchmark.pedantic(SCORES[name], (logits,), rounds=1).shape == (11, 100_000)
