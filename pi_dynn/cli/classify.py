@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from pi_dynn.cli.calibration_options import budget_options, calibration_option, check_planning, chosen_plan, open_run
 from pi_dynn.cli.options import chosen_thresholds, exit_options, json_option, open_session, session_options
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
@@ -18,6 +19,8 @@ from pi_dynn.cli.status import ExitStatus
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH ...]")
 @exit_options
+@calibration_option
+@budget_options
 @click.option(
     "--deadline-ms", type=click.FloatRange(0.0), help="Answer at the next exit once this much time has passed."
 )
@@ -27,7 +30,19 @@ from pi_dynn.cli.status import ExitStatus
 @json_option
 @session_options
 def command(
-    paths, threshold, thresholds, no_exit, deadline_ms, top, batch_size, csv_path, as_json, bundle, engine, threads
+    paths,
+    threshold,
+    thresholds,
+    no_exit,
+    deadline_ms,
+    top,
+    batch_size,
+    csv_path,
+    as_json,
+    bundle,
+    engine,
+    threads,
+    **planning,
 ) -> int:
     """Classify photographs: files, folders, glob patterns, or - for a list of paths on stdin.
 
@@ -39,21 +54,23 @@ def command(
       pi-dynn classify photo.jpg
       pi-dynn classify holiday/ --top 3 --csv answers.csv
       find . -name '*.jpg' | pi-dynn classify - --json
+      pi-dynn classify camera/ --budget-ms 12 --adaptive
     """
     limits = chosen_thresholds(threshold, thresholds, no_exit)
+    adaptive = check_planning(planning, limits, batch_size)
     if deadline_ms is not None and batch_size > 1:
         raise click.UsageError("--deadline-ms is kept per image: use it with --batch-size 1")
     session = open_session(bundle, engine, threads)
 
-    from pi_dynn.clock import PerfClock
     from pi_dynn.data.sources import image_sources
-    from pi_dynn.jobs.classify import ClassifyRun, ClassifySettings
+    from pi_dynn.jobs.classify import ClassifySettings
     from pi_dynn.report.classify import summary_line
 
+    plan = chosen_plan(session, **planning)
     settings = ClassifySettings(batch_size, limits, None if deadline_ms is None else deadline_ms / 1e3, top)
     session.resolve_thresholds(limits)
     names = paths or (str(sample_folder()),)
-    run = ClassifyRun(session, PerfClock(), image_sources(names, sys.stdin), settings)
+    run = open_run(session, image_sources(names, sys.stdin), settings, plan, adaptive)
     interrupted = False
     with ExitStack() as stack:
         write_csv = stack.enter_context(csv_rows(csv_path)) if csv_path else None

@@ -14,6 +14,7 @@ from pi_dynn.errors import PiDynnError
 COMMANDS = {
     "classify": ("pi_dynn.cli.classify", "Classify photographs."),
     "evaluate": ("pi_dynn.cli.evaluate", "Measure accuracy, exits and cost on labelled images."),
+    "calibrate": ("pi_dynn.cli.calibrate", "Choose exit thresholds: for an accuracy, a budget, or with a promise."),
     "energy": ("pi_dynn.cli.energy", "Measure the energy of an answer, in millijoules."),
     "benchmark": ("pi_dynn.cli.benchmark", "Measure latency, variants interleaved in one run."),
     "train": ("pi_dynn.cli.train", "Train a network, distil it, or teach it to stop early."),

@@ -38,11 +38,7 @@ class ClassifyRun:
         self._start_ns = clock.now_ns()
 
     def __iter__(self) -> Iterator[tuple[ImageSource, Prediction | InputError]]:
-        settings = self._settings
-        answers = self._session.answer_stream(
-            self._sources, self._load, settings.batch_size, settings.thresholds, settings.deadline_s, settings.top
-        )
-        for source, answer in answers:
+        for source, answer in self._answers():
             if isinstance(answer, InputError):
                 self._failed += 1
             else:
@@ -66,6 +62,12 @@ class ClassifyRun:
             threads=self._session.threads,
             bundle=self._session.bundle.sha256,
             interrupted=interrupted,
+        )
+
+    def _answers(self) -> Iterator[tuple[ImageSource, Prediction | InputError]]:
+        settings = self._settings
+        return self._session.answer_stream(
+            self._sources, self._load, settings.batch_size, settings.thresholds, settings.deadline_s, settings.top
         )
 
     def _load(self, source: ImageSource) -> Tensor:

@@ -1,0 +1,160 @@
+"""`pi-dynn calibrate`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pi_dynn.cli.calibrate_options import budget_and_unit, rule_options, rule_settings
+from pi_dynn.cli.data_options import open_part, part_option, split_option
+from pi_dynn.cli.options import json_option, open_session, session_options
+from pi_dynn.cli.progress import progress
+from pi_dynn.cli.status import ExitStatus
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path), metavar="DATASET_DIR")
+@rule_options
+@split_option
+@part_option("calibrate")
+@click.option("--compare", metavar="PART", help="Also compare all rules at equal cost on this part of the split.")
+@click.option(
+    "--static", multiple=True, type=click.Path(path_type=Path), metavar="BUNDLE", help="Also plot this at full depth."
+)
+@click.option("--plot", type=click.Path(path_type=Path), metavar="DIR", help="Save plots there, as SVG and PNG.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RECORD", help="Save the record there.")
+@json_option
+@session_options
+def command(dataset, split, part, compare, static, plot, output, as_json, bundle, engine, threads, **options) -> int:
+    """Choose thresholds on held-out images: for an accuracy, for a budget, or with a promise.
+
+    Give the images a part of a written split of their own: thresholds chosen on images that the network was
+    trained on are too bold, and accuracy on images they were chosen on is too good.
+
+    \b
+    Examples:
+      pi-dynn calibrate ucm --split split.json --rule target-accuracy --max-loss 0.5 -o calibration/ucm.json
+      pi-dynn calibrate ucm --split split.json --rule risk --epsilon 2 --compare test --plot plots
+      pi-dynn calibrate ucm --rule budget --budget-ms 9 --costs run.json
+    """
+    if compare is not None and split is None:
+        raise click.UsageError("--compare needs a --split with images for it")
+    budget, unit = budget_and_unit(options)
+    data = open_part(dataset, split, part)
+    others = open_part(dataset, split, compare) if compare is not None else None
+    session = open_session(bundle, engine, threads)
+
+    from pi_dynn.calibrate.record import save_record
+    from pi_dynn.jobs.calibrate import CalibrationSource, calibrate
+
+    source = CalibrationSource(
+        str(dataset), _sha256(split), part if split else None, _costs(session, options, unit), unit
+    )
+    outputs = _collect(session, data, f"calibrate on {part}")
+    record, choice = calibrate(
+        outputs,
+        session.manifest,
+        session.bundle.sha256,
+        source,
+        options["rule"],
+        rule_settings(options, budget),
+        options["score"],
+    )
+    if output is not None:
+        save_record(output, record)
+    seen = outputs if others is None else _collect(session, others, f"compare on {compare}")
+    _show(
+        record, choice, outputs, seen, session, as_json, compare, plot, _static(static, engine, threads, others or data)
+    )
+    return ExitStatus.ERROR if outputs.failed or seen.failed else ExitStatus.OK
+
+
+def _sha256(path: Path | None) -> str | None:
+    """The hash of a file that is there, or None."""
+    import hashlib
+
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _costs(session, options: dict, unit: str) -> list[float]:
+    """Cost of every exit in `unit`: counted, or read from a file of measurements."""
+    if unit == "macs":
+        return [float(count) for count in session.manifest.macs]
+    from pi_dynn.jobs.exit_costs import read_exit_costs
+
+    if options["costs"] is None:
+        raise click.UsageError("costs in ms or mJ are measured: give --costs with a saved run or a benchmark")
+    return read_exit_costs(options["costs"], unit, session.manifest.blocks, session.bundle.sha256)
+
+
+def _collect(session, data, title: str):
+    """All exits' outputs on `data`; a line on stderr for each file that cannot be read."""
+    from pi_dynn.jobs.evaluate import collect_outputs
+
+    with progress(title, total=len(data)) as advance:
+        outputs = collect_outputs(session, data, advance)
+    for error in outputs.failed:
+        click.echo(f"pi-dynn: error: {error}", err=True)
+    return outputs
+
+
+def _static(bundles, engine, threads, data) -> list:
+    """Bundles at their own full depth on `data`."""
+    from pi_dynn.calibration_records import StaticNetwork
+
+    found = []
+    for path in bundles:
+        session = open_session(path, engine, threads)
+        outputs = _collect(session, data, path.name)
+        accuracy = float(outputs.right[-1].mean())
+        found.append(StaticNetwork(session.manifest.model, accuracy, float(session.manifest.macs[-1])))
+    return found
+
+
+def _show(record, choice, outputs, seen, session, as_json, compare, plot, static) -> None:
+    """Print the record, the comparison if asked for, and save the plots if asked for."""
+    from pi_dynn.calibrate.compare import compare_rules
+    from pi_dynn.jobs.calibrate import exit_outcomes, reliability
+    from pi_dynn.report import calibrate as report
+
+    results = []
+    if compare is not None or plot is not None:
+        finding, reporting = (exit_outcomes(one, record.score, record.costs) for one in (outputs, seen))
+        own = session.manifest.thresholds if record.score == "gate" else None
+        results = compare_rules(finding, reporting, record.cost_unit, own=own)
+    honesty = reliability(seen, record)
+    if as_json:
+        click.echo(json.dumps(record.to_dict()))
+        for result in results if compare is not None else ():
+            click.echo(json.dumps({"comparison": result.to_dict()}))
+    else:
+        if len(choice.points) > 1 and choice.points[0].settings:
+            click.echo(report.points_table(choice.points, record.exits, record.cost_unit) + "\n")
+        click.echo(report.record_text(record, choice.point, choice.before) + "\n")
+        click.echo(report.reliability_table(honesty))
+        if compare is not None:
+            click.echo(f"\non part {compare}, {len(seen.labels)} images no rule has seen:")
+            click.echo(report.comparison_table(results))
+    for note in report.empty_exit_notes(record):
+        click.echo(f"Note: {note}", err=True)
+    if plot is not None:
+        _plot(plot, record, choice, results, honesty, static, seen)
+
+
+def _plot(folder: Path, record, choice, results, honesty, static, seen) -> None:
+    """Save the plots; what they are of is said on stderr."""
+    from pi_dynn.calibrate.outcomes import operating_point
+    from pi_dynn.jobs.calibrate import exit_outcomes
+    from pi_dynn.report import calibration_plots as plots
+
+    point = operating_point(exit_outcomes(seen, record.score, record.costs), record.thresholds)
+    unit = record.cost_unit
+    figures = {
+        "trade-off": plots.trade_off_figure(results, point, unit, static if unit == "macs" else ()),
+        "exits": plots.exits_figure(record, point),
+        "reliability": plots.reliability_figure(honesty),
+        "sweep": plots.sweep_figure(choice.points, unit),
+    }
+    for name, figure in figures.items():
+        plots.save_figure(figure, folder, name)
+    click.echo(f"plots saved in {folder}: {', '.join(figures)} (svg, png)", err=True)
