@@ -1,5 +1,6 @@
 """`pi-dynn models`."""
 
+import fnmatch
 import json
 
 import click
@@ -8,19 +9,25 @@ from pi_dynn.cli.options import json_option
 
 
 @click.command()
+@click.argument("pattern", default="*")
 @json_option
-def command(as_json: bool) -> None:
-    """List the networks that can be built, with their size at 1,000 classes.
+def command(pattern: str, as_json: bool) -> None:
+    """List the networks that can be built, with their size at 1,000 classes; PATTERN chooses some by name.
 
     \b
     Example:
       pi-dynn models
+      pi-dynn models 'recnext*'
     """
+    from pi_dynn.errors import UnknownModel
     from pi_dynn.jobs.describe import describe_model
     from pi_dynn.models import list_models
     from pi_dynn.report.text import table
 
-    entries = [describe_model(name) for name in list_models()]
+    names = fnmatch.filter(list_models(), pattern)
+    if not names:
+        raise UnknownModel(f"no network is called like {pattern!r}: choose from {', '.join(list_models())}")
+    entries = [describe_model(name) for name in names]
     if as_json:
         for entry in entries:
             click.echo(json.dumps(entry))

@@ -42,11 +42,14 @@ def test_unknown_command(pi_dynn):
 
 
 def test_models_lists_the_registry(pi_dynn):
-    rows = [json.loads(line) for line in pi_dynn("models", "--json").out.splitlines()]
+    rows = [json.loads(line) for line in pi_dynn("models", "[gb]*", "--json").out.splitlines()]
     sizes = {row["name"]: row["parameters"] for row in rows}
     assert sizes["gfnet_xs"] == 15_985_768
-    text = pi_dynn("models").out
+    assert "branchynet" in sizes and "resnet18" not in sizes
+    text = pi_dynn("models", "gfnet_b").out
     assert re.search(r"gfnet_b +224 px +43,120,616 +7,9\d\d M", text)
+    outcome = pi_dynn("models", "vgg*")
+    assert outcome.status == 1 and "no network is called like 'vgg*'" in outcome.err
 
 
 def test_evaluate_text_and_json(pi_dynn, dataset, tiny_bundle_path):
