@@ -9,7 +9,7 @@ from pi_dynn.calibrate.sweep import PUBLISHED_EXITS, prune, sweep
 from pi_dynn.calibration_records import RuleResult
 from pi_dynn.errors import CalibrationError
 
-LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)  # common thresholds whose mean costs are the budgets of the other rules
+LEVELS = (0.6, 0.7, 0.8, 0.85, 0.9)  # common thresholds whose mean costs are the budgets of the other rules
 PROMISES = (0.005, 0.01, 0.02)
 _BY_BUDGET = ("budget", "percentile", "msdnet")
 

@@ -16,7 +16,7 @@ Choose = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From right answers (L + 1,) and costs (L + 1,) over all images, at each level, to a value to be greatest."""
 
 MOST_LEVELS = 1000
-MOST_ROUNDS = 8
+MOST_ROUNDS = 5
 LEAST_NEIGHBOURS = 30
 _NEIGHBOURS_POWER = 0.75  # of the images that reach an exit: 250 have 63 neighbours, 100,000 have 5,600
 

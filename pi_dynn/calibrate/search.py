@@ -19,7 +19,7 @@ from pi_dynn.calibration_records import OperatingPoint
 
 COMMON_GRID = tuple(np.linspace(0.02, 0.98, 49).round(2).tolist())
 _PRICES = np.geomspace(1e-3, 3.0, 50)  # accuracy one would give for all of the full depth's cost
-_STARTS = 3  # points on either side of the goal that are moved further
+_STARTS = 2  # points on either side of the goal that are moved further
 _TRACING = 20_000  # images the frontier is traced on; its points are then judged on all of them
 _ENOUGH = 1000  # images from which on points may be moved under the goal; of fewer it would follow chance
 _TIE = 1e-9  # among equal costs the more accurate, among equal accuracies the cheaper

@@ -17,13 +17,13 @@ _SCALE = {"macs": (1e-6, "million multiply-adds"), "s": (1e3, "ms"), "J": (1e3, 
 _MARKERS = "osD^vP*X"
 
 
-def _new_figure(columns: int = 1, width: float = 7.0):
+def _new_figure(columns: int = 1, width: float = 7.0, height: float = 4.5):
     """An empty figure and its axes, drawn without a display."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("plots need matplotlib: install it with `pip install pi_dynn[plots]`") from error
-    figure = Figure(figsize=(width, 4.5), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
@@ -64,7 +64,7 @@ def exits_figure(record: CalibrationRecord, point: OperatingPoint):
 
 def reliability_figure(rows: Sequence[ExitReliability]):
     """Accuracy against confidence for each exit, before and after temperature scaling."""
-    figure, axes = _new_figure(len(rows), max(7.0, 2.4 * len(rows)))
+    figure, axes = _new_figure(len(rows), 2.6 * len(rows), 3.2)
     for place, row in zip(axes, rows, strict=True):
         place.plot([0, 1], [0, 1], color="grey", lw=1)
         for bins, style, error in ((row.bins_before, "o-", row.error_before), (row.bins_after, "s-", row.error_after)):
