@@ -44,6 +44,10 @@ def command() -> None:
 @command.command()
 @click.option("--model", metavar="NAME", help="Network, or torchvision:NAME. [default: that of --init]")
 @click.option("--init", type=PATH, metavar="CKPT", help="Weights to start from; heads of other classes are left out.")
+@click.option("--exits", metavar="B1,B2,...", help="Train exits after these blocks, or after all, along.")
+@click.option(
+    "--exit-weight", type=click.FloatRange(0.001), default=0.3, show_default=True, help="Of each exit's loss."
+)
 @data_options
 @image_options
 @recipe_options(epochs=100, lr=1e-3, weight_decay=0.05)
@@ -125,6 +129,7 @@ def _image_job_settings(given: dict[str, Any]):
     if "teacher" in given:
         names = ("teacher", "kind", "alpha", "temperature", "published_soft")
         teaching = TeachingSettings(**{name: given[name] for name in names})
+    blocks = None if given.get("exits") is None else block_list(given["exits"])
     return TrainSettings(
         data=data_settings(given),
         out=given["out"],
@@ -135,6 +140,8 @@ def _image_job_settings(given: dict[str, Any]):
         image_size=given["image_size"],
         warmup_epochs=given["warmup_epochs"],
         drop_path=given["drop_path"],
+        exits=blocks,
+        exit_weight=0.0 if blocks is None else given["exit_weight"],
         teaching=teaching,
         resume=given["resume"],
     )
@@ -146,11 +153,10 @@ def _exits_job(given: dict[str, Any], processes):
 
     if (given["init"] is None) == (given["joint_model"] is None):
         raise click.UsageError("give either --init with a trained network, or --joint to train one with its exits")
-    blocks, joint = block_list(given["exits"]), None
+    joint = None
     if given["joint_model"] is not None:
         own = {"model": given["joint_model"], "epochs": given["joint_epochs"], "lr": 1e-3, "final_lr": 1e-5}
         joint = _image_job_settings(given | own | {"weight_decay": 0.05, "out": given["out"] / "joint"})
-        joint = replace(joint, exits=blocks, exit_weight=given["exit_weight"])
     settings = recipe(given)
     settings = ExitsSettings(
         data=data_settings(given),
@@ -159,7 +165,7 @@ def _exits_job(given: dict[str, Any], processes):
         warmup=replace(settings, epochs=given["head_epochs"], patience=0),
         init=given["init"],
         joint=joint,
-        exits=blocks,
+        exits=block_list(given["exits"]),
         exit_heads=given["exit_heads"],
         head_patience=given["head_patience"],
         trade_off=given["trade_off"],

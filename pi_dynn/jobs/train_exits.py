@@ -28,7 +28,7 @@ from pi_dynn.runtime.session import Session
 from pi_dynn.train.batches import Order, TensorBatches
 from pi_dynn.train.engine import Observer, Surroundings, Trainer
 from pi_dynn.train.exits import Bilevel, ExitStage, HeadWarmup
-from pi_dynn.train.features import ExitFeatures, backbone_sha256, cached_features, collect_features
+from pi_dynn.train.features import ExitFeatures, backbone_sha256, cached_features, collect_features, exit_heads
 from pi_dynn.train.images import decode_all, turned_and_flipped
 from pi_dynn.train.processes import Processes
 from pi_dynn.train.recipe import Recipe
@@ -78,6 +78,7 @@ class ExitTraining:
             self._from_checkpoint(settings.init)
         else:
             raise InputError("exits need a trained network: give --init CKPT, or --joint to train one along")
+        exit_heads(self.model)  # a network without the heads this stage can train is refused before anything is trained
         order = Order(self._samples(self.data.train), settings.recipe.batch_size, settings.recipe.seed, processes)
         self.order = order
         self.total_steps = order.steps * (settings.recipe.epochs + (0 if self.joint else settings.warmup.epochs))

@@ -29,7 +29,8 @@ def exit_heads(model: nn.Module) -> list[list[nn.Module]]:
     heads = getattr(model, "intermediate_heads", None)
     if heads is None or not len(heads):
         raise ModelError(
-            f"{type(model).__name__} has no exit heads on pooled features: build it with exits, or train it jointly"
+            f"{type(model).__name__} has no exit heads on pooled features: train its exits along with "
+            "`pi-dynn train transfer --exits all`"
         )
     beside = getattr(model, "intermediate_heads_dist", None)
     return [[head] if beside is None else [head, beside[k]] for k, head in enumerate(heads)]

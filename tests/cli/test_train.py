@@ -112,6 +112,14 @@ def test_amp_early_stop_and_a_start_from_other_classes(pi_dynn, scenes, other_sc
     assert [stage["init"] and stage["init"]["fresh"] for stage in stages] == [None, ["head"]]
 
 
+def test_exits_can_learn_along_without_gates(pi_dynn, scenes, tmp_path):
+    outcome = transfer(pi_dynn, scenes, tmp_path / "a", "--exits", "0,1", "--exit-weight", 0.5, "--json")
+    result = last_line(outcome)["result"]
+    assert result["stage"] == "joint" and set(result["depth_accuracies"]) == {"0", "1", "2"}
+    card = read_card(result["weights"])
+    assert card.arguments["exits"] == [0, 1] and card.stages[0]["options"]["exit_weight"] == 0.5
+
+
 def test_teachers_of_every_kind(pi_dynn, scenes, tmp_path):
     name = "torchvision:squeezenet1_1"
     outcome = pi_dynn(
@@ -175,6 +183,8 @@ def test_exits_of_a_network_that_is_no_match(pi_dynn, scenes, other_scenes, tmp_
     assert outcome.status == 1 and "knows 2 classes and the images have 3" in outcome.err
     assert pi_dynn(*arguments).status == 2
     assert "either --init with a trained network, or --joint" in pi_dynn(*arguments).err
+    outcome = pi_dynn(*arguments, "--joint", "torchvision:squeezenet1_1", "--exits", "0", *SEEN)
+    assert outcome.status == 1 and "torchvision:squeezenet1_1 takes no exits" in outcome.err
     outcome = pi_dynn(*arguments, "--joint", "tiny", "--exits", "first", *SEEN)
     assert outcome.status == 2 and 'expected "all" or block indices' in outcome.err
 

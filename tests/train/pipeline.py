@@ -1,7 +1,7 @@
 """Runs stages of training as a person would, and kills them in between: a program for test_pipeline.py.
 
-    python pipeline.py straight|killed DATA OUT     the three stages, undisturbed or killed and resumed
-    python pipeline.py transfer DATA OUT            one transfer, for as many processes as the environment says
+    python pipeline.py stages DATA OUT      the three stages, undisturbed, then again killed and resumed
+    python pipeline.py transfer DATA OUT    the first of them, by as many processes as the environment says
 
 In one process, so that torch is imported once; every attempt is a fork of it.
 """
@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import pi_dynn.jobs.train_exits  # noqa: F401 - so that the forks need not
 from pi_dynn.cli.main import main
 from pi_dynn.models.gfnet import GFNet, GFNetSize
 from pi_dynn.models.registry import register_model
@@ -23,18 +24,18 @@ COMMON = ["--batch-size", "8", "--seed", "3", "--workers", "0", "--device", "cpu
 def stages(data: str, out: Path) -> list[tuple[list[str], Path]]:
     """Arguments of the three stages, and for each the log that tells an epoch of it has ended."""
     images = ["--data", data, *COMMON, "--split", str(out / "split.json")]
-    seen = ["--image-size", "32", "--augment", "aerial", "--warmup-epochs", "1", "--epochs", "5"]
+    seen = ["--image-size", "32", "--augment", "aerial", "--warmup-epochs", "1", "--epochs", "4"]
     teacher, student, exits = out / "teacher", out / "student", out / "exits"
     return [
-        (["transfer", "--model", "tiny", *images, *seen, "--out", str(teacher)], teacher / "log.csv"),
+        (["transfer", "--model", "tiny", *images, *seen, "--mix", "0", "--out", str(teacher)], teacher / "log.csv"),
         (
             ["distill", "--teacher", str(teacher / "best.safetensors"), "--student", "tiny", "--loss", "soft"]
             + [*images, *seen, "--ema", "0.9", "--out", str(student)],
             student / "log.csv",
         ),
         (
-            ["exits", "--init", str(student / "best.safetensors"), *images, "--epochs", "5", "--turn", "2"]
-            + ["--head-patience", "9", "--head-epochs", "4", "--tolerated-loss", "0.2", "--out", str(exits)],
+            ["exits", "--init", str(student / "best.safetensors"), *images, "--epochs", "4", "--turn", "2"]
+            + ["--head-patience", "9", "--head-epochs", "3", "--tolerated-loss", "0.2", "--out", str(exits)],
             exits / "bilevel" / "log.csv",
         ),
     ]
@@ -55,19 +56,21 @@ def attempt(arguments: list[str], kill_at: Path | None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def run(how: str, data: str, out: Path) -> None:
-    register_model("tiny")(lambda **arguments: GFNet(TINY, **arguments))
-    if how == "transfer":
-        arguments, _ = stages(data, out)[0]
-        main(["train", *arguments, "--mix", "0"])
+def run_stages(data: str, out: Path, killed: bool) -> None:
+    """The three stages, each killed once and resumed if so wished."""
     for arguments, log in stages(data, out):
-        if how == "killed":
+        if killed:
             status = attempt(arguments, log)
             assert status == -signal.SIGKILL, f"ended with {status} before it could be killed"
-            print("killed with", len(log.read_text().splitlines()) - 1, "epochs done")
-        status = attempt([*arguments, *(["--resume"] if how == "killed" else [])], None)
+            print("killed with", len(log.read_text().splitlines()) - 1, "epochs done", flush=True)
+        status = attempt([*arguments, *(["--resume"] if killed else [])], None)
         assert status == 0, f"ended with {status}"
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    register_model("tiny")(lambda **arguments: GFNet(TINY, **arguments))
+    how, data, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    if how == "transfer":
+        main(["train", *stages(data, out)[0][0]])
+    run_stages(data, out / "straight", killed=False)
+    run_stages(data, out / "killed", killed=True)
