@@ -13,7 +13,15 @@ from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.data.torchvision_ops import torchvision
 from pi_dynn.errors import InputError
 from pi_dynn.jobs.train_data import DataSettings, TrainData, held_out_tensors, open_train_data
-from pi_dynn.jobs.train_networks import build_network, card_of, faster_on, file_sha256, open_teacher, start_from
+from pi_dynn.jobs.train_networks import (
+    build_network,
+    card_of,
+    faster_on,
+    file_sha256,
+    open_teacher,
+    start_from,
+    teacher_file,
+)
 from pi_dynn.train.augment import augmentation
 from pi_dynn.train.batches import LoadedBatches, Order
 from pi_dynn.train.distill import Distillation
@@ -140,7 +148,7 @@ class ImageTraining:
         options: dict[str, Any] = asdict(self.settings.images) | {"exit_weight": self.settings.exit_weight}
         del options["workers"], options["memory_bytes"]  # they change nothing
         if teaching is not None:
-            file = Path(teaching.teacher.partition("=")[2] or teaching.teacher)
+            file = teacher_file(teaching.teacher)
             options |= asdict(teaching) | {"teacher": file.name, "teacher_sha256": file_sha256(file)}
         return {
             "stage": self.kind,

@@ -90,24 +90,31 @@ def faster_on(model: nn.Module, device: torch.device) -> nn.Module:
     return filters_as_matrices(model) if device.type == "cpu" and small else model
 
 
+def teacher_file(source: str) -> Path:
+    """The file behind what names a teacher. Raises ModelError for a torchvision network without weights."""
+    if not source.startswith(TORCHVISION):
+        return Path(source)
+    _, _, file = source.partition("=")
+    if not file:
+        raise ModelError(
+            f"teacher {source!r} has no weights: give {source}=FILE, or train one with "
+            f"`pi-dynn train transfer --model {source}` and give its best.safetensors"
+        )
+    return Path(file)
+
+
 def open_teacher(source: str, classes: Sequence[str], students: Preprocess, device: torch.device) -> TeacherNetwork:
     """The teacher behind a bundle or a checkpoint, or torchvision's network behind `torchvision:NAME=FILE`.
 
     Raises: ModelError for a teacher that does not know the classes, CheckpointError for a file that does not fit.
     """
+    path = teacher_file(source)
     if source.startswith(TORCHVISION):
-        name, _, file = source.partition("=")
-        if not file:
-            raise ModelError(
-                f"teacher {source!r} has no weights: give {source}=FILE, or train one with "
-                f"`pi-dynn train transfer --model {source}` and give its best.safetensors"
-            )
-        card = read_card(file)  # weights from elsewhere have none: they are taken to be made for these images
+        card = read_card(path)  # weights from elsewhere have none: they are taken to be made for these images
         own = students if card is None else Preprocess.from_dict(card.preprocess)
-        model = build_network(name, num_classes=len(classes), image_size=own.size)
-        load_checkpoint(model, file)
+        model = build_network(source.partition("=")[0], num_classes=len(classes), image_size=own.size)
+        load_checkpoint(model, path)
         return _taught_by(model, own, students, (classes if card is None else card.classes, classes), device)
-    path = Path(source)
     try:
         bundle = Bundle(path.read_bytes(), str(path))
     except (BundleError, OSError):

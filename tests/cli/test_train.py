@@ -127,15 +127,15 @@ def test_teachers_of_every_kind(pi_dynn, scenes, tmp_path):
         *("--image-size", 32, "--epochs", 1),
     )
     assert outcome.status == 0, outcome.err
-    assert transfer(pi_dynn, scenes, tmp_path / "g", "--epochs", 1).status == 0
-    weights, own = tmp_path / "t" / "best.safetensors", tmp_path / "g" / "best.safetensors"
+    assert transfer(pi_dynn, scenes, tmp_path / "g=1", "--epochs", 1).status == 0
+    weights, own = tmp_path / "t" / "best.safetensors", tmp_path / "g=1" / "best.safetensors"
     (tmp_path / "labels.txt").write_text("blue\ngreen\nred\n")
     exported = ("export", own, "-o", tmp_path / "g.pt", "--model", "tiny", "--labels", tmp_path / "labels.txt")
     assert pi_dynn(*exported, "--precision", "fp32").status == 0
     teachers = (weights, f"{name}={weights}", own, tmp_path / "g.pt")
     kinds = ((), ("--loss", "soft"), ("--loss", "soft", "--published-soft"), ("--alpha", 1))
     for number, (teacher, kind) in enumerate(zip(teachers, kinds, strict=True)):
-        out = tmp_path / str(number)
+        out = tmp_path / f"run={number}"
         outcome = pi_dynn(
             *("train", "distill", "--data", scenes, "--teacher", teacher, "--student", "tiny", "--out", out),
             *(*SEEN, *QUICK, "--epochs", 1, *kind),
