@@ -14,14 +14,9 @@ USUAL_SIZE = {
 }  # image size in pixels where it is not 224
 
 
-def usual_size(name: str) -> int:
-    """The image size, in pixels, that the network called `name` was published for."""
-    return USUAL_SIZE.get(name, 224)
-
-
 def describe_model(name: str, num_classes: int = 1000) -> dict:
     """Name, usual image size, parameters and multiply-adds of a network; "meta" tensors hold no memory."""
-    image_size = usual_size(name)
+    image_size = USUAL_SIZE.get(name, 224)
     with torch.device("meta"):
         model = create_model(name, num_classes=num_classes, image_size=image_size)
     return {

@@ -10,11 +10,12 @@ from torch import Tensor
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.errors import CheckpointError, ModelError
-from pi_dynn.jobs.describe import usual_size
 from pi_dynn.models.checkpoint import image_size_of, load_checkpoint
 from pi_dynn.models.checkpoint_exits import EXIT_KEY, blocks_of_exits
 from pi_dynn.models.checkpoint_file import CheckpointFile, read_checkpoint
-from pi_dynn.models.registry import create_model, list_models
+from pi_dynn.models.gfnet import SIZES
+from pi_dynn.models.gfnet_pyramid import SIZES as PYRAMID_SIZES
+from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.bundle import Bundle
 
 
@@ -78,7 +79,7 @@ def trained_exits(file: CheckpointFile) -> list[int]:
 def architecture_of(state: Mapping[str, Tensor]) -> str:
     """The registered GFNet the weights belong to, by width and blocks. Raises ModelError if it is not one."""
     shape = state["head.weight"].shape[1], block_names(state)
-    fitting = [name for name in list_models() if _shape_of(name) == shape]
+    fitting = [name for name in (*SIZES, *PYRAMID_SIZES) if _shape_of(name) == shape]
     if len(fitting) != 1:
         raise ModelError(
             f"weights of width {shape[0]} in {len(shape[1])} blocks fit {' and '.join(fitting) or 'no known network'}: "
@@ -92,9 +93,7 @@ def block_names(state: Mapping[str, Tensor]) -> set[str]:
     return {key.partition(".filter.")[0] for key in state if ".filter." in key}
 
 
-def _shape_of(name: str) -> tuple[int, set[str]] | None:
-    """Width and blocks of the GFNet called `name`; None for another family."""
+def _shape_of(name: str) -> tuple[int, set[str]]:
     with torch.device("meta"):
-        state = create_model(name, num_classes=2, image_size=usual_size(name)).state_dict()
-    blocks = block_names(state)
-    return (state["head.weight"].shape[1], blocks) if blocks else None
+        state = create_model(name, num_classes=2, image_size=224).state_dict()
+    return state["head.weight"].shape[1], block_names(state)
