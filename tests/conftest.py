@@ -1,5 +1,6 @@
 """Fixtures of more than one room."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -8,12 +9,23 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 from PIL import Image
 
+REFERENCE_FILL = Path(__file__).parent / "data" / "reference" / "fill.py"
+
 
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path_factory, monkeypatch):
     """Remembered engine choices of the person who runs the tests stay out of them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("PI_DYNN_ENGINE", raising=False)
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The module that reads and fills reference cases."""
+    spec = importlib.util.spec_from_file_location("reference_fill", REFERENCE_FILL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
