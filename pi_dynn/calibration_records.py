@@ -4,7 +4,7 @@ Accuracies, rates and shares are in 0..1; costs are in the unit named beside the
 including the last answer.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from pi_dynn.records import Record
@@ -73,9 +73,6 @@ class CalibrationRecord(Record):
     promise: Promise | None = None
     schema: str = SCHEMA
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "CalibrationRecord":
         promise = values.get("promise")
@@ -94,9 +91,6 @@ class RuleResult(Record):
     setting: str
     point: OperatingPoint
     cost_unit: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RuleResult":
@@ -122,9 +116,6 @@ class ExitReliability(Record):
     error_after: float
     bins_before: list[ReliabilityBin]
     bins_after: list[ReliabilityBin]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ExitReliability":

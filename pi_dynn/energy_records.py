@@ -3,7 +3,7 @@
 SI units throughout; shares and accuracies are in 0..1.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from pi_dynn.records import Record
@@ -66,9 +66,6 @@ class EnergyRecording(Record):
     board_after: dict[str, Any] | None
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "EnergyRecording":
@@ -156,9 +153,6 @@ class EnergyResult(Record):
     batch_size: int
     thresholds: list[float]
     notes: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "EnergyResult":

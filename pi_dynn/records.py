@@ -85,9 +85,6 @@ class Evaluation(Record):
     precision: str
     bundle: str
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Evaluation":
         return super().from_dict(values | {"exits": [ExitRow.from_dict(row) for row in values["exits"]]})

@@ -1,7 +1,6 @@
 """What a training job says before it starts and when it is done. Plain records, SI units."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from pi_dynn.records import Evaluation, Record
 
@@ -41,6 +40,3 @@ class TrainResult(Record):
     threshold: float | None = None
     depth_accuracies: dict[str, float] = field(default_factory=dict)
     evaluation: Evaluation | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
