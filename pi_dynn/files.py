@@ -1,5 +1,6 @@
 """Files written whole or not at all."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -38,3 +39,8 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Non
 def write_text(path: str | Path, text: str) -> None:
     """Replace the file at `path` by `text` in UTF-8, atomically."""
     write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

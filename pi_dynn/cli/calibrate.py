@@ -45,11 +45,11 @@ def command(dataset, split, part, compare, static, plot, output, as_json, bundle
     session = open_session(bundle, engine, threads)
 
     from pi_dynn.calibrate.record import save_record
+    from pi_dynn.files import file_sha256
     from pi_dynn.jobs.calibrate import CalibrationSource, calibrate
 
-    source = CalibrationSource(
-        str(dataset), _sha256(split), part if split else None, _costs(session, options, unit), unit
-    )
+    of_split = (file_sha256(split), part) if split else (None, None)
+    source = CalibrationSource(str(dataset), *of_split, _costs(session, options, unit), unit)
     outputs = _collect(session, data, f"calibrate on {part}")
     record, choice = calibrate(
         outputs,
@@ -67,13 +67,6 @@ def command(dataset, split, part, compare, static, plot, output, as_json, bundle
         record, choice, outputs, seen, session, as_json, compare, plot, _static(static, engine, threads, others or data)
     )
     return ExitStatus.ERROR if outputs.failed or seen.failed else ExitStatus.OK
-
-
-def _sha256(path: Path | None) -> str | None:
-    """The hash of a file that is there, or None."""
-    import hashlib
-
-    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _costs(session, options: dict, unit: str) -> list[float]:

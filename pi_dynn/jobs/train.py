@@ -12,12 +12,12 @@ from pi_dynn import __version__
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.data.torchvision_ops import torchvision
 from pi_dynn.errors import InputError
+from pi_dynn.files import file_sha256
 from pi_dynn.jobs.train_data import DataSettings, TrainData, held_out_tensors, open_train_data
 from pi_dynn.jobs.train_networks import (
     build_network,
     card_of,
     faster_on,
-    file_sha256,
     open_teacher,
     start_from,
     teacher_file,

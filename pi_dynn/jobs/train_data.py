@@ -12,6 +12,7 @@ from pi_dynn.data.folders import ImageFolder, load_split, save_split, stratified
 from pi_dynn.data.layouts import OpenedData, layout_named, open_data
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import DatasetError, InputError
+from pi_dynn.files import file_sha256
 from pi_dynn.train.images import decode_all
 from pi_dynn.train.processes import Processes
 
@@ -84,7 +85,7 @@ def open_train_data(settings: DataSettings, out: Path, processes: Processes) -> 
         "classes": len(opened.data.classes),
         "images": opened.images,
         "files_sha256": files_sha256(opened),
-        "split_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "split_sha256": file_sha256(path),
     }
     return TrainData(parts["train"], parts["calibrate"], test, record)
 

@@ -1,6 +1,5 @@
 """Networks to train and to learn from: by name, from a checkpoint, from a bundle, from torchvision."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.data.torchvision_ops import torchvision
 from pi_dynn.errors import BundleError, CheckpointError, ModelError
+from pi_dynn.files import file_sha256
 from pi_dynn.jobs.export import architecture_of, trained_exits
 from pi_dynn.models.checkpoint import image_size_of, load_checkpoint
 from pi_dynn.models.checkpoint_file import read_checkpoint
@@ -56,11 +56,6 @@ def start_from(model: nn.Module, path: Path) -> dict:
             f"the checkpoint {str(path)!r} does not fit: {len(strange)} keys, first {strange[0]}{hints}"
         )
     return {"file": path.name, "sha256": file_sha256(path), "fresh": sorted({key.partition(".")[0] for key in fresh})}
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def card_of(path: Path) -> Card:
