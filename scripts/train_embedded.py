@@ -136,6 +136,9 @@ def main(data: Path, out: Path, assets: Path, split_path: Path, epoch_scale: flo
 
 def train(parts: dict[str, ImageFolder], others: list[ImageFolder], out: Path, epoch_scale: float) -> dict:
     """Run the phases that have no checkpoint yet; the weights after the last."""
+    last = checkpoint_of(PHASES[-1], out)
+    if last.exists():  # nothing to train: spare the decoding of all images
+        return load_file(last)
     preprocess = Preprocess(size=IMAGE_SIZE)
     sets = [parts["train"], *others]
     images = torch.cat([decode_all(part, preprocess) for part in sets])
@@ -146,7 +149,7 @@ def train(parts: dict[str, ImageFolder], others: list[ImageFolder], out: Path, e
     task_classes, task_images = len(parts["train"].classes), len(parts["train"])
     state, size, classes = None, None, None
     for phase in PHASES:
-        checkpoint = out / f"{phase.name.replace(' ', '_')}.safetensors"
+        checkpoint = checkpoint_of(phase, out)
         num_classes = task_classes if phase.task_only else int(offsets[-1])
         if checkpoint.exists():
             state, size, classes = load_file(checkpoint), phase.image_size, num_classes
@@ -176,6 +179,11 @@ def train(parts: dict[str, ImageFolder], others: list[ImageFolder], out: Path, e
         size, classes = phase.image_size, num_classes
         save_file(state, checkpoint)
     return state
+
+
+def checkpoint_of(phase: Phase, out: Path) -> Path:
+    """The file with the weights a phase ended with."""
+    return out / f"{phase.name.replace(' ', '_')}.safetensors"
 
 
 def features_of(sets: list[ImageFolder], cache: Path) -> torch.Tensor:

@@ -48,11 +48,10 @@ def answer_loss(answer: Tensor, target: Tensor, num_classes: int, phase: Phase) 
     """
     if target.ndim == 1:
         return F.cross_entropy(answer, target, label_smoothing=phase.label_smoothing)
-    (z, features), (y, wanted) = (
-        both.split((num_classes, both.shape[1] - num_classes), 1) for both in (answer, target)
-    )
+    parts = [num_classes, answer.shape[1] - num_classes]
+    (z, features), (y, wanted) = answer.split(parts, 1), target.split(parts, 1)
     loss = F.cross_entropy(z, y, label_smoothing=phase.label_smoothing)
-    return loss + phase.feature_weight * F.mse_loss(features, wanted) if wanted.shape[1] else loss
+    return loss + phase.feature_weight * F.mse_loss(features, wanted) if parts[1] else loss
 
 
 def exits_loss(answers: list[tuple[int, Tensor, Tensor]], target: Tensor, num_classes: int, phase: Phase) -> Tensor:
