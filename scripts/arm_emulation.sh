@@ -1,0 +1,234 @@
+#!/usr/bin/env bash
+# Runs pi_dynn on an emulated Cortex-A72 (Raspberry Pi 4) or Cortex-A76 (Raspberry Pi 5), without root.
+set -euo pipefail
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+usage() {
+    cat <<'END'
+Usage: scripts/arm_emulation.sh COMMAND
+
+  setup                     make the emulated board ready; what is there already is kept
+  run [OPTIONS] -- COMMAND  run `pi-dynn ...`, `python ...` or `pytest ...` on it
+  test                      the tests of runtime, deploy, power and cli on both cores
+  ci                        import, engines, parity, classify, energy, refusals and instruction budgets
+
+Options of run:
+  --cpu NAME    cortex-a72 (default) or cortex-a76
+  --pages N     page size in bytes; 16384 is what a Raspberry Pi 5 uses
+  --site DIR    aarch64 packages in front of the others (see setup_site)
+  --count FILE  count instructions by class, into FILE (benchmarks/arm/count.c)
+
+Environment:
+  PI_DYNN_ARM  where the board lives (default: build/arm below the repository, 1 GB)
+  PYTHON       a Python with pip, for the aarch64 wheels (default: .venv/bin/python, else python3)
+
+It takes Debian's QEMU, Python and libraries as packages and unpacks them below that folder; nothing is installed.
+Emulated time means nothing; instruction counts repeat.
+END
+}
+
+home=${PI_DYNN_ARM:-$repository/build/arm}
+suite=bookworm # the last Debian whose qemu-user takes plugins
+mirror=http://deb.debian.org/debian
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=python3
+    if [ -x "$repository/.venv/bin/python" ]; then PYTHON=$repository/.venv/bin/python; fi
+fi
+
+fail() {
+    echo "arm_emulation: error: $1" >&2
+    exit "${2:-1}"
+}
+
+say() { echo "arm_emulation: $1" >&2; }
+
+# --- setting up ---------------------------------------------------------------------------------------------
+
+# Whether the board can be made here; says why not.
+check_host() {
+    [ "$(uname -sm)" = "Linux x86_64" ] || fail "needs Linux on x86-64, this is $(uname -sm)" 3
+    local tool
+    for tool in apt-get dpkg-deb cc; do
+        command -v "$tool" >/dev/null || fail "needs $tool: use a Debian or Ubuntu with a C compiler" 3
+    done
+    [ -r "$keyring" ] || fail "needs $keyring: apt install debian-archive-keyring" 3
+    "$PYTHON" -m pip --version >/dev/null 2>&1 || fail "$PYTHON has no pip: set PYTHON to one that has" 3
+}
+
+# apt for one architecture, with a state of its own below $home/apt.
+apt_for() { # ARCHITECTURE ARGUMENTS...
+    local state=$home/apt/$1
+    mkdir -p "$state"/{lists/partial,archives/partial,etc/apt.conf.d,etc/preferences.d}
+    touch "$state/status"
+    cat >"$state/etc/sources.list" <<END
+deb [signed-by=$keyring] $mirror $suite main
+deb-src [signed-by=$keyring] $mirror $suite main
+END
+    cat >"$state/apt.conf" <<END
+APT::Architecture "$1";
+APT::Architectures { "$1"; };
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Acquire::Retries "3";
+Dir::State "$state";
+Dir::State::status "$state/status";
+Dir::Cache "$state";
+Dir::Etc "$state/etc";
+Dir::Etc::trustedparts "/etc/apt/trusted.gpg.d";
+END
+    APT_CONFIG=$state/apt.conf apt-get -qq "${@:2}"
+}
+
+unpack_packages() { # ARCHITECTURE INTO PACKAGES...
+    local package
+    apt_for "$1" update
+    apt_for "$1" install --yes --download-only "${@:3}"
+    mkdir -p "$2"
+    for package in "$home/apt/$1"/archives/*.deb; do
+        dpkg-deb --extract "$package" "$2"
+    done
+}
+
+setup_qemu() {
+    [ -x "$home/qemu/usr/bin/qemu-aarch64" ] && return
+    say "unpacking Debian's qemu-user"
+    unpack_packages amd64 "$home/qemu.new" qemu-user
+    rm -rf "$home/qemu"
+    mv "$home/qemu.new" "$home/qemu"
+}
+
+setup_plugin() {
+    local source=$repository/benchmarks/arm/count.c header=$home/plugin/qemu-plugin.h
+    [ "$home/plugin/count.so" -nt "$source" ] && return
+    say "compiling the instruction counter"
+    mkdir -p "$home/plugin"
+    if [ ! -s "$header" ]; then
+        (cd "$home/plugin" && apt_for amd64 source --download-only qemu)
+        tar -xJOf "$home"/plugin/qemu_*.orig.tar.xz --wildcards '*/include/qemu/qemu-plugin.h' >"$header"
+        rm "$home"/plugin/qemu_*
+    fi
+    cc -O2 -Wall -Wextra -Wno-unused-parameter -shared -fPIC -I "$home/plugin" "$source" -o "$home/plugin/count.so"
+}
+
+# One root per core: the C library and Python are shared by hard links, what the kernel would tell differs.
+setup_roots() {
+    [ -d "$home/cortex-a76" ] && return
+    say "unpacking an arm64 Python"
+    unpack_packages arm64 "$home/root.new" python3.11 libgomp1 libstdc++6
+    describe_core "$home/root.new" # so that both roots have the files as their own
+    rm -rf "$home"/{root,cortex-a72,cortex-a76}
+    cp -al "$home/root.new" "$home/cortex-a72"
+    describe_core "$home/cortex-a72" 0x410fd083 0xd08 3 "fp asimd evtstrm crc32 cpuid"
+    mv "$home/root.new" "$home/cortex-a76"
+    describe_core "$home/cortex-a76" 0x414fd0b1 0xd0b 1 \
+        "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+}
+
+# The files in which Linux describes four cores of a kind. QEMU would show those of the host, on which the cpuinfo
+# library of torch and ONNX Runtime fails.
+describe_core() { # ROOT MIDR PART REVISION FEATURES
+    local root=$1 core
+    rm -rf "$root/proc" "$root/sys"
+    [ $# -gt 1 ] || return 0
+    mkdir -p "$root/proc" "$root/sys/devices/system/cpu"
+    for core in 0 1 2 3; do
+        cat <<END
+processor	: $core
+BogoMIPS	: 108.00
+Features	: $5
+CPU implementer	: 0x41
+CPU architecture: 8
+CPU variant	: 0x${2:4:1}
+CPU part	: $3
+CPU revision	: $4
+
+END
+        local identification=$root/sys/devices/system/cpu/cpu$core/regs/identification
+        mkdir -p "$identification"
+        printf '0x00000000%s\n' "${2#0x}" >"$identification/midr_el1"
+    done >"$root/proc/cpuinfo"
+    local list
+    for list in possible present online; do
+        echo 0-3 >"$root/sys/devices/system/cpu/$list"
+    done
+}
+
+# aarch64 wheels into a folder of their own, without dependencies.
+setup_site() { # NAME PIP_ARGUMENTS...
+    local site=$home/$1 wanted
+    wanted=$(printf '%s\n' "${@:2}"; cat "$repository/benchmarks/arm/requirements.txt")
+    [ "$(cat "$site/.wanted" 2>/dev/null)" = "$wanted" ] && return
+    say "fetching aarch64 wheels: ${*:2}"
+    rm -rf "$site" "$site.new"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --target "$site.new" \
+        --implementation cp --python-version 3.11 --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 \
+        --platform manylinux2014_aarch64 "${@:2}"
+    printf '%s' "$wanted" >"$site.new/.wanted"
+    mv "$site.new" "$site"
+}
+
+# sys.executable of the emulated Python: what it starts has to go through QEMU again.
+setup_python() {
+    mkdir -p "$home/bin"
+    cat >"$home/bin/python3.11" <<'END'
+#!/bin/sh
+# Written by scripts/arm_emulation.sh.
+exec $PI_DYNN_ARM_QEMU "$PYTHONHOME/bin/python3.11" "$@"
+END
+    chmod +x "$home/bin/python3.11"
+}
+
+setup() {
+    check_host
+    mkdir -p "$home"
+    setup_qemu
+    setup_plugin
+    setup_roots
+    setup_python
+    setup_site site --requirement "$repository/benchmarks/arm/requirements.txt"
+}
+
+# --- running ------------------------------------------------------------------------------------------------
+
+run() {
+    local cpu=cortex-a72 pages=() plugin=() sites=$home/site
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        [ $# -ge 2 ] || fail "$1 needs a value: see --help" 2
+        case $1 in
+            --cpu) cpu=$2 ;;
+            --pages) pages=(-p "$2") ;;
+            --site) sites=$home/$2:$sites ;;
+            --count) plugin=(-plugin "$home/plugin/count.so,out=$(realpath "$2")") ;;
+            *) fail "unknown option '$1': see --help" 2 ;;
+        esac
+        shift 2
+    done
+    [ $# -ge 2 ] || fail "run needs -- and a command: see --help" 2
+    case $cpu in cortex-a72 | cortex-a76) ;; *) fail "--cpu $cpu: choose cortex-a72 or cortex-a76" 2 ;; esac
+    [ -d "$home/$cpu" ] || fail "there is no board in $home: scripts/arm_emulation.sh setup" 3
+    local command=()
+    case $2 in
+        python) command=("${@:3}") ;;
+        pytest) command=(-m pytest "${@:3}") ;;
+        pi-dynn) command=(-m pi_dynn.cli "${@:3}") ;;
+        *) fail "'$2' is not there: run pi-dynn, python or pytest" 2 ;;
+    esac
+    local libraries=$home/qemu/lib/x86_64-linux-gnu:$home/qemu/usr/lib/x86_64-linux-gnu
+    # QEMU runs with the C library it was built for, whatever this machine has.
+    PI_DYNN_ARM_QEMU="$home/qemu/lib64/ld-linux-x86-64.so.2 --library-path $libraries
+        $home/qemu/usr/bin/qemu-aarch64 -L $home/$cpu -cpu $cpu -0 $home/bin/python3.11 ${pages[*]}
+        -E PYTHONHOME=$home/$cpu/usr -E PYTHONPATH=$repository:$sites -E PYTHONDONTWRITEBYTECODE=1"
+    export PI_DYNN_ARM_QEMU OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} XDG_CACHE_HOME=$home/cache/$cpu
+    # shellcheck disable=SC2086 # words on purpose: paths with blanks are refused below
+    case $home in *[[:space:]]*) fail "$home: the path must not hold blanks" 2 ;; esac
+    $PI_DYNN_ARM_QEMU "${plugin[@]}" "$home/$cpu/usr/bin/python3.11" "${command[@]}"
+}
+
+case ${1:-} in
+    setup) setup ;;
+    run) run "${@:2}" ;;
+    -h | --help) usage ;;
+    *) usage >&2; exit 2 ;;
+esac
