@@ -14,6 +14,7 @@ from pi_dynn.train.engine import Row, Silent, Surroundings, fit
 from pi_dynn.train.images import AugmentedImages
 from pi_dynn.train.mixing import Mixing
 from pi_dynn.train.recipe import Recipe
+from pi_dynn.train.run_folder import RunFolder
 from pi_dynn.train.stage import Stage
 
 
@@ -39,6 +40,7 @@ class Phase:
     ema_decay: float = 0.998
     drop_path: float = 0.05
     clip_grad: float = 1.0
+    amp: bool = False  # bfloat16 products, on a processor that has them
 
 
 def answer_loss(answer: Tensor, target: Tensor, num_classes: int, phase: Phase) -> Tensor:
@@ -113,8 +115,11 @@ def train_phase(
     seed: int,
     evaluate: Callable[[nn.Module], dict[str, float]],
     log_path: Path,
+    folder: RunFolder | None = None,
 ) -> nn.Module:
     """Train `model` in place for one phase and return its exponential moving average.
+
+    With a `folder`, a phase that was interrupted goes on after its last whole epoch.
 
     The labels of `data` are classes, or rows of probabilities and teacher's features, as the heads answer.
     `sample_weights` (N,) says how often each image is drawn. `evaluate` gets the average after each epoch;
@@ -134,10 +139,11 @@ def train_phase(
         clip_grad=phase.clip_grad,
         ema_decay=phase.ema_decay,
         ema_warmup=False,
+        amp=phase.amp,
         seed=seed,
     )
     stage = PhaseStage(model, phase, outputs, num_classes, evaluate)
-    surroundings = Surroundings(observer=PhaseLog(log_path), name=phase.name)
+    surroundings = Surroundings(folder=folder, observer=PhaseLog(log_path), name=phase.name)
     return fit(stage, LoadedBatches(data, order, workers=1), recipe, surroundings).model
 
 
