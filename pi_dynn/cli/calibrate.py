@@ -139,6 +139,7 @@ def _plot(folder: Path, record, choice, results, honesty, static, seen) -> None:
     from pi_dynn.calibrate.outcomes import operating_point
     from pi_dynn.jobs.calibrate import exit_outcomes
     from pi_dynn.report import calibration_plots as plots
+    from pi_dynn.report.figures import save_figure
 
     point = operating_point(exit_outcomes(seen, record.score, record.costs), record.thresholds)
     unit = record.cost_unit
@@ -149,5 +150,5 @@ def _plot(folder: Path, record, choice, results, honesty, static, seen) -> None:
         "sweep": plots.sweep_figure(choice.points, unit),
     }
     for name, figure in figures.items():
-        plots.save_figure(figure, folder, name)
+        save_figure(figure, folder, name)
     click.echo(f"plots saved in {folder}: {', '.join(figures)} (svg, png)", err=True)

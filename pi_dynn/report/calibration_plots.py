@@ -1,7 +1,6 @@
 """The four pictures of a calibration, as SVG and PNG. Needs matplotlib, the extra [plots]."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pi_dynn.calibration_records import (
     CalibrationRecord,
@@ -10,28 +9,17 @@ from pi_dynn.calibration_records import (
     RuleResult,
     StaticNetwork,
 )
-from pi_dynn.errors import InputError
-from pi_dynn.files import write_atomically
+from pi_dynn.report.figures import new_figure
 
 _SCALE = {"macs": (1e-6, "million multiply-adds"), "s": (1e3, "ms"), "J": (1e3, "mJ")}
 _MARKERS = "osD^vP*X"
-
-
-def _new_figure(columns: int = 1, width: float = 7.0, height: float = 4.5):
-    """An empty figure and its axes, drawn without a display."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("plots need matplotlib: install it with `pip install pi_dynn[plots]`") from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
 def trade_off_figure(
     results: Sequence[RuleResult], chosen: OperatingPoint, cost_unit: str, static: Sequence[StaticNetwork] = ()
 ):
     """Accuracy against mean cost for every rule, the chosen point, and static networks at their full depth."""
-    figure, (axes,) = _new_figure()
+    figure, (axes,) = new_figure()
     scale, unit = _SCALE[cost_unit]
     for number, rule in enumerate(dict.fromkeys(result.rule for result in results)):
         points = sorted(
@@ -52,7 +40,7 @@ def trade_off_figure(
 
 def exits_figure(record: CalibrationRecord, point: OperatingPoint):
     """The share of images that leaves at each exit, and how many of them are right."""
-    figure, (axes,) = _new_figure()
+    figure, (axes,) = new_figure()
     names = [f"layer {block}" for block in record.exits]
     axes.bar(names, [100 * rate for rate in point.exit_rates], color="tab:blue", label="leave here")
     right = [100 * rate * (accuracy or 0.0) for rate, accuracy in zip(point.exit_rates, point.exit_accuracies)]
@@ -64,7 +52,7 @@ def exits_figure(record: CalibrationRecord, point: OperatingPoint):
 
 def reliability_figure(rows: Sequence[ExitReliability]):
     """Accuracy against confidence for each exit, before and after temperature scaling."""
-    figure, axes = _new_figure(len(rows), 2.6 * len(rows), 3.2)
+    figure, axes = new_figure(len(rows), 2.6 * len(rows), 3.2)
     for place, row in zip(axes, rows, strict=True):
         place.plot([0, 1], [0, 1], color="grey", lw=1)
         for bins, style, error in ((row.bins_before, "o-", row.error_before), (row.bins_after, "s-", row.error_after)):
@@ -78,7 +66,7 @@ def reliability_figure(rows: Sequence[ExitReliability]):
 
 def sweep_figure(points: Sequence[OperatingPoint], cost_unit: str):
     """Accuracy and mean cost against what was swept."""
-    figure, (axes,) = _new_figure()
+    figure, (axes,) = new_figure()
     scale, unit = _SCALE[cost_unit]
     name = next(iter(points[0].settings), "point")
     swept = [point.settings.get(name, number) for number, point in enumerate(points)]
@@ -90,14 +78,3 @@ def sweep_figure(points: Sequence[OperatingPoint], cost_unit: str):
     costs.set_ylabel(f"mean cost ({unit})", color="tab:red")
     axes.grid(alpha=0.3)
     return figure
-
-
-def save_figure(figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure as SVG and PNG, each whole or not at all; the paths."""
-    paths = [folder / f"{name}.{kind}" for kind in ("svg", "png")]
-    for path in paths:
-        kind = path.suffix[1:]
-        # Without a date the same figures give the same file.
-        metadata = {"Date": None} if kind == "svg" else None
-        write_atomically(path, lambda stream: figure.savefig(stream, format=kind, dpi=150, metadata=metadata))  # noqa: B023
-    return paths

@@ -112,10 +112,10 @@ def test_figures_show_what_they_should(tmp_path):
     from pi_dynn.report.calibration_plots import (
         exits_figure,
         reliability_figure,
-        save_figure,
         sweep_figure,
         trade_off_figure,
     )
+    from pi_dynn.report.figures import save_figure
 
     static = [StaticNetwork("gfnet_small", 0.93, 1.2e8)]
     (axes,) = trade_off_figure(RESULTS, POINT, "macs", static).axes
