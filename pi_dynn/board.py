@@ -20,6 +20,8 @@ _BUSY_PERCENT = 20.0
 
 _THROTTLE_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 _SINCE_BOOT_SHIFT = 16
+# Arm's part numbers in MIDR_EL1 and /proc/cpuinfo, of the cores in a Raspberry Pi 3, 4 and 5.
+_ARM_CORES = {0xD03: "Cortex-A53", 0xD08: "Cortex-A72", 0xD0B: "Cortex-A76"}
 
 Runner = Callable[[Sequence[str]], str]
 
@@ -87,7 +89,7 @@ class BoardSnapshot:
 
     `frequency_hz` and `frequency_max_hz` are those of the fastest cores, `governor` joins those of all
     clusters, `other_load_percent` is processor utilisation (of all cores, 0 to 100) while nothing was
-    asked of it, `omp_num_threads` the environment variable of that name.
+    asked of it, `omp_num_threads` the environment variable of that name, `core` the kind of Arm core.
     """
 
     model: str
@@ -105,6 +107,7 @@ class BoardSnapshot:
     load_average: float | None
     other_load_percent: float
     omp_num_threads: str | None
+    core: str | None = None
 
     @property
     def throttle(self) -> ThrottleState | None:
@@ -147,6 +150,7 @@ def take_snapshot(
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         other_load_percent=utilisation_percent(),
         omp_num_threads=os.environ.get("OMP_NUM_THREADS"),
+        core=core_name(root),
     )
 
 
@@ -171,6 +175,13 @@ class Board:
     def live_throttle_bits(self) -> int | None:
         """The same from files alone, cheap enough to be asked while measuring."""
         return read_throttle(self._root, None)
+
+
+def core_name(root: str | Path = "/") -> str | None:
+    """The kind of the fastest Arm core, such as "Cortex-A72"; None for one that is not known here."""
+    lines = (_text(Path(root) / "proc/cpuinfo") or "").splitlines()
+    parts = [_parse_bits(line.partition(":")[2].strip()) for line in lines if line.startswith("CPU part")]
+    return _ARM_CORES.get(max((part for part in parts if part is not None), default=0))
 
 
 def _text(path: Path) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 from pi_dynn.board import (
     BoardSnapshot,
     advice,
+    core_name,
     decode_throttle,
     invalidating_changes,
     read_throttle,
@@ -54,6 +55,23 @@ def test_each_board_by_its_files(lay_out, board, expected):
     assert (found.model, found.cores, found.governor) == expected[:3]
     assert (found.frequency_hz, found.frequency_max_hz, found.temperature_c) == pytest.approx(expected[3:6])
     assert found.throttle_bits == expected[6]
+
+
+@pytest.mark.parametrize(
+    ("parts", "core"),
+    [
+        (("0xd08",) * 4, "Cortex-A72"),
+        (("0xd03", "0xd0b"), "Cortex-A76"),
+        (("0xfff",), None),
+        (("x",), None),
+        ((), None),
+    ],
+)
+def test_core_by_its_part_number(tmp_path, parts, core):
+    (tmp_path / "proc").mkdir()
+    lines = [f"processor\t: {i}\nCPU part\t: {part}\n" for i, part in enumerate(parts)]
+    (tmp_path / "proc/cpuinfo").write_text("\n".join(lines))
+    assert core_name(tmp_path) == core == snapshot_of(tmp_path).core
 
 
 def test_a_board_that_tells_nothing(tmp_path):

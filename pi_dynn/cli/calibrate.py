@@ -35,7 +35,8 @@ def command(dataset, split, part, compare, static, plot, output, as_json, bundle
     Examples:
       pi-dynn calibrate ucm --split split.json --rule target-accuracy --max-loss 0.5 -o calibration/ucm.json
       pi-dynn calibrate ucm --split split.json --rule risk --epsilon 2 --compare test --plot plots
-      pi-dynn calibrate ucm --rule budget --budget-ms 9 --costs run.json
+      pi-dynn calibrate ucm --rule budget --budget-mj 9 --costs run.json
+      pi-dynn profile --fit && pi-dynn calibrate ucm --rule budget --budget-ms 9
     """
     if compare is not None and split is None:
         raise click.UsageError("--compare needs a --split with images for it")
@@ -70,13 +71,17 @@ def command(dataset, split, part, compare, static, plot, output, as_json, bundle
 
 
 def _costs(session, options: dict, unit: str) -> list[float]:
-    """Cost of every exit in `unit`: counted, or read from a file of measurements."""
+    """Cost of every exit in `unit`: counted, read from a file of measurements, or by the machine's latency model."""
     if unit == "macs":
         return [float(count) for count in session.manifest.macs]
+    if options["costs"] is None and unit == "s":
+        from pi_dynn.jobs.latency_model import saved_latency_model
+
+        return saved_latency_model(session).predict_s(session.manifest.blocks)
+    if options["costs"] is None:
+        raise click.UsageError("costs in mJ are measured: give --costs with a saved energy run")
     from pi_dynn.jobs.exit_costs import read_exit_costs
 
-    if options["costs"] is None:
-        raise click.UsageError("costs in ms or mJ are measured: give --costs with a saved run or a benchmark")
     return read_exit_costs(options["costs"], unit, session.manifest.blocks, session.bundle.sha256)
 
 

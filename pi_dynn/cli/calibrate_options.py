@@ -17,13 +17,15 @@ _OPTIONS = (
     click.option("--target-accuracy", type=click.FloatRange(0, 100, min_open=True), metavar="PERCENT"),
     click.option("--max-loss", type=click.FloatRange(0, 100), metavar="POINTS", help="Target: full depth less this."),
     click.option("--budget-macs", type=click.FloatRange(0, min_open=True), metavar="M", help="Million multiply-adds."),
-    click.option("--budget-ms", type=click.FloatRange(0, min_open=True), metavar="MS", help="Mean latency; --costs."),
+    click.option(
+        "--budget-ms", type=click.FloatRange(0, min_open=True), metavar="MS", help="Mean latency; profile --fit."
+    ),
     click.option("--budget-mj", type=click.FloatRange(0, min_open=True), metavar="MJ", help="Mean energy; --costs."),
     click.option(
         "--costs",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Measured costs: energy --each-exit --save, or benchmark --each-exit --json.",
+        help="Measured costs, not the latency model's: energy --each-exit --save, benchmark --each-exit --json.",
     ),
     click.option("--cost-unit", type=click.Choice(["macs", "ms", "mj"]), help="Unit of costs. [default: the budget's]"),
     click.option("--grid", metavar="T1,T2,...", help="Thresholds of a sweep. [default: 0.35 to 0.90]"),

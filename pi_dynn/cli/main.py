@@ -17,6 +17,7 @@ COMMANDS = {
     "calibrate": ("pi_dynn.cli.calibrate", "Choose exit thresholds: for an accuracy, a budget, or with a promise."),
     "energy": ("pi_dynn.cli.energy", "Measure the energy of an answer, in millijoules."),
     "benchmark": ("pi_dynn.cli.benchmark", "Measure latency, variants interleaved in one run."),
+    "profile": ("pi_dynn.cli.profile", "Show where the time of an answer goes, step by step."),
     "train": ("pi_dynn.cli.train", "Train a network, distil it, or teach it to stop early."),
     "export": ("pi_dynn.cli.export", "Make a bundle from a checkpoint."),
     "report": ("pi_dynn.cli.report", "Make the table of saved energy runs."),

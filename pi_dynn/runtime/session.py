@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from pi_dynn.errors import InputError
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.engine_choice import open_network
+from pi_dynn.runtime.timed_network import TimedNetwork
 
 Item = TypeVar("Item")
 NEVER = 2.0  # a threshold no score reaches
@@ -72,10 +74,9 @@ class Session:
         limits = self.resolve_thresholds(thresholds)
         if deadline_s is not None:
             return self._classify_by(x, limits, deadline_s, top)
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
-            start_ns = self._clock.now_ns()
-            logits, exit_index, score = self._network(x, limits)
-            stop_ns = self._clock.now_ns()
+        start_ns = self._clock.now_ns()
+        logits, exit_index, score = self.answer(x, limits)
+        stop_ns = self._clock.now_ns()
         return self._prediction(logits[0], exit_index, score, (stop_ns - start_ns) / 1e9, top)
 
     def classify_many(
@@ -125,6 +126,16 @@ class Session:
                 pending = []
         if pending:
             yield from self._answer_batch(pending, limits, top)
+
+    def answer(self, x: Tensor, thresholds: list[float]) -> tuple[Tensor, int, float]:
+        """The network's bare answer for one input (1, 3, H, W): logits (1, classes), exit index and score."""
+        with torch.inference_mode(), torch.jit.optimized_execution(False):
+            return self._network(x, thresholds)
+
+    @cached_property
+    def timed_network(self) -> TimedNetwork:
+        """The same network with the time taken between its steps, to be profiled."""
+        return TimedNetwork(self._network, self.manifest)
 
     def forward_all(self, x: Tensor) -> list[Tensor]:
         """Logits (B, classes) of every exit, the last answer included, for inputs (B, 3, H, W)."""

@@ -145,7 +145,7 @@ def test_a_budget_picks_the_record_that_fits(pi_dynn, photographs, tiny_bundle_p
         ("classify", ("--budget-ms", 5, "--adaptive", "--batch-size", 2), "--batch-size 1"),
         ("classify", ("--budget-ms", 5, "--budget-mj", 5), "only one of"),
         ("calibrate", ("--rule", "budget", "--budget-ms", 5, "--budget-macs", 5), "only one of"),
-        ("calibrate", ("--rule", "budget", "--budget-ms", 5), "give --costs"),
+        ("calibrate", ("--rule", "budget", "--budget-mj", 5), "give --costs"),
         ("calibrate", ("--rule", "budget", "--budget-ms", 5, "--cost-unit", "mj"), "contradict"),
         ("calibrate", ("--rule", "sweep", "--grid", "0.5,x"), "expected numbers"),
         ("calibrate", ("--rule", "sweep", "--legacy-inverted"), "belongs to --rule percentile"),
@@ -157,11 +157,13 @@ def test_options_that_contradict_each_other(pi_dynn, command, arguments, message
     assert outcome.status == 2 and message in outcome.err
 
 
-def test_bad_input_is_one_line(calibrate, pi_dynn, tiny_bundle_path, tmp_path):
+def test_bad_input_is_one_line(calibrate, pi_dynn, tiny_bundle_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no latency model is kept there
     for arguments, message in (
         (("--rule", "target-accuracy", "--target-accuracy", 100), "full depth has"),
         (("--rule", "risk", "--epsilon", 0.5), "24 images are too few to promise at most 0.5 points"),
         (("--rule", "budget", "--budget-macs", 0.001), "leaving at the first exit costs"),
+        (("--rule", "budget", "--budget-ms", 5), "fit one with `pi-dynn profile --fit`"),
     ):
         outcome = calibrate(*arguments)
         assert outcome.status == 1 and message in outcome.err and len(outcome.err.strip().splitlines()) == 1

@@ -1,0 +1,82 @@
+"""`pi-dynn profile`."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from pi_dynn.cli.options import chosen_thresholds, exit_options, json_option, open_session, session_options
+
+
+@click.command()
+@click.argument("images", nargs=-1, metavar="[PATH ...]")
+@click.option("--n", type=click.IntRange(5), default=200, show_default=True, help="Answers, over the images in turn.")
+@click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="Save a trace for ui.perfetto.dev.")
+@click.option("--no-roofline", is_flag=True, help="Do not measure what this machine could do at best.")
+@click.option("--fit", is_flag=True, help="Fit a latency model, keep it for budgets, and check it on the images.")
+@click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
+@exit_options
+@json_option
+@session_options
+def command(images, n, trace, no_roofline, fit, markdown, as_json, bundle, engine, threads, **exits) -> None:
+    """Show where the time of an answer goes, step by step, and how near the machine's limits that is.
+
+    The clock is read between the steps inside the network that answers; what that costs is printed as the
+    time with and without it. Images are decoded beforehand; without PATH they are the bundled samples.
+
+    \b
+    Examples:
+      pi-dynn profile --threads 1
+      pi-dynn profile holiday/ --no-exit --trace trace.json
+      pi-dynn profile --fit
+    """
+    limits = chosen_thresholds(**exits)
+    session = open_session(bundle, engine, threads)
+
+    from pi_dynn.board import take_snapshot
+    from pi_dynn.cli.classify import sample_folder
+    from pi_dynn.clock import PerfClock
+    from pi_dynn.data.sources import image_sources
+    from pi_dynn.files import write_text
+    from pi_dynn.jobs.profile import chrome_trace, profile, time_steps
+    from pi_dynn.jobs.roofline import measure_roofline
+    from pi_dynn.report.profile import profile_notes, profile_table
+
+    session.resolve_thresholds(limits)
+    sources = image_sources(images or (str(sample_folder()),), sys.stdin)
+    inputs = [session.preprocess.load(source.check()) for source in sources]
+    if fit:
+        _fit(session, inputs, n, limits, as_json, markdown)
+        return
+    clock = PerfClock()
+    roofline = None if no_roofline else measure_roofline(session.engine, session.threads, take_snapshot(), clock)
+    timed = time_steps(session, inputs, n, clock, limits)
+    result = profile(session, timed, inputs[0], roofline)
+    if trace is not None:
+        write_text(trace, json.dumps(chrome_trace(timed)) + "\n")
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+    else:
+        click.echo(profile_table(result, markdown))
+    for note in profile_notes(result):
+        click.echo(note, err=True)
+
+
+def _fit(session, inputs, n: int, limits, as_json: bool, markdown: bool) -> None:
+    """Fit, keep and check a latency model; print predicted beside measured."""
+    from pi_dynn.clock import PerfClock
+    from pi_dynn.jobs.latency_model import check_latency_model, fit_latency_model, save_latency_model
+    from pi_dynn.report.profile import check_table, model_text
+
+    clock = PerfClock()
+    model = fit_latency_model(session, inputs, n, clock)
+    check = check_latency_model(model, session, inputs, max(5, n // 10), clock, limits)
+    path = save_latency_model(model)
+    if as_json:
+        click.echo(json.dumps({"model": model.to_dict()}))
+        click.echo(json.dumps({"check": check.to_dict()}))
+    else:
+        click.echo(model_text(model, session.manifest.blocks) + "\n")
+        click.echo(check_table(check, markdown))
+    click.echo(f"kept in {path}; `pi-dynn calibrate --budget-ms` uses it", err=True)

@@ -1,0 +1,157 @@
+"""Where the steps of a deployed network begin in its TorchScript graph, and what they are called.
+
+A bundle holds its network frozen, as graphs without names. The calls of its parts are still there (stem,
+stages, heads, gates); inside a part the shape of the graph tells: a block of a residual network begins where
+one tensor alone goes on, a GFNet block turns from filter to MLP at its second norm, and a head's product is
+the last one. A part that looks different stays one step.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+PRODUCTS = frozenset(
+    {"quantized::linear_dynamic", "aten::linear", "aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"}
+    | {"aten::conv2d", "aten::convolution", "aten::_convolution"}
+)
+VIEWS = frozenset({"aten::view", "aten::reshape", "aten::flatten", "aten::permute", "aten::transpose"})
+
+
+class Step(NamedTuple):
+    """One step: its kind, the block it belongs to or stands after (None before the first)."""
+
+    kind: str  # patch embedding, tokens, position, stem, filter, MLP, block, stage, exit norm, head, gate, final head
+    block_index: int | None
+
+
+class Boundary(NamedTuple):
+    """A step and the node of the graph it begins at."""
+
+    node: object
+    step: Step
+
+
+def method_calls(block) -> list[tuple[object, str]]:
+    """Calls of parts in a graph not yet inlined, nested ones too, in order: the node and the part's dotted name."""
+    found = []
+    for node in block.nodes():
+        if node.kind() == "prim::CallMethod":
+            found.append((node, _attribute_path(next(iter(node.inputs())))))
+        for inner in node.blocks():
+            found += method_calls(inner)
+    return found
+
+
+def _attribute_path(value) -> str:
+    names: list[str] = []
+    node = value.node()
+    while node.kind() == "prim::GetAttr":
+        names.append(node.s("name"))
+        node = next(iter(node.inputs())).node()
+    return ".".join(reversed(names))
+
+
+def part_steps(part: str, blocks: list[int], nodes: list) -> list[Boundary]:
+    """The steps inside one inlined part, whose first begins at its first node.
+
+    `part` is a name such as "stages.0"; `blocks` are the blocks its exits stand after, the last answer
+    included; `nodes` are the nodes of the part.
+    """
+    name, _, number = part.partition(".")
+    stage = int(number) if number else len(blocks) - 1
+    first = blocks[stage - 1] + 1 if stage > 0 else 0
+    if name == "stem":
+        return _stem_steps(nodes)
+    if name in ("stages", "last_stage"):
+        return _stage_steps(nodes, range(first, blocks[stage] + 1))
+    if name == "gates":
+        return [Boundary(nodes[0], Step("gate", blocks[stage]))]
+    return _head_steps(nodes, blocks[stage], "final head" if name == "last_head" else "head")
+
+
+def _stem_steps(nodes: list) -> list[Boundary]:
+    """Patch embedding up to its product, then positions (an addition) and prefix tokens (a concatenation)."""
+    product = _last(nodes, _computes_product)
+    after = [] if product is None else nodes[product + 1 :]
+    kinds = {"aten::add": "position", "aten::cat": "tokens"}
+    found = [(node, kinds[node.kind()]) for node in after if node.kind() in kinds]
+    if not found or any(_contains(node, _is_convolution) for node in nodes):
+        return [Boundary(nodes[0], Step("stem", None))]
+    return [
+        Boundary(nodes[0], Step("patch embedding", None)),
+        *(Boundary(node, Step(kind, None)) for node, kind in found),
+    ]
+
+
+def _stage_steps(nodes: list, blocks: range) -> list[Boundary]:
+    """Filter and MLP of every block where the stage falls into its blocks, else the whole stage."""
+    starts = [0, *(i + 1 for i in lone_tensor_ends(nodes))]
+    if len(starts) != len(blocks):
+        kind = "block" if len(blocks) == 1 else "stage"
+        return [Boundary(nodes[0], Step(kind, blocks[-1]))]
+    found = []
+    for block, (start, stop) in zip(blocks, pairwise([*starts, len(nodes)]), strict=True):
+        norms = [i for i in range(start, stop) if nodes[i].kind() in ("aten::layer_norm", "aten::native_layer_norm")]
+        if len(norms) == 2:
+            found += [
+                Boundary(nodes[start], Step("filter", block)),
+                Boundary(nodes[norms[1]], Step("MLP", block)),
+            ]
+        else:
+            found.append(Boundary(nodes[start], Step("block", block)))
+    return found
+
+
+def _head_steps(nodes: list, block: int, kind: str) -> list[Boundary]:
+    """Norm and pooling, then the product that gives the logits."""
+    product = _last(nodes, _computes_product)
+    if product is None or not any(node.kind().startswith("aten::") for node in nodes[:product]):
+        return [Boundary(nodes[0], Step(kind, block))]
+    norm = "final norm" if kind == "final head" else "exit norm"
+    return [Boundary(nodes[0], Step(norm, block)), Boundary(nodes[product], Step(kind, block))]
+
+
+def lone_tensor_ends(nodes: list) -> list[int]:
+    """Positions, but the last, after which only one tensor made so far is still needed and work was done.
+
+    In a residual network that is true at the end of a block and nowhere inside one.
+    """
+    last_use = {name: i for i, node in enumerate(nodes) for name in _tensors_read(node)}
+    made_here = {value.debugName() for node in nodes for value in node.outputs()}
+    live = last_use.keys() - made_here  # what the part is given
+    ends = []
+    for i, node in enumerate(nodes[:-1]):
+        made = {value.debugName() for value in node.outputs() if last_use.get(value.debugName(), -1) > i}
+        live = {name for name in live if last_use[name] > i} | made
+        if live and live == made and node.kind() not in VIEWS:
+            ends.append(i)
+    return ends
+
+
+def _tensors_read(node) -> set[str]:
+    """Names of the computed tensors a node reads from outside, those its blocks read included."""
+    values, names, made = list(node.inputs()), set(), set()
+    for block in node.blocks():
+        for inner in block.nodes():
+            names |= _tensors_read(inner)
+            made |= {value.debugName() for value in inner.outputs()}
+        values += block.outputs()
+    fixed = ("prim::Constant", "prim::GetAttr")
+    names |= {v.debugName() for v in values if str(v.type()) == "Tensor" and v.node().kind() not in fixed}
+    return names - made
+
+
+def _contains(node, test: Callable[[str], bool]) -> bool:
+    return test(node.kind()) or any(_contains(inner, test) for block in node.blocks() for inner in block.nodes())
+
+
+def _computes_product(node) -> bool:
+    return _contains(node, PRODUCTS.__contains__)
+
+
+def _is_convolution(kind: str) -> bool:
+    return "conv" in kind
+
+
+def _last(nodes: list, test: Callable) -> int | None:
+    return next((i for i in reversed(range(len(nodes))) if test(nodes[i])), None)

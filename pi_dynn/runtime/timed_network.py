@@ -1,0 +1,151 @@
+"""The deployed network with the time taken between its steps.
+
+The marks stand inside the network's own TorchScript graph and are read in the same call that answers an
+image: two additions to a list and one reading of the clock for every step, one to three microseconds. Nothing
+else changes: the operators, their order and their memory are those of the network that answers.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pi_dynn.runtime.manifest import Manifest
+from pi_dynn.runtime.steps import Step, method_calls, part_steps
+
+END = -1  # the mark behind the last step
+PART = "part of the network: "  # begins the constants that name the parts while a graph is inlined
+
+
+class StepTime(NamedTuple):
+    """When a step ran: its number in `TimedNetwork.steps`, start and stop in ns of a clock of its own."""
+
+    step: int
+    start_ns: int
+    stop_ns: int
+
+
+class TimedRun(NamedTuple):
+    """One answer: the exit it left at, and the marks it passed as numbers of steps and times in turn."""
+
+    exit_index: int
+    marks: list[int]
+
+    @property
+    def times(self) -> list[StepTime]:
+        """The steps it took."""
+        numbers, times_ns = self.marks[::2], self.marks[1::2]
+        spans = zip(numbers, pairwise(times_ns), strict=False)  # the end mark begins nothing
+        return [StepTime(number, start, stop) for number, (start, stop) in spans]
+
+
+class TimedNetwork:
+    """A network with marks between its steps. Attribute: steps, in the order a full answer takes them.
+
+    Shares its weights with `network`, which stays as it is.
+    """
+
+    def __init__(self, network: torch.jit.ScriptModule, manifest: Manifest) -> None:
+        self._network = network._c
+        self._timed, self.steps = with_marks(network, manifest.blocks, _time_mark)
+        self._marked, _ = with_marks(network, manifest.blocks, _tensor_mark)
+
+    def run(self, x: Tensor, thresholds: list[float]) -> TimedRun:
+        """Answer one image (1, 3, H, W) and tell when each step ran."""
+        with torch.inference_mode(), torch.jit.optimized_execution(False):
+            (_, exit_index, _), marks = self._timed(self._network, x, thresholds, [])
+        return TimedRun(exit_index, marks)
+
+    def run_marked(self, x: Tensor, thresholds: list[float]) -> None:
+        """Answer one image; a step begins where `aten::scalar_tensor` is called with its number.
+
+        A dispatch mode around this call sees every operator of every step, which is how they are counted.
+        """
+        with torch.no_grad(), torch.jit.optimized_execution(False):
+            self._marked(self._network, x, thresholds, [])
+
+
+MakeMark = Callable[[object, object, int], list]  # (graph, list of marks, number of the step) -> nodes
+
+
+def with_marks(network: torch.jit.ScriptModule, blocks: list[int], make_mark: MakeMark) -> tuple[Callable, list[Step]]:
+    """The forward method as a function (self, x, thresholds, marks) -> (answer, marks), and its steps."""
+    graph = network.forward.graph.copy()
+    marks = graph.addInput("marks")
+    marks.setType(torch._C.ListType.ofInts())
+    for node, part in method_calls(graph):
+        _constant(graph, PART + part).insertBefore(node)
+    # TorchScript: inlining puts the nodes of a part where it was called, so behind the constant that names it.
+    torch._C._jit_pass_inline(graph)
+    steps: list[Step] = []
+    for block in _all_blocks(graph):
+        for part, nodes in _parts_of(block):
+            for node, step in part_steps(part, blocks, nodes):
+                _insert(make_mark(graph, marks, len(steps)), node)
+                steps.append(step)
+    _insert(make_mark(graph, marks, END), graph.return_node())
+    graph.registerOutput(marks)
+    graph.makeMultiOutputIntoTuple()
+    graph.lint()
+    return torch._C._create_function_from_graph("network_with_marks", graph), steps
+
+
+def _parts_of(block) -> list[tuple[str, list]]:
+    """The parts that begin in a block: the name of each, and its nodes up to the next one."""
+    parts: list[tuple[str, list]] = []
+    for node in block.nodes():
+        name = node.s("value") if _is_text(node) else ""
+        if name.startswith(PART):
+            parts.append((name.removeprefix(PART), []))
+        elif parts:
+            parts[-1][1].append(node)
+    return parts
+
+
+def _is_text(node) -> bool:
+    return node.kind() == "prim::Constant" and "value" in node.attributeNames() and node.kindOf("value") == "s"
+
+
+def _all_blocks(block) -> list:
+    """A block and all inside it, in the order they run."""
+    inside = [inner for node in block.nodes() for inner in node.blocks()]
+    return [block, *(deep for inner in inside for deep in _all_blocks(inner))]
+
+
+def _insert(nodes: list, before) -> None:
+    for node in nodes:
+        node.insertBefore(before)
+
+
+def _constant(graph, value: int | str | None):
+    """A node that holds a constant; one that holds None has no value."""
+    node = graph.create("prim::Constant", [], 1)
+    kinds = {int: torch._C.IntType, str: torch._C.StringType, type(None): torch._C.NoneType}
+    if value is not None:
+        (node.s_ if isinstance(value, str) else node.i_)("value", value)
+    next(iter(node.outputs())).setType(kinds[type(value)].get())
+    return node
+
+
+def _append(graph, marks, value):
+    node = graph.create("aten::append", [marks, value], 1)
+    next(iter(node.outputs())).setType(marks.type())
+    return node
+
+
+def _time_mark(graph, marks, number: int) -> list:
+    """Nodes that add the number of a step and the time to the list of marks."""
+    constant, clock = _constant(graph, number), graph.create("prim::TimePoint", [], 1)
+    reading = next(iter(clock.outputs()))
+    reading.setType(torch._C.IntType.get())
+    return [constant, _append(graph, marks, next(iter(constant.outputs()))), clock, _append(graph, marks, reading)]
+
+
+def _tensor_mark(graph, marks, number: int) -> list:
+    """Nodes that make a tensor of the number of a step, for whoever watches the dispatcher."""
+    constant, none = _constant(graph, number), _constant(graph, None)
+    nothing = next(iter(none.outputs()))
+    inputs = [next(iter(constant.outputs())), *[nothing] * 4]  # dtype, layout, device, pin_memory
+    return [constant, none, graph.create("aten::scalar_tensor", inputs, 1)]
