@@ -6,7 +6,7 @@ import pytest
 from pi_dynn.calibrate.goal import Goal
 from pi_dynn.calibrate.outcomes import ExitOutcomes
 from pi_dynn.calibrate.scores import SCORES
-from pi_dynn.calibrate.search import search
+from pi_dynn.calibrate.search import search, search_exactly
 from tests.calibrate.synthetic import synthetic_outcomes
 
 
@@ -15,10 +15,10 @@ def outcomes() -> ExitOutcomes:
     return synthetic_outcomes(100_000, 11)
 
 
-@pytest.mark.parametrize("smoothing", [True, False])
-def test_search(benchmark, outcomes, smoothing):
+@pytest.mark.parametrize("find", [search, search_exactly])
+def test_search(benchmark, outcomes, find):
     goal = Goal(accuracy=outcomes.full_depth_accuracy - 0.005)
-    found = benchmark.pedantic(search, (outcomes, goal, smoothing), rounds=3)
+    found = benchmark.pedantic(find, (outcomes, goal), rounds=3)
     assert goal.met_by(found)
 
 

@@ -19,7 +19,8 @@ NEVER = 2.0  # a threshold no score reaches
 class ExitOutcomes:
     """Scores (K, N), whether each exit is right (K, N), and what it costs to leave there (K,), cumulative.
 
-    Scores are 0 or more, and higher is surer; the last row is not looked at.
+    Scores are 0 or more, and higher is surer; the last row is not looked at. `groups` (N,) numbers the photograph
+    each image is a view of, where several are of one; without it all are independent.
 
     Raises: CalibrationError for shapes that do not fit, no early exit, no image, NaN scores, or costs that are
     not positive and rising.
@@ -28,16 +29,21 @@ class ExitOutcomes:
     scores: np.ndarray
     right: np.ndarray
     costs: np.ndarray
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", np.asarray(self.scores, dtype=np.float64))
         object.__setattr__(self, "right", np.asarray(self.right, dtype=bool))
         object.__setattr__(self, "costs", np.asarray(self.costs, dtype=np.float64))
+        groups = np.arange(self.right.shape[-1]) if self.groups is None else np.asarray(self.groups)
+        object.__setattr__(self, "groups", groups)
         if self.scores.ndim != 2 or self.scores.shape != self.right.shape or len(self.costs) != len(self.scores):
             raise CalibrationError(
                 f"scores {self.scores.shape}, answers {self.right.shape} and {self.costs.size} costs do not fit "
                 "together: give (exits, images) of both and one cost for each exit"
             )
+        if len(self.groups) != self.images:
+            raise CalibrationError(f"{len(self.groups)} groups do not fit {self.images} images: give one for each")
         if len(self.scores) < 2:
             raise CalibrationError("the network has no early exit, so there is no threshold to choose")
         if self.images == 0:
@@ -60,6 +66,11 @@ class ExitOutcomes:
         return self.scores.shape[1]
 
     @property
+    def photographs(self) -> int:
+        """How many of the images are independent of each other."""
+        return len(np.unique(self.groups))
+
+    @property
     def early_exits(self) -> int:
         """K - 1."""
         return len(self.scores) - 1
@@ -71,7 +82,7 @@ class ExitOutcomes:
 
     def subset(self, samples: np.ndarray) -> "ExitOutcomes":
         """The outcomes of some samples, by index or mask (N,)."""
-        return ExitOutcomes(self.scores[:, samples], self.right[:, samples], self.costs)
+        return ExitOutcomes(self.scores[:, samples], self.right[:, samples], self.costs, self.groups[samples])
 
 
 def check_labels(labels: np.ndarray, classes: int) -> None:

@@ -14,6 +14,7 @@ Shape letters: K exits including the last answer, N samples, M steps of the path
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from pi_dynn.errors import CalibrationError
 
 # Even steps on the logistic scale: scores of good networks crowd near 1.
 COMMON_PATH = tuple((1.0 / (1.0 + np.exp(-np.linspace(10.0, -4.0, 281)))).tolist())
+_BETWEEN = 5  # steps from one point of the frontier to the next
 FEW = 0.01  # a share of early leavers below which thresholds are of no use
 
 
@@ -56,7 +58,12 @@ def common_path(outcomes: ExitOutcomes) -> list[list[float]]:
 
 def frontier_path(outcomes: ExitOutcomes) -> list[list[float]]:
     """Per-exit thresholds of the frontier from dear to cheap; the images they came from cannot test them."""
-    return [[NEVER] * outcomes.early_exits, *(point.thresholds for point in reversed(frontier(outcomes)))]
+    corners = [[NEVER] * outcomes.early_exits, *(point.thresholds for point in reversed(frontier(outcomes)))]
+    path = corners[:1]
+    for dear, cheap in pairwise(corners):
+        between = np.linspace(dear, cheap, _BETWEEN + 1)[1:]
+        path += np.where(np.asarray(dear) >= NEVER, cheap, between).tolist()  # a closed exit opens at once
+    return path
 
 
 def count_losses(outcomes: ExitOutcomes, path: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +91,7 @@ def control_risk(
     Raises: CalibrationError that says how many images it would take, if these cannot show it for any
     thresholds with which somebody leaves.
     """
+    _check_independent(outcomes)
     path = common_path(outcomes) if path is None else path
     harms, helps = (losses.sum(axis=1) for losses in count_losses(outcomes, path))
     step = last_safe(harms, helps, outcomes.images, settings)
@@ -99,11 +107,20 @@ def control_risk(
 def split_control_risk(outcomes: ExitOutcomes, settings: RiskSettings, seed: int = 0) -> tuple[OperatingPoint, Promise]:
     """Per-exit thresholds: half of the images, drawn at random, find the path, the other half test it.
 
-    Raises: CalibrationError as `control_risk` does.
+    Raises: CalibrationError as `control_risk` does, and for several views of one photograph.
     """
+    _check_independent(outcomes)
     order = np.random.default_rng(seed).permutation(outcomes.images)
     finding, testing = np.array_split(order, 2)
     return control_risk(outcomes.subset(testing), settings, frontier_path(outcomes.subset(finding)))
+
+
+def _check_independent(outcomes: ExitOutcomes) -> None:
+    if outcomes.photographs < outcomes.images:
+        raise CalibrationError(
+            f"{outcomes.images} views of {outcomes.photographs} photographs are not independent, which a promise needs: "
+            "calibrate without --all-views"
+        )
 
 
 def _refusal(

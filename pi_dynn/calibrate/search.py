@@ -1,10 +1,11 @@
-"""One threshold per exit: the least cost for an accuracy, or the greatest accuracy for a cost.
+"""Thresholds for a goal: the least cost for an accuracy, or the greatest accuracy for a cost.
 
-Each exit's threshold is judged on those who get there. A price on cost traces the frontier, to which the common
-thresholds are added. The points next to the goal are then moved exit by exit under the goal itself, unless the
-images are few, and the goal picks among all of them.
+Three ways of choosing compete at every price of cost: one common threshold; a common one with a shift at each exit
+that makes up for exits of unequal honesty; and one free threshold per exit. Freedom finds better thresholds on the
+images it is given and often worse ones for others, so a freer way is taken only where cross-validation says that it
+pays (see validate.py). What is taken makes the frontier, on which the goal picks.
 
-Shape letters: K exits including the last answer, N samples, L levels of an exit.
+Shape letters: K exits including the last answer, N samples, P prices.
 """
 
 from collections.abc import Sequence
@@ -13,68 +14,128 @@ import numpy as np
 
 from pi_dynn.calibrate.coordinate import Choose, CoordinateSearch
 from pi_dynn.calibrate.goal import Goal, pareto, pick
-from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
+from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibrate.paths import best_at_prices, honesty_shifts, logit, path_totals, shifted_path
 from pi_dynn.calibrate.sweep import sweep
+from pi_dynn.calibrate.validate import held_out_values, simplest_ways
 from pi_dynn.calibration_records import OperatingPoint
 
 COMMON_GRID = tuple(np.linspace(0.02, 0.98, 49).round(2).tolist())
 _PRICES = np.geomspace(1e-3, 3.0, 50)  # accuracy one would give for all of the full depth's cost
 _STARTS = 2  # points on either side of the goal that are moved further
-_TRACING = 20_000  # images the frontier is traced on; its points are then judged on all of them
-_ENOUGH = 1000  # images from which on points may be moved under the goal; of fewer it would follow chance
+_TRACING = 20_000  # images ways are tried and the frontier is traced on; its points are then judged on all of them
 _TIE = 1e-9  # among equal costs the more accurate, among equal accuracies the cheaper
 
 
-def frontier(outcomes: ExitOutcomes, smoothing: bool = True) -> list[OperatingPoint]:
-    """The best points found, from cheap to dear; the dearest is full depth where no exit is as good."""
-    return _frontier(outcomes, sweep(outcomes, COMMON_GRID), smoothing)
+def common_way(outcomes: ExitOutcomes, prices: Sequence[float]) -> np.ndarray:
+    """One threshold for all exits at each price, (P, K - 1)."""
+    return best_at_prices(outcomes, shifted_path(np.zeros(outcomes.early_exits)), prices)
 
 
-def search(outcomes: ExitOutcomes, goal: Goal, smoothing: bool = True) -> OperatingPoint:
-    """Thresholds that meet the goal best on these images, never worse than those of any common threshold.
+def shifted_way(outcomes: ExitOutcomes, prices: Sequence[float]) -> np.ndarray:
+    """A common threshold, shifted at each exit to where all harm alike, at each price, (P, K - 1)."""
+    return best_at_prices(outcomes, shifted_path(honesty_shifts(outcomes)), prices)
 
-    `smoothing` gives up a little on these images to do better on others (see CoordinateSearch).
+
+def free_way(outcomes: ExitOutcomes, prices: Sequence[float], smoothing: bool = True) -> list[list[float]]:
+    """A threshold per exit at each price, (P, K - 1); each search starts where that at the price before ended."""
+    steps = CoordinateSearch(outcomes, smoothing)
+    N, full = outcomes.images, outcomes.costs[-1] * outcomes.images
+    levels, found = steps.closed, []
+    for price in prices:
+        levels = steps.improve(levels, lambda hits, spent, price=price: hits / N - price * spent / full)
+        found.append(steps.thresholds(levels))
+    return found
+
+
+WAYS = (common_way, shifted_way, free_way)
+
+
+def frontier(outcomes: ExitOutcomes) -> list[OperatingPoint]:
+    """The points taken, from cheap to dear; the dearest is full depth where no exit is as good."""
+    return pareto(_points(outcomes, _taken(outcomes)))
+
+
+def search(outcomes: ExitOutcomes, goal: Goal) -> OperatingPoint:
+    """Thresholds for the goal that cross-validation has found to do well on new images.
 
     Raises: CalibrationError for a goal that cannot be met.
     """
-    return search_with_frontier(outcomes, goal, smoothing)[0]
+    return search_with_frontier(outcomes, goal)[0]
 
 
-def search_with_frontier(
-    outcomes: ExitOutcomes, goal: Goal, smoothing: bool = True
-) -> tuple[OperatingPoint, list[OperatingPoint]]:
-    """What `search` returns, and the frontier it was found on. Raises: CalibrationError."""
+def search_with_frontier(outcomes: ExitOutcomes, goal: Goal) -> tuple[OperatingPoint, list[OperatingPoint]]:
+    """What `search` returns, and the frontier. Raises: CalibrationError."""
+    goal.check(outcomes)
+    taken = _taken(outcomes)
+    points = _points(outcomes, taken)
+    if goal == Goal():
+        return pick(points, goal), pareto(points)
+    best = _along(outcomes, _nearest(points, taken, goal), goal)
+    return best, pareto([*points, best])
+
+
+def search_exactly(outcomes: ExitOutcomes, goal: Goal) -> OperatingPoint:
+    """The best thresholds per exit for these very images, which are not the best for others.
+
+    Raises: CalibrationError for a goal that cannot be met.
+    """
     goal.check(outcomes)
     common = sweep(outcomes, COMMON_GRID)
-    points = _frontier(outcomes, common, smoothing)
-    if goal == Goal() or (smoothing and outcomes.images < _ENOUGH):
-        return pick(points, goal), points
-    steps, choose = CoordinateSearch(outcomes, smoothing), _choice(outcomes, goal)
-    moved = []
-    for start in (*_around(points, goal), pick(common, goal)):
+    points = [*common, *(operating_point(outcomes, limits) for limits in free_way(outcomes, _PRICES, smoothing=False))]
+    steps, choose = CoordinateSearch(outcomes, smoothing=False), _choice(outcomes, goal)
+    for start in (*_around(pareto(points), goal), pick(common, goal)):
         levels = steps.improve(steps.levels(start.thresholds), choose)
-        moved.append(operating_point(outcomes, steps.thresholds(levels)))
-    best = pick([*points, *moved], goal)
-    return best, pareto([*points, *(point for point in moved if point.accuracy >= best.accuracy or point is best)])
-
-
-def _frontier(outcomes: ExitOutcomes, common: Sequence[OperatingPoint], smoothing: bool) -> list[OperatingPoint]:
-    """Points at rising prices of cost, each from where the one before it ended, and those of common thresholds."""
-    traced = outcomes.subset(np.arange(0, outcomes.images, -(-outcomes.images // _TRACING)))
-    steps = CoordinateSearch(traced, smoothing)
-    full_cost = traced.costs[-1] * traced.images
-    levels = steps.closed
-    points = [operating_point(outcomes, steps.thresholds(levels)), *common]
-    for price in _PRICES:
-        levels = steps.improve(
-            levels, lambda hits, spent, price=price: hits / traced.images - price * spent / full_cost
-        )
         points.append(operating_point(outcomes, steps.thresholds(levels)))
-    return pareto([_without_settings(point) for point in points])
+    return pick(points, goal)
 
 
-def _without_settings(point: OperatingPoint) -> OperatingPoint:
-    return OperatingPoint.from_dict(point.to_dict() | {"settings": {}})
+def _taken(outcomes: ExitOutcomes) -> list[list[float]]:
+    """At each price the thresholds of the freest way that pays."""
+    traced = outcomes.subset(np.arange(0, outcomes.images, -(-outcomes.images // _TRACING)))
+    if traced.photographs < 2:
+        return [list(limits) for limits in common_way(traced, _PRICES)]
+    chosen = simplest_ways(held_out_values(traced, WAYS, _PRICES))
+    by_way = [way(traced, _PRICES) if number in chosen else [] for number, way in enumerate(WAYS)]
+    return [list(by_way[number][place]) for place, number in enumerate(chosen)]
+
+
+def _points(outcomes: ExitOutcomes, taken: Sequence[Sequence[float]]) -> list[OperatingPoint]:
+    return [operating_point(outcomes, limits) for limits in (*taken, [NEVER] * outcomes.early_exits)]
+
+
+def _nearest(points: Sequence[OperatingPoint], taken: Sequence[Sequence[float]], goal: Goal) -> Sequence[float]:
+    """The thresholds taken whose point lies nearest to the goal; `points` begin with those of `taken`."""
+    if goal.budget is not None:
+        away = [abs(point.mean_cost - goal.budget) for point in points[: len(taken)]]
+    else:
+        away = [abs(point.accuracy - goal.accuracy) for point in points[: len(taken)]]
+    return taken[int(np.argmin(away))]
+
+
+def _along(outcomes: ExitOutcomes, limits: Sequence[float], goal: Goal) -> OperatingPoint:
+    """Thresholds moved all together to the goal: the dearest within a budget, the cheapest as accurate as asked.
+
+    A budget is spent even where these images show no gain: to go deeper helps on average, and a few hundred images
+    cannot see every tenth of a point.
+    """
+    for shifts in (_shifts(limits), np.zeros(outcomes.early_exits)):
+        path = shifted_path(shifts)
+        accuracy, cost = path_totals(outcomes, path)
+        met = cost <= goal.budget * (1 + _TIE) if goal.budget is not None else accuracy >= goal.accuracy - _TIE
+        steps = np.flatnonzero(met)
+        if len(steps):
+            step = steps[-1] if goal.budget is not None else steps[np.argmin(cost[steps])]
+            return operating_point(outcomes, path[step])
+    raise AssertionError("a goal that was checked is met by a common threshold")
+
+
+def _shifts(limits: Sequence[float]) -> np.ndarray:
+    """What thresholds differ by from their middle on the logistic scale; infinite where an exit is closed."""
+    limits = np.asarray(limits)
+    places = np.where(limits >= NEVER, np.inf, logit(limits))
+    open_ones = places[np.isfinite(places)]
+    return places - (np.median(open_ones) if len(open_ones) else 0.0)
 
 
 def _around(points: Sequence[OperatingPoint], goal: Goal) -> list[OperatingPoint]:

@@ -74,11 +74,20 @@ def test_losses_by_hand():
 
 
 def test_half_of_the_images_find_the_path_and_half_test_it(population):
-    settings = RiskSettings(0.02)
-    point, promise = split_control_risk(population, settings)
-    assert promise.bound <= 0.02 and len(set(point.thresholds)) > 1
-    common = control_risk(population, settings)[0]
-    assert point.mean_cost < 1.1 * common.mean_cost
+    scores = population.scores.copy()
+    scores[0] = 1.0 - 0.02 * (1.0 - scores[0])  # the first exit brags, so that no common threshold suits it
+    bragging = ExitOutcomes(scores, population.right, population.costs)
+    point, promise = split_control_risk(bragging, RiskSettings(0.02))
+    assert 0.015 < promise.bound <= 0.02 and len(set(point.thresholds)) > 1
+    assert point.mean_cost < control_risk(bragging, RiskSettings(0.02))[0].mean_cost
+
+
+def test_views_of_one_photograph_promise_nothing(population):
+    views = population.groups // 8
+    seen = ExitOutcomes(population.scores, population.right, population.costs, views)
+    for control in (control_risk, split_control_risk):
+        with pytest.raises(CalibrationError, match="8000 views of 1000 photographs are not independent"):
+            control(seen, RiskSettings(0.02))
 
 
 def test_too_few_images_are_refused_with_the_number_it_takes():
@@ -94,7 +103,8 @@ def test_the_number_it_takes_is_enough():
     with pytest.raises(CalibrationError, match=r"470 images are too few .* harm \d+ of 470 images") as caught:
         control_risk(few, RiskSettings(0.03, 0.0001))
     needed = int(re.search(r"about (\d+) images", str(caught.value)).group(1))
-    many = few.subset(np.tile(np.arange(470), -(-needed // 470)))
+    often = np.tile(np.arange(470), -(-needed // 470))
+    many = ExitOutcomes(few.scores[:, often], few.right[:, often], few.costs)
     assert control_risk(many, RiskSettings(0.03, 0.0001))[0].exit_rates[-1] < 1.0
 
 

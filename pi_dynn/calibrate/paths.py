@@ -1,0 +1,99 @@
+"""One-parameter paths of thresholds: a common one, moved by a shift of its own at each exit, from cheap to dear.
+
+Shifts are on the logistic scale, where scores of good networks are spread evenly; without shifts the path is that of
+the common thresholds. What all steps of a path give is counted at once, since an image that is still there at one
+step is there at every later one.
+
+Shape letters: K exits including the last answer, N samples, T steps of the path.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes
+
+STEPS = np.linspace(-6.0, 12.0, 1801)
+SURE = 1e-6  # scores this close to 0 or 1 count as no closer
+
+
+def logit(scores: np.ndarray) -> np.ndarray:
+    """Scores on the logistic scale, within -13.8 and 13.8.
+
+    >>> logit(np.array([0.5, 1.0])).round(1).tolist()
+    [0.0, 13.8]
+    """
+    inside = np.clip(scores, SURE, 1.0 - SURE)
+    return np.log(inside) - np.log1p(-inside)
+
+
+def shifted_path(shifts: Sequence[float]) -> np.ndarray:
+    """Thresholds (T, K - 1), rising in every column from where all leave to where nobody does, one shift per exit.
+
+    An exit whose shift is infinite stays closed.
+    """
+    shifts = np.asarray(shifts, dtype=np.float64)
+    inner = 1.0 / (1.0 + np.exp(-(STEPS[:, None] + shifts)))
+    everybody = np.where(np.isinf(shifts), NEVER, 0.0)
+    inner[:, np.isinf(shifts)] = NEVER
+    return np.vstack([everybody, inner, np.full(len(shifts), NEVER)])
+
+
+def path_totals(outcomes: ExitOutcomes, path: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Right answers (T,) and cost (T,), each the mean over images, at every step of a path (T, K - 1)."""
+    T, N = len(path), outcomes.images
+    # The first step at which an image is still there after each exit; from the last exit nobody goes on.
+    stays = np.stack(
+        [np.searchsorted(path[:, k], scores, side="right") for k, scores in enumerate(outcomes.scores[:-1])]
+    )
+    stays = np.vstack([np.zeros(N, dtype=np.int64), np.maximum.accumulate(stays, axis=0), np.full(N, T)])
+    right, cost = np.zeros(T + 1), np.zeros(T + 1)
+    for k, price in enumerate(outcomes.costs):
+        comes, goes_on = (np.bincount(stays[row], minlength=T + 1) for row in (k, k + 1))
+        cost += price * (comes - goes_on)
+        hit = outcomes.right[k]
+        comes, goes_on = (np.bincount(stays[row, hit], minlength=T + 1) for row in (k, k + 1))
+        right += comes - goes_on
+    return np.cumsum(right)[:-1] / N, np.cumsum(cost)[:-1] / N
+
+
+def best_at_prices(outcomes: ExitOutcomes, path: np.ndarray, prices: Sequence[float]) -> np.ndarray:
+    """The thresholds (P, K - 1) of a path at which accuracy less price times the share of full cost is greatest."""
+    accuracy, cost = path_totals(outcomes, path)
+    share = cost / outcomes.costs[-1]
+    return path[[int(np.argmax(accuracy - price * share)) for price in prices]]
+
+
+def honesty_shifts(outcomes: ExitOutcomes, prior_sd: float = 0.25) -> np.ndarray:
+    """Shifts (K - 1,) at which every exit harms with the same probability; zeros if scores tell nothing of harm.
+
+    How likely leaving harms (full depth is right, the exit is wrong) is fitted to the scores of all exits at once:
+    logistic, with one slope, and an offset per exit that is drawn to zero, so that few images move it little.
+
+    Source: Platt, Probabilistic Outputs for Support Vector Machines (1999), partially pooled over exits as in
+    Gelman and Hill, Data Analysis Using Regression and Multilevel Models (2007), chapter 12.
+    """
+    E = outcomes.early_exits
+    harm = outcomes.right[-1] & ~outcomes.right[:-1]
+    place = logit(outcomes.scores[:-1])
+    place = place - place.mean()
+    views = outcomes.images / outcomes.photographs  # all views of a photograph weigh no more than one
+    ridge = np.diag([1e-3, 1e-3, *np.full(E, views / prior_sd**2)])
+    weights = np.zeros(2 + E)  # common offset, slope, offset of each exit
+    for _ in range(25):
+        chance = 1.0 / (1.0 + np.exp(-(weights[0] + weights[1] * place + weights[2:, None])))
+        error, spread = harm - chance, chance * (1.0 - chance)
+        slope_of = np.concatenate(([error.sum(), (error * place).sum()], error.sum(axis=1)))
+        per_exit, with_place = spread.sum(axis=1), (spread * place).sum(axis=1)
+        bend = np.zeros((2 + E, 2 + E))
+        bend[0, 0], bend[0, 1], bend[1, 1] = per_exit.sum(), with_place.sum(), (spread * place**2).sum()
+        bend[0, 2:], bend[1, 2:] = per_exit, with_place
+        bend = np.triu(bend) + np.triu(bend, 1).T
+        bend[2:, 2:] = np.diag(per_exit)
+        step = np.linalg.solve(bend + ridge, slope_of - ridge @ weights)
+        weights += np.clip(step, -2.0, 2.0)
+        if np.abs(step).max() < 1e-6:
+            break
+    if weights[1] >= -1e-3:
+        return np.zeros(E)
+    return np.clip(weights[2:] / -weights[1], -6.0, 6.0)

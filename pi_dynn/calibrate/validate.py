@@ -1,0 +1,67 @@
+"""Which way of choosing thresholds does better on images it has not seen: cross-validation, and one standard error.
+
+At each price of cost, ways from simple to free choose on some images and are judged on others. A freer way is taken
+only where its gain over the simpler one exceeds one standard error of that gain.
+
+Source: Breiman et al., Classification and Regression Trees (1984), section 3.4.3, the one-standard-error rule.
+Shape letters: K exits including the last answer, N samples, P prices, W ways, G photographs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from pi_dynn.calibrate.exit_table import leave_at
+from pi_dynn.calibrate.outcomes import ExitOutcomes
+
+Way = Callable[[ExitOutcomes, Sequence[float]], Sequence[Sequence[float]]]
+"""From images and prices (P,) to the thresholds (P, K - 1) that suit each price."""
+
+FOLDS = 5
+_MANY = 4000  # photographs from which on two folds tell enough
+
+
+def folds(groups: np.ndarray, count: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Masks (N,) of the images to choose on and of those to judge on; views of one photograph stay together."""
+    names, place = np.unique(groups, return_inverse=True)
+    fold = np.random.default_rng(seed).permutation(len(names)) % count
+    for number in range(count):
+        held = fold[place] == number
+        yield ~held, held
+
+
+def values_at_prices(outcomes: ExitOutcomes, thresholds: Sequence[Sequence[float]], prices: Sequence[float]):
+    """What each image is worth at each price, (P, N): 1 if answered rightly, less price times share of full cost."""
+    rows = []
+    samples, full = np.arange(outcomes.images), outcomes.costs[-1]
+    for limits, price in zip(thresholds, prices, strict=True):
+        exits = leave_at(outcomes.scores, limits)
+        rows.append(outcomes.right[exits, samples] - price * outcomes.costs[exits] / full)
+    return np.stack(rows)
+
+
+def held_out_values(outcomes: ExitOutcomes, ways: Sequence[Way], prices: Sequence[float]) -> np.ndarray:
+    """What each photograph is worth with thresholds chosen without it, (W, P, G)."""
+    count = min(FOLDS if outcomes.photographs < _MANY else 2, outcomes.photographs)
+    worth = np.zeros((len(ways), len(prices), outcomes.images))
+    for choosing, judging in folds(outcomes.groups, count):
+        seen, unseen = outcomes.subset(choosing), outcomes.subset(judging)
+        for number, way in enumerate(ways):
+            worth[number][:, judging] = values_at_prices(unseen, way(seen, prices), prices)
+    _, place, views = np.unique(outcomes.groups, return_inverse=True, return_counts=True)
+    sums = np.apply_along_axis(lambda row: np.bincount(place, weights=row), -1, worth)
+    return sums / views
+
+
+def simplest_ways(worth: np.ndarray) -> list[int]:
+    """The way to take at each price, from what photographs are worth with each, (W, P, G); the simplest is 0."""
+    chosen = []
+    for at_price in worth.swapaxes(0, 1):  # (W, G)
+        best = 0
+        for way in range(1, len(at_price)):
+            gain = at_price[way] - at_price[best]
+            error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
+            if gain.mean() > error:
+                best = way
+        chosen.append(best)
+    return chosen

@@ -1,0 +1,45 @@
+"""Folds keep views together, and freedom is taken only where it pays."""
+
+import numpy as np
+import pytest
+
+from pi_dynn.calibrate.exit_table import leave_at
+from pi_dynn.calibrate.validate import folds, held_out_values, simplest_ways, values_at_prices
+from tests.calibrate.synthetic import synthetic_outcomes
+
+
+def test_folds_share_out_all_images_and_part_no_photograph():
+    groups = np.repeat(np.arange(23), 3)
+    held = [judging for choosing, judging in folds(groups, 5) if not (choosing & judging).any()]
+    assert len(held) == 5 and (np.sum(held, axis=0) == 1).all()
+    for judging in held:
+        assert not np.intersect1d(groups[judging], groups[~judging]).size
+
+
+def test_values_are_right_answers_less_what_they_cost():
+    outcomes = synthetic_outcomes(50)
+    values = values_at_prices(outcomes, [[0.8] * 4, [0.5] * 4], [0.0, 0.5])
+    exits = leave_at(outcomes.scores, [0.5] * 4)
+    assert values[0].sum() == outcomes.right[leave_at(outcomes.scores, [0.8] * 4), np.arange(50)].sum()
+    assert values[1] == pytest.approx(outcomes.right[exits, np.arange(50)] - 0.5 * outcomes.costs[exits] / 100.0)
+
+
+def test_thresholds_are_never_chosen_on_the_images_they_are_judged_on():
+    outcomes, seen = synthetic_outcomes(40), []
+
+    def spy(chosen_on, prices):
+        seen.append(set(chosen_on.groups.tolist()))
+        return [[0.9] * 4 for _ in prices]
+
+    worth = held_out_values(outcomes, [spy], [0.1])
+    assert worth.shape == (1, 1, 40) and len(seen) == 5
+    assert all(sum(image not in part for part in seen) == 1 for image in range(40))
+    assert worth[0] == pytest.approx(values_at_prices(outcomes, [[0.9] * 4], [0.1]))
+
+
+def test_a_freer_way_must_gain_more_than_one_standard_error():
+    rng = np.random.default_rng(0)
+    base, noise = np.zeros(400), rng.standard_normal(400)
+    noise -= noise.mean()
+    at_prices = [(base, noise + 0.04, noise - 1.0), (base, noise + 0.06, noise + 0.06), (base, noise - 0.3, base + 0.1)]
+    assert simplest_ways(np.array(at_prices).swapaxes(0, 1)) == [0, 1, 2]
