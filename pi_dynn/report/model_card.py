@@ -26,6 +26,8 @@ CARD = """# Model card: {name}
 
 {phases}
 
+![Loss and held-out accuracy by epoch]({curves})
+
 ## Accuracy on the split it never saw
 
 {images} images; no stage of training, no gate and no threshold saw them.
@@ -38,6 +40,10 @@ Exits of the int8 bundle:
 
 Mean multiply-adds {mean_macs} of {full_macs}: {saved} saved. Int8 and fp32 give the same label for {agreement} of the
 images.
+
+The exits stage with other seeds, on the same images:
+
+{seeds}
 
 Accuracy of every trained exit on its own, were all images to leave there:
 
@@ -72,8 +78,24 @@ def exit_rows(result: Evaluation) -> str:
     return markdown_table(("leaves after", "images", "share", "accuracy", "multiply-adds"), rows)
 
 
-def phase_rows(phases: Sequence[Mapping], log: Sequence[Mapping]) -> str:
-    """A Markdown table: what each training phase did and where it ended."""
+def seed_rows(results: Mapping[int, Evaluation]) -> str:
+    """A Markdown table: what the exits cost and save, for each seed of their training."""
+    rows = [
+        (
+            str(seed),
+            percent(result.full_depth_acc1, 2),
+            percent(result.acc1, 2),
+            f"{100 * (result.acc1 - result.full_depth_acc1):+.2f}",
+            mega(result.mean_macs),
+            percent(1 - result.mean_macs / result.full_depth_macs),
+        )
+        for seed, result in results.items()
+    ]
+    return markdown_table(("seed", "full depth", "with exits", "points", "multiply-adds", "saved"), rows)
+
+
+def phase_rows(phases: Sequence[Mapping], log: Sequence[Mapping], held_out: str) -> str:
+    """A Markdown table: what each training phase did and where it ended, by the log's column `held_out`."""
     rows = []
     for phase in phases:
         last = [row for row in log if row["phase"] == phase["name"]][-1]
@@ -85,7 +107,7 @@ def phase_rows(phases: Sequence[Mapping], log: Sequence[Mapping]) -> str:
                 f"{phase['lr']:g} to {phase['final_lr']:g}",
                 str(phase["batch_size"]),
                 last["loss"],
-                percent(float(last["accuracy"])),
+                percent(float(last[held_out])),
             )
         )
     return markdown_table(("phase", "images", "epochs", "learning rate", "batch", "loss", "held-out acc@1"), rows)

@@ -1,6 +1,7 @@
 """One training phase: a network, images of one size, a schedule, and a log line per epoch."""
 
 import csv
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pi_dynn.train.batches import LoadedBatches, Order
 from pi_dynn.train.engine import Row, Silent, Surroundings, fit
 from pi_dynn.train.images import AugmentedImages
 from pi_dynn.train.mixing import Mixing
+from pi_dynn.train.processes import ALONE, Processes
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.run_folder import RunFolder
 from pi_dynn.train.stage import Stage
@@ -65,10 +67,11 @@ def exits_loss(answers: list[tuple[int, Tensor, Tensor]], target: Tensor, num_cl
 
 @torch.inference_mode()
 def predict_exits(model: nn.Module, x: Tensor, batch_size: int = 128) -> Tensor:
-    """Logits of every exit for normalised images x (N, 3, S, S): (exits + 1, N, classes)."""
+    """Logits of every exit for normalised images x (N, 3, S, S): (exits + 1, N, classes), on the CPU."""
     model.eval()
-    parts = [torch.stack([z for _, z, _ in model.forward_exits(part)]) for part in x.split(batch_size)]
-    return torch.cat(parts, dim=1)
+    device = next(model.parameters()).device
+    parts = [torch.stack([z for _, z, _ in model.forward_exits(part.to(device))]) for part in x.split(batch_size)]
+    return torch.cat(parts, dim=1).cpu()
 
 
 class PhaseStage(Stage):
@@ -115,7 +118,9 @@ def train_phase(
     seed: int,
     evaluate: Callable[[nn.Module], dict[str, float]],
     log_path: Path,
+    *,
     folder: RunFolder | None = None,
+    processes: Processes = ALONE,
 ) -> nn.Module:
     """Train `model` in place for one phase and return its exponential moving average.
 
@@ -128,7 +133,9 @@ def train_phase(
     Raises: PiDynnError when the loss is no longer finite.
     """
     outputs = data.labels.shape[1] if data.labels.ndim == 2 else num_classes
-    order = Order(len(data), phase.batch_size, seed, weights=tuple(sample_weights.tolist()))
+    order = Order(len(data), phase.batch_size, seed, processes, weights=tuple(sample_weights.tolist()))
+    gpu = processes.device.type == "cuda"
+    loaded = LoadedBatches(data, order, workers=os.cpu_count() or 1 if gpu else 1, pin=gpu)
     recipe = Recipe(
         epochs=phase.epochs,
         batch_size=phase.batch_size,
@@ -143,8 +150,8 @@ def train_phase(
         seed=seed,
     )
     stage = PhaseStage(model, phase, outputs, num_classes, evaluate)
-    surroundings = Surroundings(folder=folder, observer=PhaseLog(log_path), name=phase.name)
-    return fit(stage, LoadedBatches(data, order, workers=1), recipe, surroundings).model
+    surroundings = Surroundings(processes, folder, PhaseLog(log_path), name=phase.name)
+    return fit(stage, loaded, recipe, surroundings).model
 
 
 def append_row(path: Path, row: dict[str, str]) -> None:

@@ -1,7 +1,8 @@
-"""The compact trainer: losses, schedule, gates, and a whole run on a few small pictures."""
+"""The phases of the embedded model: losses, schedule, and a whole run on a few small pictures."""
 
 import csv
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,12 +10,12 @@ from safetensors.torch import load_file
 
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import PiDynnError
-from pi_dynn.exits.gate import LearnableUncertaintyGate
 from pi_dynn.models import create_model
-from pi_dynn.train.gates import fit_gate, harmless
 from pi_dynn.train.images import AugmentedImages, aerial_augmentation, decode_all, turned_and_flipped
 from pi_dynn.train.loop import Phase, exits_loss, predict_exits, train_phase
 from pi_dynn.train.recipe import Recipe, decay_groups, lr_at
+from pi_dynn.train.run_folder import RunFolder
+from pi_dynn.train.weights_file import Card
 
 PHASE = Phase("try", image_size=32, epochs=8, lr=2e-3, final_lr=1e-4, warmup_steps=4, batch_size=8, mix_probability=0.5)
 
@@ -44,33 +45,6 @@ def test_weight_decay_spares_biases_norms_and_positions():
     assert (768, 192) in shapes and model.blocks[0].filter.complex_weight.shape in shapes
     assert all(p.ndim == 1 or p.shape[0] == 1 for p in free["params"])
     assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
-
-
-def test_leaving_is_harmless_where_the_exit_is_right_or_the_end_is_wrong():
-    labels = torch.tensor([0, 0, 0, 0])
-    right, wrong = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    exit_logits = torch.stack([right, wrong, right, wrong])
-    last_logits = torch.stack([right, right, wrong, wrong])
-    assert harmless(torch.stack([exit_logits, last_logits]), labels).tolist() == [[True, False, True, True]]
-
-
-def test_fitted_gate_tells_how_likely_leaving_is_harmless():
-    generator = torch.Generator().manual_seed(0)
-    margin = torch.rand(4000, generator=generator) * 4
-    logits = torch.stack((margin, torch.zeros_like(margin), torch.zeros_like(margin)), dim=1)
-    target = torch.rand(4000, generator=generator) < torch.sigmoid(2 * margin - 2)
-    gate = LearnableUncertaintyGate()
-    fit_gate(gate, logits, target)
-    probability = torch.sigmoid(gate(logits)).detach()
-    for low, high in ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0)):
-        inside = (margin >= low) & (margin < high)
-        assert float(probability[inside].mean()) == pytest.approx(float(target[inside].float().mean()), abs=0.05)
-
-
-def test_gate_of_an_exit_that_is_always_right_stays_finite():
-    gate = LearnableUncertaintyGate()
-    fit_gate(gate, torch.randn(50, 4), torch.ones(50, dtype=torch.bool))
-    assert all(torch.isfinite(p).all() for p in gate.parameters())
 
 
 def test_eight_views_are_all_different():
@@ -120,6 +94,33 @@ def test_training_learns_logs_and_repeats_itself(two_colours, tmp_path):
     assert [row["epoch"] for row in rows] == [str(i + 1) for i in range(8)]
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert accuracy(model)["acc_last"] == 1.0
+
+
+def test_an_interrupted_phase_goes_on_after_its_last_whole_epoch(two_colours, tmp_path):
+    images, labels = two_colours
+    data = AugmentedImages(images, labels, aerial_augmentation(32, 0.5), Preprocess(size=32))
+    phase = replace(PHASE, epochs=3)
+
+    class Interrupted(Exception):
+        pass
+
+    def run(name: str, evaluations: int) -> dict:
+        left = iter(range(evaluations))
+
+        def figures(model):
+            if next(left, None) is None:
+                raise Interrupted
+            return {}
+
+        folder = RunFolder(tmp_path / name, Card("gfnet_12_192", {}, ["a", "b"], {}))
+        log = tmp_path / f"{name}.csv"
+        return train_phase(small_model(), data, torch.ones(32), phase, 2, 3, figures, log, folder=folder).state_dict()
+
+    straight = run("straight", 3)
+    with pytest.raises(Interrupted):
+        run("cut", 1)
+    for key, value in run("cut", 2).items():
+        assert torch.equal(value, straight[key]), key
 
 
 def test_a_loss_that_is_no_number_stops_training(two_colours, tmp_path):
