@@ -8,46 +8,68 @@ from pi_dynn.cli.options import chosen_thresholds, threshold_option, thresholds_
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="BUNDLE", help="File to write.")
-@click.option("--model", metavar="NAME", help="Network the weights belong to. [default: told by their shapes]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["torchscript", "onnx"]),
+    default="torchscript",
+    show_default=True,
+    help="onnx: a graph per stage and one of the full depth, for ONNX Runtime.",
+)
+@click.option("--model", metavar="NAME", help="Network the weights belong to. [default: told by the file]")
 @click.option("--exits", metavar="B1,B2,...", help="Blocks to keep exits after. [default: all in the checkpoint]")
 @threshold_option
 @thresholds_option
 @click.option("--labels", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Class names, one a line.")
 @click.option("--image-size", type=click.IntRange(16), help="Image size in pixels. [default: told by the weights]")
-@click.option("--crop", type=click.FloatRange(0.1, 1.0), default=1.0, show_default=True, help="Centre share to keep.")
-@click.option("--precision", type=click.Choice(["int8", "fp32"]), default="int8", show_default=True)
-def command(checkpoint, output, model, exits, threshold, thresholds, labels, image_size, crop, precision) -> None:
+@click.option("--crop", type=click.FloatRange(0.1, 1.0), help="Centre share to keep. [default: all]")
+@click.option("--mean", metavar="R,G,B", help="Mean of the pixels, of 1. [default: ImageNet's]")
+@click.option("--std", metavar="R,G,B", help="Standard deviation of the pixels, of 1. [default: ImageNet's]")
+@click.option("--precision", type=click.Choice(["int8", "fp32"]), help="[default: int8, or that of the bundle]")
+def command(source, output, form, model, exits, threshold, thresholds, labels, image_size, crop, mean, std, precision):
     """Make a bundle, the one file a Pi needs, from a PyTorch or safetensors checkpoint.
 
-    Without a threshold the exits answer at a gate of 0.9; `pi-dynn evaluate` shows what that gives.
+    SOURCE may also be a bundle, or left out for the embedded one, to put it into ONNX. Without a threshold the
+    exits answer at a gate of 0.9; `pi-dynn evaluate` shows what that gives.
 
     \b
-    Example:
+    Examples:
       pi-dynn export gfnet-xs.pth -o gfnet-xs.pt --labels imagenet.txt --crop 0.875
+      pi-dynn export gfnet-xs.pt -o gfnet-xs.onnx.zip --format onnx
     """
     limits = chosen_thresholds(threshold, thresholds, False)
-    try:
-        blocks = None if exits is None else [int(block) for block in exits.split(",") if block.strip()]
-    except ValueError:
-        raise click.UsageError(f"--exits {exits!r}: expected block indices separated by commas") from None
+    blocks = _numbers("--exits", exits, int)
+    pixels = {"mean": _numbers("--mean", mean, float), "std": _numbers("--std", std, float)}
+    for name, values in pixels.items():
+        if values is not None and len(values) != 3:
+            raise click.UsageError(f"--{name} needs three numbers, one for each colour")
 
-    from pi_dynn.jobs.export import ExportSettings, export_checkpoint
+    from pi_dynn.jobs.export import ExportSettings, export
 
     settings = ExportSettings(
         model=model,
         exits=blocks,
-        thresholds=0.9 if limits is None else limits,
+        thresholds=limits,
         labels=None if labels is None else labels.read_text(encoding="utf-8").splitlines(),
         image_size=image_size,
         crop=crop,
         precision=precision,
+        **{name: None if values is None else tuple(values) for name, values in pixels.items()},
     )
-    bundle = export_checkpoint(checkpoint, settings)
+    bundle = export(source, settings, form)
     bundle.save(output)
     manifest = bundle.manifest
     click.echo(
         f"{output}: {manifest.model} {manifest.precision}, {len(manifest.labels)} classes, "
-        f"{len(manifest.exit_blocks)} exits, {len(bundle.data) / 1e6:.1f} MB"
+        f"{len(manifest.exit_blocks)} exits, {manifest.format}, {len(bundle.data) / 1e6:.1f} MB"
     )
+
+
+def _numbers(option: str, text: str | None, kind: type) -> list | None:
+    """The numbers of a list separated by commas; None if it was not given. Raises click.UsageError."""
+    try:
+        return None if text is None else [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise click.UsageError(f"{option} {text!r}: expected numbers separated by commas") from None

@@ -10,7 +10,7 @@ bundle_option = click.option(
 )
 engine_option = click.option(
     "--engine",
-    type=click.Choice(["auto", "onednn", "qnnpack", "x86", "fp32"]),
+    type=click.Choice(["auto", "onednn", "qnnpack", "x86", "fp32", "onnxruntime"]),
     default="auto",
     show_default=True,
     help="Int8 engine; auto tests and times those of this machine. PI_DYNN_ENGINE overrides auto.",

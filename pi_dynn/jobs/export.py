@@ -1,84 +1,146 @@
-"""A checkpoint to a bundle: the network's shape is read off its weights."""
+"""A checkpoint to a bundle: the network's shape is read off its card or its weights."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
-from pi_dynn.errors import CheckpointError, ModelError
+from pi_dynn.deploy.onnx import onnx_bundle
+from pi_dynn.errors import CheckpointError, InputError, ModelError
 from pi_dynn.models.checkpoint import image_size_of, load_checkpoint
 from pi_dynn.models.checkpoint_exits import EXIT_KEY, blocks_of_exits
 from pi_dynn.models.checkpoint_file import CheckpointFile, read_checkpoint
 from pi_dynn.models.gfnet import SIZES
 from pi_dynn.models.gfnet_pyramid import SIZES as PYRAMID_SIZES
-from pi_dynn.models.registry import create_model
-from pi_dynn.runtime.bundle import Bundle
+from pi_dynn.models.registry import canonical_name, create_model
+from pi_dynn.runtime.bundle import Bundle, is_bundle, load_bundle
+from pi_dynn.train.weights_file import Card, read_card
+
+BRANCH_KEY = re.compile(r"(branch|branches\.)(\d+)\..+")  # of the networks that have a branch for an exit
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What the weights do not tell; None means all exits of the file, its image size, class numbers as labels."""
+    """What the file does not tell; None leaves it to the file: all its exits, its size, class numbers as labels."""
 
     model: str | None = None
     exits: list[int] | None = None
-    thresholds: list[float] | float = 0.9
+    thresholds: list[float] | float | None = None  # 0.9 everywhere, or a bundle's own
     labels: list[str] | None = None
     image_size: int | None = None
-    crop: float = 1.0
-    precision: str = "int8"
+    crop: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    precision: str | None = None  # int8, or a bundle's own
+
+
+def export(source: Path | None, settings: ExportSettings, form: str = "torchscript") -> Bundle:
+    """The bundle of a checkpoint in the given form; a bundle (None: the embedded one) is put into another form.
+
+    Raises: CheckpointError, ModelError, BundleError; InputError for settings that would change a bundle.
+    """
+    if source is not None and not is_bundle(source):
+        bundle = export_checkpoint(source, settings)
+        return onnx_bundle(bundle, settings.precision or "int8") if form == "onnx" else bundle
+    if form != "onnx":
+        raise InputError(f"{source or 'the embedded bundle'} is a bundle already: pass --format onnx for its ONNX form")
+    given = [name for name, value in vars(replace(settings, precision=None)).items() if value is not None]
+    if given:
+        raise InputError(f"a bundle keeps its {', '.join(given)}: leave out --{given[0].replace('_', '-')}")
+    return onnx_bundle(load_bundle(source), settings.precision)
 
 
 def export_checkpoint(path: Path, settings: ExportSettings) -> Bundle:
     """The bundle of the checkpoint at `path`. Raises CheckpointError, ModelError."""
-    file = read_checkpoint(path)
-    head = file.state.get("head.weight")
-    if head is None or head.dim() != 2:
-        raise CheckpointError(
-            f"the checkpoint {str(path)!r} has no head.weight (classes, channels): is it a classifier?"
-        )
-    num_classes = head.shape[0]
-    image_size = settings.image_size or image_size_of(file.state)
-    if image_size is None:
-        raise CheckpointError(f"the checkpoint {str(path)!r} does not tell its image size: pass --image-size")
-    exits = trained_exits(file) if settings.exits is None else settings.exits
-    model = create_model(
-        settings.model or architecture_of(file.state),
-        num_classes=num_classes,
-        image_size=image_size,
-        exits=exits or None,
-        distilled="cls_token" in file.state,
-        exit_heads="cls+dist" if any(key.startswith("intermediate_heads_dist.") for key in file.state) else "cls",
-    )
+    file, card = read_checkpoint(path), read_card(path)
+    model = network_of(file, card, settings)
     load_checkpoint(model, path)
-    thresholds = settings.thresholds
+    exits = model.exit_blocks if settings.exits is None else settings.exits
+    thresholds = 0.9 if settings.thresholds is None else settings.thresholds
     if isinstance(thresholds, (int, float)):
         thresholds = [float(thresholds)] * len(exits)
+    preprocess = Preprocess(size=model.image_size) if card is None else Preprocess.from_dict(card.preprocess)
+    given = {"crop": settings.crop, "mean": settings.mean, "std": settings.std}
     return build_bundle(
         model.eval(),
         exits=exits,
         thresholds=thresholds,
-        precision=settings.precision,
-        labels=settings.labels or [str(index) for index in range(num_classes)],
-        preprocess=Preprocess(size=image_size, crop=settings.crop),
+        precision=settings.precision or "int8",
+        labels=settings.labels or (card.classes if card else [str(index) for index in range(model.num_classes)]),
+        preprocess=replace(
+            preprocess, size=model.image_size, **{name: value for name, value in given.items() if value is not None}
+        ),
         notes={"checkpoint": path.name, "thresholds_chosen": "given by hand at export"},
     )
 
 
+def network_of(file: CheckpointFile, card: Card | None, settings: ExportSettings) -> nn.Module:
+    """The fresh network the file's weights belong to. Raises CheckpointError, ModelError if it cannot be told."""
+    name = canonical_name(settings.model or (card.model if card else architecture_of(file.state)))
+    if card is not None and card.model == name:
+        arguments = dict(card.arguments)
+    else:
+        image_size = settings.image_size or image_size_of(file.state)
+        if image_size is None:
+            raise CheckpointError(f"the checkpoint {str(file.path)!r} does not tell its image size: pass --image-size")
+        arguments = {
+            "num_classes": classes_of(file, name, image_size),
+            "image_size": image_size,
+            "exits": trained_exits(file) if settings.exits is None or has_branches(file) else settings.exits,
+            "distilled": any(key.startswith(("cls_token", "head_dist.")) for key in file.state),
+            "exit_heads": "cls+dist" if any("intermediate_heads_dist." in key for key in file.state) else "cls",
+        }
+    if settings.image_size is not None:
+        arguments["image_size"] = settings.image_size
+    if settings.exits is not None and not has_branches(file):
+        arguments["exits"] = settings.exits
+    return create_model(name, **arguments | {"exits": arguments.get("exits") or None})
+
+
+def classes_of(file: CheckpointFile, name: str, image_size: int) -> int:
+    """The number of classes of a file of network `name`: the length of what changes with it.
+
+    Raises: CheckpointError for a file without that key.
+    """
+    with torch.device("meta"):
+        two, three = (create_model(name, num_classes=n, image_size=image_size).state_dict() for n in (2, 3))
+    keys = [key for key, value in two.items() if value.shape != three[key].shape]
+    found = next((file.state[key] for key in keys if key in file.state), None)
+    found = file.state.get(keys[0].removeprefix("backbone.")) if found is None else found
+    if found is None or not found.shape:
+        raise CheckpointError(f"the checkpoint {str(file.path)!r} has no {keys[0]}: is it a {name} classifier?")
+    return found.shape[0]
+
+
+def has_branches(file: CheckpointFile) -> bool:
+    """Whether the exits of the file are branches, which a network takes whole or not at all."""
+    return any(BRANCH_KEY.fullmatch(key) for key in file.state)
+
+
 def trained_exits(file: CheckpointFile) -> list[int]:
     """Blocks after which the file has exits. Raises CheckpointError if it does not tell."""
+    branches = sorted({(match[1], int(match[2])) for key in file.state if (match := BRANCH_KEY.fullmatch(key))})
+    if branches:  # branch1 follows block 0
+        return [number - (kind == "branch") for kind, number in branches]
     numbers = sorted({int(match[2]) for key in file.state if (match := EXIT_KEY.fullmatch(key))})
     if not numbers:
         return []
-    return list(blocks_of_exits(numbers, len(block_names(file.state)), (), file.exit_blocks).values())
+    if file.exit_blocks is not None:
+        return list(blocks_of_exits(numbers, 0, (), file.exit_blocks).values())
+    return list(blocks_of_exits(numbers, len(block_names(file.state)), (), None).values())
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> str:
     """The registered GFNet the weights belong to, by width and blocks. Raises ModelError if it is not one."""
-    shape = state["head.weight"].shape[1], block_names(state)
+    head = state.get("head.weight")
+    if head is None or head.dim() != 2 or not block_names(state):
+        raise ModelError("the weights are no GFNet's and have no card that tells their network: pass --model")
+    shape = head.shape[1], block_names(state)
     fitting = [name for name in (*SIZES, *PYRAMID_SIZES) if _shape_of(name) == shape]
     if len(fitting) != 1:
         raise ModelError(

@@ -95,7 +95,9 @@ class LargeKernelPerception(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.cv3(self.cv2(self.act(self.cv1(x)))))
-        return self.norm(self.cv4(x)).unflatten(1, [self.kernels, 9])
+        x = self.norm(self.cv4(x))
+        B, _, H, W = x.shape
+        return x.view(B, self.kernels, 9, H, W)
 
 
 class LargeSmallConv(nn.Module):
@@ -153,7 +155,8 @@ class Attention(nn.Module):
 
     def per_head(self, x: Tensor) -> Tensor:
         """(B, h*D, H, W) -> (B, h, D, N)."""
-        return x.unflatten(1, [self.heads, -1]).flatten(3)
+        B, C, H, W = x.shape
+        return x.reshape(B, self.heads, C // self.heads, H * W)
 
 
 class Block(nn.Module):

@@ -1,8 +1,8 @@
 """Bundles: one file with a scripted network and a manifest that says how to use it.
 
-The file is a TorchScript archive, so `torch.jit.load` reads it as it stands; the manifest is its extra file
-`pi_dynn.json`. Source positions, which TorchScript would store with the paths of the machine that built it,
-are left out.
+The file is a TorchScript archive, so `torch.jit.load` reads it as it stands, or a zip archive of ONNX graphs;
+the manifest is its extra file `pi_dynn.json`. Source positions, which TorchScript would store with the paths of
+the machine that built it, are left out.
 """
 
 import functools
@@ -11,6 +11,7 @@ import io
 import json
 import warnings
 import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Bundle:
                 if archive.testzip() is not None:
                     raise BundleError(f"{name}: damaged at {archive.testzip()}; copy it again")
                 manifest = Manifest.from_dict(json.loads(archive.read(_manifest_entry(archive))))
-                if weights_digest(archive) != manifest.weights_sha256:
+                if weights_digest(archive.namelist(), archive.read) != manifest.weights_sha256:
                     raise BundleError(f"{name}: the network does not match the hash in its manifest; copy it again")
         except BundleError as error:
             raise type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
@@ -55,11 +56,18 @@ class Bundle:
         """Write the bundle to `path`, atomically."""
         write_atomically(path, lambda stream: stream.write(self.data))
 
+    def read(self, name: str) -> bytes:
+        """The content of one file of the bundle, named without its folder."""
+        with zipfile.ZipFile(io.BytesIO(self.data)) as archive:
+            return archive.read(_manifest_entry(archive).partition("/")[0] + "/" + name)
+
     def load_network(self, engine: str) -> torch.jit.ScriptModule:
         """The scripted network with int8 weights packed for `engine`, or computing in floats for "fp32".
 
         Raises: EngineUnavailable, BundleError if TorchScript cannot read it.
         """
+        if self.manifest.format != "torchscript":
+            raise BundleError(f"{self.source or 'bundle'}: holds ONNX graphs, where a TorchScript network is needed")
         if self.manifest.precision == "fp32":
             return self._load()
         packing = available_engines()[:1] if engine == "fp32" else [engine]
@@ -113,28 +121,43 @@ def load_bundle(path_or_name: str | Path | None = None) -> Bundle:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def pack_bundle(network: torch.jit.ScriptModule, describe) -> Bundle:
+def is_bundle(path: str | Path) -> bool:
+    """Whether there is a file at `path` that means to be a bundle, and is no checkpoint."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(f"/extra/{MANIFEST_NAME}") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def pack_bundle(network: torch.jit.ScriptModule, describe: Callable[[str], Manifest]) -> Bundle:
     """A Bundle of a scripted network; `describe(weights_sha256)` returns its Manifest."""
     saved = io.BytesIO()
     torch.jit.save(network, saved)
+    with zipfile.ZipFile(saved) as source:
+        files = {name: source.read(name) for name in source.namelist() if not name.endswith(".debug_pkl")}
+    return pack_files(files, describe)
+
+
+def pack_files(files: Mapping[str, bytes], describe: Callable[[str], Manifest]) -> Bundle:
+    """A Bundle of files under one folder, by name, with the manifest `describe(weights_sha256)`."""
     packed = io.BytesIO()
-    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as target:
-        names = [name for name in source.namelist() if not name.endswith(".debug_pkl")]
-        for name in names:
-            target.writestr(zipfile.ZipInfo(name, _EPOCH), source.read(name))
-        manifest = describe(weights_digest(source, names))
-        root = names[0].partition("/")[0]
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as target:
+        for name, content in files.items():
+            target.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+        manifest = describe(weights_digest(files, files.__getitem__))
+        root = next(iter(files)).partition("/")[0]
         text = json.dumps(manifest.to_dict(), indent=1, ensure_ascii=False)
         target.writestr(zipfile.ZipInfo(f"{root}/extra/{MANIFEST_NAME}", _EPOCH), text)
     return Bundle(packed.getvalue())
 
 
-def weights_digest(archive: zipfile.ZipFile, names: list[str] | None = None) -> str:
-    """sha256 over the names and contents of everything in the archive but its manifest."""
+def weights_digest(names: Iterable[str], read: Callable[[str], bytes]) -> str:
+    """sha256 over the names and contents of everything in a bundle but its manifest."""
     digest = hashlib.sha256()
-    for name in sorted(names if names is not None else archive.namelist()):
+    for name in sorted(names):
         if not name.endswith(f"/extra/{MANIFEST_NAME}"):
-            digest.update(name.partition("/")[2].encode() + b"\0" + archive.read(name))
+            digest.update(name.partition("/")[2].encode() + b"\0" + read(name))
     return digest.hexdigest()
 
 

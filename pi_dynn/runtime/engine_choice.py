@@ -15,6 +15,7 @@ from pi_dynn.errors import EngineUnavailable, PiDynnError
 from pi_dynn.files import write_text
 from pi_dynn.runtime.bundle import Bundle, quantised_layers
 from pi_dynn.runtime.engines import ENGINES, available_engines
+from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME, open_onnx
 
 CANDIDATES = {"arm": ("onednn", "qnnpack"), "x86": ("x86", "onednn")}
 WORST_RELATIVE_ERROR = 0.10  # dynamic int8 costs 1 to 5 %; an engine that is broken is off by far more
@@ -28,10 +29,12 @@ def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.
 
     Raises: EngineUnavailable for an engine that is missing or computes wrong values.
     """
+    if bundle.manifest.format == ONNX or engine == ONNXRUNTIME:
+        return ONNXRUNTIME, open_onnx(bundle, engine)
     if engine == "auto":
         engine = os.environ.get("PI_DYNN_ENGINE", "auto")
     if engine not in (*ENGINES, "auto"):
-        raise EngineUnavailable(f"engine {engine!r} is not known: choose auto, {', '.join(ENGINES)}")
+        raise EngineUnavailable(f"engine {engine!r} is not known: choose auto, {', '.join((*ENGINES, ONNXRUNTIME))}")
     if bundle.manifest.precision == "fp32":
         if engine not in ("auto", "fp32"):
             raise EngineUnavailable(f"the bundle holds fp32 weights: engine {engine!r} needs one exported as int8")

@@ -30,6 +30,7 @@ class Manifest:
     pi_dynn_version: str
     torch_version: str
     notes: dict = field(default_factory=dict)
+    format: str = "torchscript"  # or "onnx"
     schema: int = SCHEMA
 
     def to_dict(self) -> dict:
@@ -46,7 +47,7 @@ class Manifest:
                 "export it again with this version"
             )
         known = {f.name for f in fields(cls)}
-        missing = sorted(known - set(values) - {"notes"})
+        missing = sorted(known - set(values) - {"notes", "format"})
         if missing:
             raise BundleError(f"the manifest lacks {', '.join(missing)}; export the bundle again")
         manifest = cls(**{name: value for name, value in values.items() if name in known})

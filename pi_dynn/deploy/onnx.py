@@ -1,0 +1,221 @@
+"""A bundle's ONNX form: one graph per stage, and one of the full depth without exits.
+
+The graphs are made from the scripted network, so any bundle has an ONNX form, with or without its checkpoint.
+They take one image at a time, as a device does; which exit answers is decided between them, outside.
+"""
+
+import functools
+import io
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pi_dynn.errors import EngineUnavailable, ModelError
+from pi_dynn.runtime.bundle import Bundle, pack_files
+from pi_dynn.runtime.engine_choice import relative_error
+from pi_dynn.runtime.manifest import Manifest
+from pi_dynn.runtime.onnx_network import FULL_DEPTH, ONNX, OnnxNetwork, import_onnxruntime, stage_file
+
+OPSET = 17  # the first with LayerNormalization
+WORST_RELATIVE_ERROR = {"fp32": 1e-4, "int8": 0.10}
+
+
+class FirstStage(nn.Module):
+    """Image to the features of stage 0."""
+
+    def __init__(self, stem: nn.Module, stage: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.stage = stem, stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stage(self.stem(x))
+
+
+class StageWithExit(nn.Module):
+    """Features of the stage before -> features, logits (1, classes), gate value (1,) before the sigmoid."""
+
+    shape: list[int]  # of the features: the exporter loses track of it, and heads ask for it
+
+    def __init__(self, stage: nn.Module, head: nn.Module, gate: nn.Module, shape: list[int]) -> None:
+        super().__init__()
+        self.stage, self.head, self.gate, self.shape = stage, head, gate, shape
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.stage(x).view(self.shape)
+        logits = self.head(features)
+        return features, logits, self.gate(logits)
+
+
+class LastStage(nn.Module):
+    """Features of the stage before -> logits (1, classes)."""
+
+    shape: list[int]
+
+    def __init__(self, stage: nn.Module, head: nn.Module, shape: list[int]) -> None:
+        super().__init__()
+        self.stage, self.head, self.shape = stage, head, shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stage(x).view(self.shape))
+
+
+def onnx_bundle(bundle: Bundle, precision: str | None = None) -> Bundle:
+    """The ONNX form of a TorchScript bundle, in its own precision or the one given.
+
+    For int8, products with constant weights are quantised dynamically by ONNX Runtime; convolutions are not.
+
+    Raises: EngineUnavailable without onnx and onnxruntime; ModelError for a bundle that is in ONNX already or has
+    nothing to quantise, or if the graphs answer otherwise than the network.
+    """
+    onnx = import_onnx()
+    if bundle.manifest.format == ONNX:
+        raise ModelError(f"{bundle.source or 'the bundle'} is in ONNX already")
+    precision = precision or bundle.manifest.precision
+    network = bundle.load_network("fp32")
+    size = bundle.manifest.preprocess["size"]
+    x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    graphs = [optimised(graph) for graph in exported_stages(network, x)]
+    if precision == "int8":
+        graphs = [quantised(graph) for graph in graphs]
+        if not any(node.op_type == "MatMulInteger" for graph in graphs for node in graph.graph.node):
+            raise ModelError(f'{bundle.manifest.model} has no product int8 would help: pass precision="fp32"')
+    files = {stage_file(k): graph.SerializeToString() for k, graph in enumerate(graphs)}
+    files[FULL_DEPTH] = joined(graphs).SerializeToString()
+    for content in files.values():
+        onnx.checker.check_model(content, full_check=True)
+    _assert_parity(network, files, x, precision)
+
+    def describe(weights_sha256: str) -> Manifest:
+        values = bundle.manifest.to_dict() | {
+            "format": ONNX,
+            "precision": precision,
+            "packed_engine": None,
+            "weights_sha256": weights_sha256,
+        }
+        return Manifest.from_dict(values)
+
+    return pack_files({f"onnx/{name}": content for name, content in files.items()}, describe)
+
+
+def import_onnx():
+    """The onnx package, ONNX Runtime being there too. Raises EngineUnavailable."""
+    import_onnxruntime()
+    try:
+        import onnx
+        import onnx.compose
+    except ImportError as error:
+        raise EngineUnavailable("ONNX needs a package: run pip install 'pi-dynn[onnx]'") from error
+    return onnx
+
+
+@torch.no_grad()
+def exported_stages(network: torch.jit.ScriptModule, x: Tensor) -> list:
+    """The ONNX graphs of the stages of a loaded network, for images like `x`."""
+    stages, heads, gates = (list(part.children()) for part in (network.stages, network.heads, network.gates))
+    graphs, stages = [], [*stages, network.last_stage]
+    stages[0] = torch.jit.script(FirstStage(network.stem, stages[0]))
+    # TorchScript: unoptimised, or the few runs of a stage here compile it first.
+    with torch.jit.optimized_execution(False):
+        for k, (stage, head, gate) in enumerate(zip(stages[:-1], heads, gates, strict=True)):
+            features = stage(x)
+            graphs.append(exported(StageWithExit(stage, head, gate, list(features.shape)), x, k))
+            x = features
+        last = LastStage(stages[-1], network.last_head, list(stages[-1](x).shape))
+        return [*graphs, exported(last, x, len(gates))]
+
+
+def exported(stage: nn.Module, x: Tensor, k: int):
+    """The ONNX graph of one stage; what goes in and out is called after its number `k`."""
+    onnx = import_onnx()
+    _teach_the_exporter()
+    stream = io.BytesIO()
+    outputs = [f"logits{k}"] if isinstance(stage, LastStage) else [f"features{k}", f"logits{k}", f"gate{k}"]
+    with warnings.catch_warnings():
+        # Of torch's two exporters this is the one that reads scripted networks; it is announced as deprecated.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            torch.jit.script(stage.eval()),
+            (x,),
+            stream,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[f"input{k}" if k else "image"],
+            output_names=outputs,
+        )
+    return onnx.load_from_string(stream.getvalue())
+
+
+@functools.cache
+def _teach_the_exporter() -> None:
+    """Two operations of the gates the exporter has no ONNX for."""
+
+    def entropy_terms(graph, p):
+        smallest = graph.op("Constant", value_t=torch.tensor(torch.finfo(torch.float32).tiny))
+        return graph.op("Neg", graph.op("Mul", p, graph.op("Log", graph.op("Max", p, smallest))))
+
+    def added_product(graph, bias, matrix, vector, beta, alpha):
+        return graph.op("Add", bias, graph.op("MatMul", matrix, vector))
+
+    torch.onnx.register_custom_op_symbolic("aten::special_entr", entropy_terms, OPSET)
+    torch.onnx.register_custom_op_symbolic("aten::addmv", added_product, OPSET)
+
+
+def optimised(graph):
+    """`graph` with constants folded and named, by the optimisations of ONNX Runtime that any processor can run."""
+    onnx, onnxruntime = import_onnx(), import_onnxruntime()
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "stage.onnx")
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = path
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(path)
+
+
+def quantised(graph):
+    """`graph` with the weights of its stage in int8 and their inputs quantised as they come; head and gate in fp32."""
+    from onnxruntime.quantization import QuantType, quant_utils, quantize_dynamic
+
+    onnx = import_onnx()
+    kept = [node for node in graph.graph.node if node.name.startswith(("/head/", "/gate/"))]  # renamed if it is a Gemm
+    quant_utils.add_pre_process_metadata(graph)  # says that it has been optimised
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "stage.onnx")
+        quantize_dynamic(
+            graph,
+            path,
+            op_types_to_quantize=["MatMul"],
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[name for node in kept for name in (node.name, f"{node.name}_MatMul")],
+        )
+        return onnx.load(path)
+
+
+def joined(graphs: list):
+    """All stages as one graph from the image to the last logits."""
+    compose = import_onnx().compose
+    parts = [
+        compose.add_prefix(graph, f"stage{k}", rename_inputs=False, rename_outputs=False)
+        for k, graph in enumerate(graphs)
+    ]
+    whole = parts[0]
+    for k, part in enumerate(parts[1:], 1):
+        answer = part.graph.output[0].name  # features, or the last logits
+        whole = compose.merge_models(whole, part, io_map=[(f"features{k - 1}", f"input{k}")], outputs=[answer])
+    return whole
+
+
+def _assert_parity(network: torch.jit.ScriptModule, files: dict[str, bytes], x: Tensor, precision: str) -> None:
+    """Raise ModelError unless the graphs give the logits of the network at every exit, and at full depth."""
+    with torch.inference_mode(), torch.jit.optimized_execution(False):
+        wanted = network.forward_all(x)
+    stages = OnnxNetwork([files[stage_file(k)] for k in range(len(wanted))], threads=1)
+    whole = OnnxNetwork([files[FULL_DEPTH]], threads=1)
+    for got, want in zip([*stages.forward_all(x), *whole.forward_all(x)], [*wanted, wanted[-1]], strict=True):
+        error = relative_error([got], [want])
+        if not error <= WORST_RELATIVE_ERROR[precision]:
+            raise ModelError(f"the {precision} ONNX graphs are off by {error:.1e}: are the network's weights trained?")

@@ -1,0 +1,85 @@
+"""export: checkpoints of every family, and other forms of a bundle."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pi_dynn import Preprocess, load_bundle
+from pi_dynn.models import create_model
+from pi_dynn.train.weights_file import Card, save_weights
+from tests.networks import with_trained_norms
+
+
+@pytest.fixture
+def exported(pi_dynn, tmp_path):
+    """Export a state dict with options; the outcome, and the bundle's path."""
+
+    def run(state, *options):
+        save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "net.safetensors")
+        out = tmp_path / "net.pt"
+        return pi_dynn("export", tmp_path / "net.safetensors", "-o", out, "--precision", "fp32", *options), out
+
+    return run
+
+
+def test_a_network_with_branches(exported, pi_dynn, photographs):
+    model = with_trained_norms(create_model("branchynet", num_classes=4, image_size=32, exits=[0, 1, 3]))
+    options = ("--model", "branchynet", "--image-size", 32, "--mean", "0,0,0", "--std", "1,1,1")
+    outcome, bundle = exported(model.state_dict(), *options, "--exits", "1,3", "--threshold", 0.2)
+    assert outcome.status == 0 and "branchynet fp32, 4 classes, 2 exits" in outcome.out
+    manifest = load_bundle(bundle).manifest
+    assert manifest.exit_blocks == [1, 3]
+    assert Preprocess.from_dict(manifest.preprocess) == Preprocess(32, mean=(0.0,) * 3, std=(1.0,) * 3)
+    assert pi_dynn("classify", photographs, "--bundle", bundle).status == 0
+
+
+def test_a_backbone_by_its_own_checkpoint(exported):
+    model = create_model("mobilenet_v3_small", num_classes=6, image_size=32)
+    outcome, bundle = exported(model.backbone.state_dict(), "--model", "mobilenet_v3_small", "--image-size", 32)
+    assert outcome.status == 0
+    assert len(load_bundle(bundle).manifest.labels) == 6
+
+
+def test_what_the_weights_do_not_tell_is_asked_for(exported):
+    state = create_model("b_lenet", num_classes=3, image_size=28).state_dict()
+    assert "pass --model" in exported(state)[0].err
+    assert "pass --image-size" in exported(state, "--model", "b_lenet")[0].err
+    assert exported(state, "--model", "b_lenet", "--image-size", 28)[0].status == 0
+    wrong = exported(state, "--model", "lsnet_t", "--image-size", 64)[0]
+    assert wrong.status == 1 and "is it a lsnet_t classifier?" in wrong.err
+    assert exported(state, "--mean", "1,2")[0].status == 2
+
+
+def test_a_card_tells_all(pi_dynn, tmp_path):
+    arguments = {"num_classes": 3, "image_size": 28, "exits": [0]}
+    model = create_model("b_lenet", **arguments)
+    preprocess = Preprocess(28, crop=0.9, mean=(0.0,) * 3, std=(1.0,) * 3)
+    card = Card("b_lenet", arguments, ["ant", "bee", "cat"], preprocess.to_dict())
+    save_weights(tmp_path / "net.safetensors", model.state_dict(), card)
+    assert pi_dynn("export", tmp_path / "net.safetensors", "-o", tmp_path / "n.pt", "--precision", "fp32").status == 0
+    manifest = load_bundle(tmp_path / "n.pt").manifest
+    assert (manifest.labels, manifest.exit_blocks) == (card.classes, [0])
+    assert Preprocess.from_dict(manifest.preprocess) == preprocess
+
+
+def test_a_bundle_into_onnx(pi_dynn, tiny_bundle_path, tmp_path, photographs):
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "tiny.onnx.zip"
+    outcome = pi_dynn("export", tiny_bundle_path, "-o", out, "--format", "onnx", "--precision", "fp32")
+    assert outcome.status == 0 and "gfnet_12_192 fp32, 5 classes, 3 exits, onnx" in outcome.out
+    wanted = pi_dynn("classify", photographs, "--bundle", tiny_bundle_path, "--engine", "fp32", "--top", 1).out
+    got = pi_dynn("classify", photographs, "--bundle", out, "--engine", "onnxruntime", "--top", 1).out
+    assert [line.split()[:2] for line in got.splitlines()[:6]] == [line.split()[:2] for line in wanted.splitlines()[:6]]
+    assert "is a bundle already" in pi_dynn("export", tiny_bundle_path, "-o", out).err
+    assert "leave out --crop" in pi_dynn("export", tiny_bundle_path, "-o", out, "--format", "onnx", "--crop", 0.5).err
+    again = pi_dynn("export", out, "-o", tmp_path / "b.zip", "--format", "onnx")
+    assert again.status == 1 and "in ONNX already" in again.err
+    assert not (tmp_path / "b.zip").exists()
+
+
+def test_a_checkpoint_into_onnx(pi_dynn, tiny_model, tmp_path):
+    pytest.importorskip("onnxruntime")
+    torch.save({"model": tiny_model.state_dict(), "exit_blocks": [1, 4, 8]}, tmp_path / "net.pth")
+    assert pi_dynn("export", tmp_path / "net.pth", "-o", tmp_path / "n.zip", "--format", "onnx").status == 0
+    manifest = load_bundle(tmp_path / "n.zip").manifest
+    assert (manifest.format, manifest.precision, manifest.exit_blocks) == ("onnx", "int8", [1, 4, 8])
