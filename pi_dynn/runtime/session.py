@@ -12,10 +12,11 @@ from torch import Tensor
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.prefetch import prefetch
 from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.errors import InputError
+from pi_dynn.errors import EngineUnavailable, InputError
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.engine_choice import open_network
+from pi_dynn.runtime.frozen import frozen_forward
 from pi_dynn.runtime.timed_network import TimedNetwork
 
 Item = TypeVar("Item")
@@ -53,6 +54,8 @@ class Session:
         self._clock = clock or PerfClock()
         torch.set_num_threads(self.threads)
         self.engine, self._network = open_network(self.bundle, engine, self._clock)
+        is_scripted = isinstance(self._network, torch.jit.ScriptModule)
+        self._one_image = frozen_forward(self._network) if is_scripted else self._network
         self.exits = len(self.manifest.exit_blocks)
         self._warm_up()
 
@@ -130,11 +133,16 @@ class Session:
     def answer(self, x: Tensor, thresholds: list[float]) -> tuple[Tensor, int, float]:
         """The network's bare answer for one input (1, 3, H, W): logits (1, classes), exit index and score."""
         with torch.inference_mode(), torch.jit.optimized_execution(False):
-            return self._network(x, thresholds)
+            return self._one_image(x, thresholds)
 
     @cached_property
     def timed_network(self) -> TimedNetwork:
-        """The same network with the time taken between its steps, to be profiled."""
+        """The same network with the time taken between its steps, to be profiled.
+
+        Raises: EngineUnavailable for an engine that gives no look inside.
+        """
+        if not isinstance(self._network, torch.jit.ScriptModule):
+            raise EngineUnavailable(f"engine {self.engine} gives no look inside the network: profile a TorchScript one")
         return TimedNetwork(self._network, self.manifest)
 
     def forward_all(self, x: Tensor) -> list[Tensor]:
@@ -215,4 +223,4 @@ class Session:
         x = torch.zeros(1, 3, self.preprocess.size, self.preprocess.size)
         with torch.inference_mode(), torch.jit.optimized_execution(False):
             for k in range(self.exits + 1):
-                self._network(x, self.forced_thresholds(k))
+                self._one_image(x, self.forced_thresholds(k))

@@ -57,6 +57,8 @@ def part_steps(part: str, blocks: list[int], nodes: list) -> list[Boundary]:
     `part` is a name such as "stages.0"; `blocks` are the blocks its exits stand after, the last answer
     included; `nodes` are the nodes of the part.
     """
+    if not nodes:  # a stem that does nothing
+        return []
     name, _, number = part.partition(".")
     stage = int(number) if number else len(blocks) - 1
     first = blocks[stage - 1] + 1 if stage > 0 else 0
@@ -92,10 +94,11 @@ def _stage_steps(nodes: list, blocks: range) -> list[Boundary]:
     found = []
     for block, (start, stop) in zip(blocks, pairwise([*starts, len(nodes)]), strict=True):
         norms = [i for i in range(start, stop) if nodes[i].kind() in ("aten::layer_norm", "aten::native_layer_norm")]
-        if len(norms) == 2:
+        # Behind an exit the first norm may be missing: freezing has found that the exit's norm is the same.
+        if norms and norms[-1] > start and len(norms) <= 2:
             found += [
                 Boundary(nodes[start], Step("filter", block)),
-                Boundary(nodes[norms[1]], Step("MLP", block)),
+                Boundary(nodes[norms[-1]], Step("MLP", block)),
             ]
         else:
             found.append(Boundary(nodes[start], Step("block", block)))

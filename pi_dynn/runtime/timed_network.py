@@ -5,6 +5,7 @@ image: two additions to a list and one reading of the clock for every step, one 
 else changes: the operators, their order and their memory are those of the network that answers.
 """
 
+import functools
 from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pi_dynn.runtime.frozen import frozen_forward
 from pi_dynn.runtime.manifest import Manifest
 from pi_dynn.runtime.steps import Step, method_calls, part_steps
 
@@ -48,14 +50,13 @@ class TimedNetwork:
     """
 
     def __init__(self, network: torch.jit.ScriptModule, manifest: Manifest) -> None:
-        self._network = network._c
         self._timed, self.steps = with_marks(network, manifest.blocks, _time_mark)
         self._marked, _ = with_marks(network, manifest.blocks, _tensor_mark)
 
     def run(self, x: Tensor, thresholds: list[float]) -> TimedRun:
         """Answer one image (1, 3, H, W) and tell when each step ran."""
         with torch.inference_mode(), torch.jit.optimized_execution(False):
-            (_, exit_index, _), marks = self._timed(self._network, x, thresholds, [])
+            (_, exit_index, _), marks = self._timed(x, thresholds, [])
         return TimedRun(exit_index, marks)
 
     def run_marked(self, x: Tensor, thresholds: list[float]) -> None:
@@ -64,21 +65,18 @@ class TimedNetwork:
         A dispatch mode around this call sees every operator of every step, which is how they are counted.
         """
         with torch.no_grad(), torch.jit.optimized_execution(False):
-            self._marked(self._network, x, thresholds, [])
+            self._marked(x, thresholds, [])
 
 
 MakeMark = Callable[[object, object, int], list]  # (graph, list of marks, number of the step) -> nodes
 
 
 def with_marks(network: torch.jit.ScriptModule, blocks: list[int], make_mark: MakeMark) -> tuple[Callable, list[Step]]:
-    """The forward method as a function (self, x, thresholds, marks) -> (answer, marks), and its steps."""
-    graph = network.forward.graph.copy()
+    """The frozen forward method as a function (self, x, thresholds, marks) -> (answer, marks), and its steps."""
+    frozen = _frozen_with_names(network)
+    graph = frozen.forward.graph.copy()
     marks = graph.addInput("marks")
     marks.setType(torch._C.ListType.ofInts())
-    for node, part in method_calls(graph):
-        _constant(graph, PART + part).insertBefore(node)
-    # TorchScript: inlining puts the nodes of a part where it was called, so behind the constant that names it.
-    torch._C._jit_pass_inline(graph)
     steps: list[Step] = []
     for block in _all_blocks(graph):
         for part, nodes in _parts_of(block):
@@ -89,23 +87,37 @@ def with_marks(network: torch.jit.ScriptModule, blocks: list[int], make_mark: Ma
     graph.registerOutput(marks)
     graph.makeMultiOutputIntoTuple()
     graph.lint()
-    return torch._C._create_function_from_graph("network_with_marks", graph), steps
+    run = torch._C._create_function_from_graph("network_with_marks", graph)
+    return functools.partial(run, frozen._c), steps
+
+
+def _frozen_with_names(network: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """The network frozen for one image, as it answers, but for a node in front of each part that names it."""
+    graph, named = network.forward.graph, []
+    try:
+        for node, part in method_calls(graph):
+            # TorchScript: only a node with a side effect is still in its place after freezing.
+            text = _constant(graph, PART + part)
+            text.insertBefore(node)
+            shown = graph.create("prim::Print", list(text.outputs()), 0)
+            shown.insertBefore(node)
+            named += [shown, text]
+        return frozen_forward(network)
+    finally:
+        for node in named:
+            node.destroy()
 
 
 def _parts_of(block) -> list[tuple[str, list]]:
-    """The parts that begin in a block: the name of each, and its nodes up to the next one."""
+    """The parts that begin in a block: the name of each, and its nodes up to the next one. Takes the names out."""
     parts: list[tuple[str, list]] = []
-    for node in block.nodes():
-        name = node.s("value") if _is_text(node) else ""
-        if name.startswith(PART):
-            parts.append((name.removeprefix(PART), []))
+    for node in list(block.nodes()):
+        if node.kind() == "prim::Print":
+            parts.append((next(iter(node.inputs())).toIValue().removeprefix(PART), []))
+            node.destroy()
         elif parts:
             parts[-1][1].append(node)
     return parts
-
-
-def _is_text(node) -> bool:
-    return node.kind() == "prim::Constant" and "value" in node.attributeNames() and node.kindOf("value") == "s"
 
 
 def _all_blocks(block) -> list:
