@@ -85,12 +85,16 @@ class CalibrationRecord(Record):
 
 @dataclass(frozen=True)
 class RuleResult(Record):
-    """One rule's thresholds on images that had no part in choosing them; costs in `cost_unit`."""
+    """One rule's thresholds on images that had no part in choosing them; costs in `cost_unit`.
+
+    `gain` is the accuracy beyond that of the common threshold which costs the same on these images.
+    """
 
     rule: str
     setting: str
     point: OperatingPoint
     cost_unit: str
+    gain: float
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RuleResult":

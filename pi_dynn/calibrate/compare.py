@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibrate.paths import path_totals, shifted_path
 from pi_dynn.calibrate.rules import RuleSettings, choose
 from pi_dynn.calibrate.sweep import PUBLISHED_EXITS, prune, sweep
 from pi_dynn.calibration_records import RuleResult
@@ -53,4 +56,7 @@ def _promises(finding: ExitOutcomes, reporting: ExitOutcomes, cost_unit: str) ->
 
 
 def _result(rule: str, setting: str, outcomes: ExitOutcomes, thresholds: Sequence[float], cost_unit: str) -> RuleResult:
-    return RuleResult(rule, setting, operating_point(outcomes, thresholds), cost_unit)
+    point = operating_point(outcomes, thresholds)
+    accuracy, cost = path_totals(outcomes, shifted_path([0.0] * outcomes.early_exits))
+    swept = float(np.interp(point.mean_cost, cost, accuracy))
+    return RuleResult(rule, setting, point, cost_unit, point.accuracy - swept)

@@ -118,8 +118,8 @@ def split_control_risk(outcomes: ExitOutcomes, settings: RiskSettings, seed: int
 def _check_independent(outcomes: ExitOutcomes) -> None:
     if outcomes.photographs < outcomes.images:
         raise CalibrationError(
-            f"{outcomes.images} views of {outcomes.photographs} photographs are not independent, which a promise needs: "
-            "calibrate without --all-views"
+            f"{outcomes.images} views of {outcomes.photographs} photographs are not independent, which a promise "
+            "needs: calibrate without --all-views"
         )
 
 

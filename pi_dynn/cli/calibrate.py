@@ -17,6 +17,7 @@ from pi_dynn.cli.status import ExitStatus
 @rule_options
 @split_option
 @part_option("calibrate")
+@click.option("--all-views", is_flag=True, help="Use the eight turned and flipped views of every image.")
 @click.option("--compare", metavar="PART", help="Also compare all rules at equal cost on this part of the split.")
 @click.option(
     "--static", multiple=True, type=click.Path(path_type=Path), metavar="BUNDLE", help="Also plot this at full depth."
@@ -25,7 +26,9 @@ from pi_dynn.cli.status import ExitStatus
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RECORD", help="Save the record there.")
 @json_option
 @session_options
-def command(dataset, split, part, compare, static, plot, output, as_json, bundle, engine, threads, **options) -> int:
+def command(
+    dataset, split, part, all_views, compare, static, plot, output, as_json, bundle, engine, threads, **options
+) -> int:
     """Choose thresholds on held-out images: for an accuracy, for a budget, or with a promise.
 
     Give the images a part of a written split of their own: thresholds chosen on images that the network was
@@ -51,7 +54,7 @@ def command(dataset, split, part, compare, static, plot, output, as_json, bundle
 
     of_split = (file_sha256(split), part) if split else (None, None)
     source = CalibrationSource(str(dataset), *of_split, _costs(session, options, unit), unit)
-    outputs = _collect(session, data, f"calibrate on {part}")
+    outputs = _collect(session, data, f"calibrate on {part}", all_views=all_views)
     record, choice = calibrate(
         outputs,
         session.manifest,
@@ -85,12 +88,12 @@ def _costs(session, options: dict, unit: str) -> list[float]:
     return read_exit_costs(options["costs"], unit, session.manifest.blocks, session.bundle.sha256)
 
 
-def _collect(session, data, title: str):
+def _collect(session, data, title: str, all_views: bool = False):
     """All exits' outputs on `data`; a line on stderr for each file that cannot be read."""
     from pi_dynn.jobs.evaluate import collect_outputs
 
     with progress(title, total=len(data)) as advance:
-        outputs = collect_outputs(session, data, advance)
+        outputs = collect_outputs(session, data, advance, all_views=all_views)
     for error in outputs.failed:
         click.echo(f"pi-dynn: error: {error}", err=True)
     return outputs
@@ -132,7 +135,7 @@ def _show(record, choice, outputs, seen, session, as_json, compare, plot, static
         click.echo(report.reliability_table(honesty))
         if compare is not None:
             click.echo(f"\non part {compare}, {len(seen.labels)} images no rule has seen:")
-            click.echo(report.comparison_table(results))
+            click.echo(report.comparison_text(results, len(seen.labels), record.images, record.part))
     for note in report.empty_exit_notes(record):
         click.echo(f"Note: {note}", err=True)
     if plot is not None:

@@ -25,7 +25,7 @@ class CalibrationSource:
 
 def exit_outcomes(outputs: ExitOutputs, score: str, costs: Sequence[float]) -> ExitOutcomes:
     """The outcomes of collected outputs with the score named. Raises: CalibrationError for a bad one or NaN."""
-    return ExitOutcomes(exit_scores(score, outputs.logits, outputs.scores), outputs.right, costs)
+    return ExitOutcomes(exit_scores(score, outputs.logits, outputs.scores), outputs.right, costs, outputs.groups)
 
 
 def calibrate(
@@ -58,12 +58,12 @@ def calibrate(
         mean_cost=choice.point.mean_cost,
         costs=outcomes.costs.tolist(),
         cost_unit=source.cost_unit,
-        images=outcomes.images,
+        images=outcomes.photographs,
         bundle=bundle,
         dataset=source.dataset,
         split=source.split,
         part=source.part,
-        settings=asdict(settings) | choice.point.settings,
+        settings=asdict(settings) | choice.point.settings | {"views": outcomes.images // outcomes.photographs},
         curve=choice.curve,
         temperatures=fit_temperatures(outputs.logits, outputs.labels),
         promise=choice.promise,

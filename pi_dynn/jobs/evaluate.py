@@ -9,6 +9,7 @@ import torch
 from pi_dynn.calibrate.exit_table import exit_table, leave_at, mean_cost
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.prefetch import prefetch
+from pi_dynn.data.views import turned_and_flipped
 from pi_dynn.errors import DatasetError, InputError
 from pi_dynn.records import Evaluation
 from pi_dynn.runtime.session import Session
@@ -16,21 +17,50 @@ from pi_dynn.runtime.session import Session
 
 @dataclass(frozen=True)
 class ExitOutputs:
-    """Every exit's output on labelled images: logits (K, N, classes), scores (K, N), labels (N,)."""
+    """Every exit's output on labelled images: logits (K, N, classes), scores (K, N), labels (N,).
+
+    `groups` (N,) numbers the photograph each image is a view of; None where each is its own. `among` are the classes
+    an answer may be of, for data of a few of the network's classes; None for all.
+    """
 
     logits: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
     failed: list[InputError]
+    groups: np.ndarray | None = None
+    among: list[int] | None = None
 
     @property
     def right(self) -> np.ndarray:
         """Whether each exit is right about each image, (K, N)."""
-        return self.logits.argmax(-1) == self.labels
+        return self.answerable(self.logits).argmax(-1) == self.labels
+
+    def answerable(self, logits: np.ndarray) -> np.ndarray:
+        """Logits (..., classes), without hope for classes that no image is of."""
+        if self.among is None:
+            return logits
+        hopeless = np.ones(logits.shape[-1], dtype=bool)
+        hopeless[self.among] = False
+        return np.where(hopeless, -np.inf, logits)
 
 
-def collect_outputs(session: Session, data: ImageFolder, on_image: Callable[[], None] = lambda: None) -> ExitOutputs:
+Alter = Callable[[np.ndarray, int], np.ndarray]
+"""From the uint8 pixels (size, size, 3) of an image and its number to other pixels."""
+
+
+def collect_outputs(
+    session: Session,
+    data: ImageFolder,
+    on_image: Callable[[], None] = lambda: None,
+    *,
+    alter: Alter | None = None,
+    all_views: bool = False,
+    only_present: bool = False,
+) -> ExitOutputs:
     """Run all exits over `data`, image by image as on the device. Files that do not decode are set aside.
+
+    `alter` changes the pixels that the network sees; `all_views` answers the eight turned and flipped views of every
+    image; `only_present` answers among the classes of `data` only.
 
     Raises: DatasetError if a class folder is none of the bundle's labels, or no image can be read.
     """
@@ -41,26 +71,43 @@ def collect_outputs(session: Session, data: ImageFolder, on_image: Callable[[], 
             f"({', '.join(session.manifest.labels[:4])}, ...); folders must be named after its labels"
         )
     index = [session.manifest.labels.index(name) for name in data.classes]
-    logits, scores, labels, failed = [], [], [], []
-    for i, x in prefetch(range(len(data)), lambda i: session.preprocess(data.source(i))):
+    logits, scores, labels, groups, failed = [], [], [], [], []
+    for i, x in prefetch(range(len(data)), _loader(session, data, alter)):
         if isinstance(x, InputError):
             failed.append(x)
         else:
-            exit_logits, exit_scores = session.forward_scored(x.unsqueeze(0))
-            logits.append(torch.cat(exit_logits).numpy())
-            scores.append(torch.cat(exit_scores).numpy())
-            labels.append(index[data.labels[i]])
+            views = turned_and_flipped(x.unsqueeze(0)) if all_views else x.unsqueeze(0)
+            for view in views.split(1):
+                exit_logits, exit_scores = session.forward_scored(view)
+                logits.append(torch.cat(exit_logits).numpy())
+                scores.append(torch.cat(exit_scores).numpy())
+                labels.append(index[data.labels[i]])
+                groups.append(i)
         on_image()
     if not labels:
         raise DatasetError(f"{data.root}: none of its {len(data)} images can be read; first: {failed[0]}")
-    return ExitOutputs(np.stack(logits, 1), np.stack(scores, 1), np.asarray(labels), failed)
+    return ExitOutputs(
+        np.stack(logits, 1),
+        np.stack(scores, 1),
+        np.asarray(labels),
+        failed,
+        np.asarray(groups) if all_views else None,
+        sorted(index) if only_present else None,
+    )
+
+
+def _loader(session: Session, data: ImageFolder, alter: Alter | None) -> Callable[[int], torch.Tensor]:
+    preprocess = session.preprocess
+    if alter is None:
+        return lambda i: preprocess(data.source(i))
+    return lambda i: preprocess.tensor(alter(preprocess.pixels(data.picture(i)), i))
 
 
 def evaluate(session: Session, data: ImageFolder, outputs: ExitOutputs, thresholds: list[float]) -> Evaluation:
     """Accuracy, loss, exit table and mean multiply-adds at `thresholds` from collected outputs."""
     exits = leave_at(outputs.scores, thresholds)
     samples = np.arange(len(exits))
-    answered = torch.from_numpy(outputs.logits[exits, samples])
+    answered = torch.from_numpy(outputs.answerable(outputs.logits[exits, samples]))
     labels = torch.from_numpy(outputs.labels)
     five = answered.topk(min(5, answered.shape[1])).indices
     macs = session.manifest.macs

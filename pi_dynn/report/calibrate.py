@@ -112,19 +112,32 @@ def move_line(point: OperatingPoint, unit: str) -> str:
 
 
 def comparison_table(results: Sequence[RuleResult], markdown: bool = False) -> str:
-    """One line per rule and setting: accuracy, mean cost, and the share that left at each exit."""
+    """One line per rule and setting: accuracy, mean cost, points beyond the sweep at that cost, and shares of exits."""
     rows = [
         (
             result.rule,
             result.setting,
             percent(result.point.accuracy, 2),
             cost_text(result.point.mean_cost, result.cost_unit),
+            f"{100 * result.gain:+.2f}",
             " ".join(f"{100 * rate:.0f}" for rate in result.point.exit_rates),
         )
         for result in results
     ]
-    headers = ("rule", "setting", "accuracy", "mean cost", "exits in %")
+    headers = ("rule", "setting", "accuracy", "mean cost", "beyond sweep", "exits in %")
     return (markdown_table if markdown else table)(headers, rows, left=2)
+
+
+def comparison_text(results: Sequence[RuleResult], images: int, chosen_on: int, part: str) -> str:
+    """The comparison with what it was made on."""
+    return "\n".join(
+        (
+            f"rules at equal cost, chosen on {chosen_on} images of part {part}:",
+            comparison_table(results),
+            f"beyond sweep: points more than the common threshold of the same cost on these {images} images, of which "
+            f"one is {100 / images:.2f} points",
+        )
+    )
 
 
 def reliability_table(rows: Sequence[ExitReliability], markdown: bool = False) -> str:

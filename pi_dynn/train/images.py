@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.data.torchvision_ops import torchvision
+from pi_dynn.data.views import turned_and_flipped as turned_and_flipped
 
 v2 = torchvision.transforms.v2
 
@@ -39,12 +40,6 @@ def hold_images(data: ImageFolder, preprocess: Preprocess, most_bytes: int) -> T
     if len(data) * 3 * preprocess.size**2 <= most_bytes:
         return decode_all(data, preprocess)
     return PicturesOnDisk(data, preprocess)
-
-
-def turned_and_flipped(images: Tensor) -> Tensor:
-    """The eight views of each square image, (N, 3, S, S) -> (8N, 3, S, S): view by view, each N in order."""
-    turns = [torch.rot90(images, quarter, (-2, -1)) for quarter in range(4)]
-    return torch.cat([*turns, *(turn.flip(-1) for turn in turns)])
 
 
 class QuarterTurn(torch.nn.Module):

@@ -51,7 +51,7 @@ def test_a_file_gives_the_record_back(record, tmp_path):
 
 
 def test_other_records_turn_into_plain_data_and_back():
-    rule = RuleResult("budget", "142 M", CURVE[0], "s")
+    rule = RuleResult("budget", "142 M", CURVE[0], "s", 0.01)
     assert RuleResult.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
     bins = [ReliabilityBin(0.5, 0.4, 3)]
     row = ExitReliability(4, 1.2, 0.1, 0.05, bins, bins)

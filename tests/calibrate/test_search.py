@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pi_dynn.calibrate.coordinate import CoordinateSearch, neighbourhood_mean
 from pi_dynn.calibrate.goal import Goal, knee, pareto, pick
 from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
-from pi_dynn.calibrate.scores import exit_scores
 from pi_dynn.calibrate.paths import path_totals, shifted_path
+from pi_dynn.calibrate.scores import exit_scores
 from pi_dynn.calibrate.search import COMMON_GRID, frontier, search, search_exactly, search_with_frontier
 from pi_dynn.calibrate.sweep import sweep
 from pi_dynn.errors import CalibrationError

@@ -49,7 +49,7 @@ RECORD = CalibrationRecord(
 )
 BINS = [ReliabilityBin(0.4, 0.5, 10), ReliabilityBin(0.9, 0.8, 10)]
 HONESTY = [ExitReliability(block, 1.25, 0.10, 0.02, BINS, BINS) for block in (2, 5, 11)]
-RESULTS = [RuleResult("sweep", "0.80", POINT, "macs"), RuleResult("budget", "cost of 0.80", CHEAP, "macs")]
+RESULTS = [RuleResult("sweep", "0.80", POINT, "macs", 0.0), RuleResult("budget", "cost of 0.80", CHEAP, "macs", 0.0125)]
 
 
 def test_units_and_thresholds():
@@ -94,7 +94,7 @@ def test_an_exit_nobody_took_is_noted():
 
 def test_comparison_and_reliability_tables():
     lines = comparison_table(RESULTS).splitlines()
-    assert lines[1].split() == ["sweep", "0.80", "95.00", "%", "150.0", "M", "50", "0", "50"]
+    assert lines[1].split() == ["sweep", "0.80", "95.00", "%", "150.0", "M", "+0.00", "50", "0", "50"]
     assert reliability_table(HONESTY).splitlines()[1].split() == ["layer", "2", "1.250", "10.00", "%", "2.00", "%"]
 
 
