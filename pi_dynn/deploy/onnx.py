@@ -23,17 +23,6 @@ OPSET = 17  # the first with LayerNormalization
 WORST_RELATIVE_ERROR = {"fp32": 1e-4, "int8": 0.10}
 
 
-class FirstStage(nn.Module):
-    """Image to the features of stage 0."""
-
-    def __init__(self, stem: nn.Module, stage: nn.Module) -> None:
-        super().__init__()
-        self.stem, self.stage = stem, stage
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.stage(self.stem(x))
-
-
 class StageWithExit(nn.Module):
     """Features of the stage before -> features, logits (1, classes), gate value (1,) before the sigmoid."""
 
@@ -77,13 +66,12 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None) -> Bundle:
     network = bundle.load_network("fp32")
     size = bundle.manifest.preprocess["size"]
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    graphs = [optimised(graph) for graph in exported_stages(network, x)]
+    graphs = {name: optimised(graph) for name, graph in exported_graphs(network, x).items()}
     if precision == "int8":
-        graphs = [quantised(graph) for graph in graphs]
-        if not any(node.op_type == "MatMulInteger" for graph in graphs for node in graph.graph.node):
+        graphs = {name: quantised(graph) for name, graph in graphs.items()}
+        if not any(node.op_type == "MatMulInteger" for node in graphs[FULL_DEPTH].graph.node):
             raise ModelError(f'{bundle.manifest.model} has no product int8 would help: pass precision="fp32"')
-    files = {stage_file(k): graph.SerializeToString() for k, graph in enumerate(graphs)}
-    files[FULL_DEPTH] = joined(graphs).SerializeToString()
+    files = {name: graph.SerializeToString() for name, graph in graphs.items()}
     for content in files.values():
         onnx.checker.check_model(content, full_check=True)
     _assert_parity(network, files, x, precision)
@@ -105,44 +93,47 @@ def import_onnx():
     import_onnxruntime()
     try:
         import onnx
-        import onnx.compose
     except ImportError as error:
         raise EngineUnavailable("ONNX needs a package: run pip install 'pi-dynn[onnx]'") from error
     return onnx
 
 
 @torch.no_grad()
-def exported_stages(network: torch.jit.ScriptModule, x: Tensor) -> list:
-    """The ONNX graphs of the stages of a loaded network, for images like `x`."""
+def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict:
+    """The ONNX graphs of a loaded network by file, for images like `x`: its stages and its full depth."""
     stages, heads, gates = (list(part.children()) for part in (network.stages, network.heads, network.gates))
-    graphs, stages = [], [*stages, network.last_stage]
-    stages[0] = torch.jit.script(FirstStage(network.stem, stages[0]))
+    stages, last, image = [*stages, network.last_stage], len(stages), x
+    trunk = torch.jit.script(nn.Sequential(network.stem, *stages))
+    stages[0] = torch.jit.script(nn.Sequential(network.stem, stages[0]))
+    graphs = {}
     # TorchScript: unoptimised, or the few runs of a stage here compile it first.
     with torch.jit.optimized_execution(False):
         for k, (stage, head, gate) in enumerate(zip(stages[:-1], heads, gates, strict=True)):
             features = stage(x)
-            graphs.append(exported(StageWithExit(stage, head, gate, list(features.shape)), x, k))
+            part = StageWithExit(stage, head, gate, list(features.shape))
+            graphs[stage_file(k)] = exported(part, x, ["features", "logits", "gate"])
             x = features
-        last = LastStage(stages[-1], network.last_head, list(stages[-1](x).shape))
-        return [*graphs, exported(last, x, len(gates))]
+        shape = list(stages[-1](x).shape)
+        graphs[stage_file(last)] = exported(LastStage(stages[-1], network.last_head, shape), x, ["logits"])
+        graphs[FULL_DEPTH] = exported(LastStage(trunk, network.last_head, shape), image, ["logits"])
+    return graphs
 
 
-def exported(stage: nn.Module, x: Tensor, k: int):
-    """The ONNX graph of one stage; what goes in and out is called after its number `k`."""
+def exported(part: nn.Module, x: Tensor, outputs: list[str]):
+    """The ONNX graph of a part of a network; what it reads is called "input"."""
     onnx = import_onnx()
     _teach_the_exporter()
     stream = io.BytesIO()
-    outputs = [f"logits{k}"] if isinstance(stage, LastStage) else [f"features{k}", f"logits{k}", f"gate{k}"]
     with warnings.catch_warnings():
         # Of torch's two exporters this is the one that reads scripted networks; it is announced as deprecated.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            torch.jit.script(stage.eval()),
+            torch.jit.script(part.eval()),
             (x,),
             stream,
             dynamo=False,
             opset_version=OPSET,
-            input_names=[f"input{k}" if k else "image"],
+            input_names=["input"],
             output_names=outputs,
         )
     return onnx.load_from_string(stream.getvalue())
@@ -193,20 +184,6 @@ def quantised(graph):
             nodes_to_exclude=[name for node in kept for name in (node.name, f"{node.name}_MatMul")],
         )
         return onnx.load(path)
-
-
-def joined(graphs: list):
-    """All stages as one graph from the image to the last logits."""
-    compose = import_onnx().compose
-    parts = [
-        compose.add_prefix(graph, f"stage{k}", rename_inputs=False, rename_outputs=False)
-        for k, graph in enumerate(graphs)
-    ]
-    whole = parts[0]
-    for k, part in enumerate(parts[1:], 1):
-        answer = part.graph.output[0].name  # features, or the last logits
-        whole = compose.merge_models(whole, part, io_map=[(f"features{k - 1}", f"input{k}")], outputs=[answer])
-    return whole
 
 
 def _assert_parity(network: torch.jit.ScriptModule, files: dict[str, bytes], x: Tensor, precision: str) -> None:

@@ -18,7 +18,6 @@ from functools import partial
 from math import gcd
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pi_dynn.errors import ModelError
@@ -63,7 +62,8 @@ class RecursiveAttention(nn.Module):
         self.conv = ConvNorm(dim, dim, 5, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        coarse = F.interpolate(self.down(x), size=[x.shape[2], x.shape[3]], mode="nearest")
+        # TorchScript: F.interpolate would bring a loop over the two sides into the graph, and so into ONNX.
+        coarse = torch.ops.aten.upsample_nearest2d(self.down(x), [x.shape[2], x.shape[3]])
         return self.conv(x + coarse)
 
 
