@@ -92,7 +92,10 @@ class Evaluation(Record):
 
 @dataclass(frozen=True)
 class LatencyRow(Record):
-    """Latency of one variant over `n` runs, interleaved with the others; `speedup` against the first row."""
+    """Latency of one variant over `n` runs, interleaved with the others; `speedup` against the first row.
+
+    `speedup` is a ratio of medians; rows saved before there was an interval of it have None.
+    """
 
     name: str
     exits: str
@@ -103,6 +106,26 @@ class LatencyRow(Record):
     p99_s: float
     ci95_s: tuple[float, float]
     speedup: float
+    mean_s: float | None = None
+    speedup_ci95: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ColdStart(Record):
+    """A fresh process up to its first answer: medians over `processes`, and the most memory any of them held.
+
+    `import_s` loads the package and torch, `read_s` reads and verifies the bundle, `ready_s` chooses the engine
+    and warms up every depth, `first_s` decodes and answers one photograph.
+    """
+
+    engine: str
+    threads: int
+    processes: int
+    import_s: float
+    read_s: float
+    ready_s: float
+    first_s: float
+    peak_bytes: int
 
 
 @dataclass(frozen=True)

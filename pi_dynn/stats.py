@@ -86,3 +86,25 @@ def bootstrap_interval(
     tail = 50.0 * (1.0 - confidence)
     low, high = np.percentile(statistic(array[picks], axis=1), [tail, 100.0 - tail])
     return float(low), float(high)
+
+
+def bootstrap_ratio_interval(
+    above: Sequence[float], below: Sequence[float], *, confidence: float = 0.95, resamples: int = 2_000, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of median(above) / median(below), trials paired and drawn together.
+
+    A busy moment that hits a pair alike moves both medians, and hardly their ratio.
+
+    Raises: InputError if there is no value, or the two are not equally many.
+
+    >>> bootstrap_ratio_interval([4.0, 6.0, 8.0], [2.0, 3.0, 4.0])
+    (2.0, 2.0)
+    """
+    a, b = _values(above), _values(below)
+    if a.size != b.size:
+        raise InputError(f"a paired ratio needs equally many values, got {a.size} and {b.size}: pair the trials")
+    picks = np.random.default_rng(seed).integers(0, a.size, size=(resamples, a.size))
+    tail = 50.0 * (1.0 - confidence)
+    ratios = np.median(a[picks], axis=1) / np.median(b[picks], axis=1)
+    low, high = np.percentile(ratios, [tail, 100.0 - tail])
+    return float(low), float(high)

@@ -1,39 +1,49 @@
 """Latency of several variants, measured in turns in one run so that a busy moment hits all alike."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from pi_dynn.clock import Clock
+from pi_dynn.jobs.peers import Peer
 from pi_dynn.records import LatencyRow
 from pi_dynn.runtime.session import Session
-from pi_dynn.stats import bootstrap_interval, median, percentile
+from pi_dynn.stats import bootstrap_interval, bootstrap_ratio_interval, median, percentile
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Something to time: one call is one answer for the `i`-th image."""
+    """Something to time: one call is one answer for the `i`-th image, on `threads` threads if it says so."""
 
     name: str
     exits: str
     run: Callable[[int], object]
+    threads: int | None = None
 
 
 def measure(variants: list[Variant], rounds: int, threads: int, clock: Clock, warm_up: int = 3) -> list[LatencyRow]:
     """One row per variant over `rounds` interleaved calls each; speed-up is against the first variant."""
     for variant in variants:
+        torch.set_num_threads(variant.threads or threads)
         for i in range(warm_up):
             variant.run(i)
     times_s: Mapping[str, list[float]] = {variant.name: [] for variant in variants}
     for i in range(rounds):
         for variant in variants:
+            if torch.get_num_threads() != (variant.threads or threads):
+                torch.set_num_threads(variant.threads or threads)
             start_ns = clock.now_ns()
             variant.run(i)
             times_s[variant.name].append((clock.now_ns() - start_ns) / 1e9)
-    first_s = median(times_s[variants[0].name])
-    return [_row(variant, times_s[variant.name], first_s, threads) for variant in variants]
+    first_s = times_s[variants[0].name]
+    return [_row(variant, times_s[variant.name], first_s, variant.threads or threads) for variant in variants]
 
 
-def session_variants(session: Session, inputs, name: str, each_exit: bool = False) -> list[Variant]:
+def session_variants(
+    session: Session, inputs: Sequence[Tensor], name: str, each_exit: bool = False, threads: int | None = None
+) -> list[Variant]:
     """Full depth, each exit forced if asked for, and the natural mix of a session over `inputs` in turn."""
 
     def timed(thresholds: list[float] | None) -> Callable[[int], object]:
@@ -41,17 +51,39 @@ def session_variants(session: Session, inputs, name: str, each_exit: bool = Fals
 
     depths = list(range(session.exits)) if each_exit else []
     blocks = session.manifest.blocks
-    return [
-        Variant(f"{name}, full depth", "none taken", timed(session.forced_thresholds(session.exits))),
-        *(
-            Variant(f"{name}, block {blocks[k] + 1}", "all at this one", timed(session.forced_thresholds(k)))
-            for k in depths
-        ),
-        Variant(f"{name}, with exits", "as they come", timed(None)),
+    full = Variant(f"{name}, full depth", "none taken", timed(session.forced_thresholds(session.exits)), threads)
+    each = [
+        Variant(f"{name}, block {blocks[k] + 1}", "all at this one", timed(session.forced_thresholds(k)), threads)
+        for k in depths
     ]
+    return [full, *each, Variant(f"{name}, with exits", "as they come", timed(None), threads)]
 
 
-def _row(variant: Variant, times_s: list[float], first_s: float, threads: int) -> LatencyRow:
+def peer_variants(peer: Peer, inputs: Sequence[Tensor], exits: Sequence[int] | None, title: str = "") -> list[Variant]:
+    """A peer at full depth, and leaving for image `i` at `exits[i]`, where the session it is compared with leaves.
+
+    What its own gates would say does not matter: it does the work of the same exits, and asks the same gates.
+    """
+    batches = [x.unsqueeze(0) for x in inputs]
+
+    def answer(i: int, k: int | None, count: int) -> None:
+        peer.answer(batches[i % len(batches)], [0.0 if k == j else 2.0 for j in range(count)])
+
+    name, count = f"{title}{peer.name}", peer.exits
+    found = [Variant(f"{name}, full depth", "none taken", lambda i: answer(i, None, count))]
+    if exits is not None and count:
+        chosen = list(exits)
+        by_exit = Variant(f"{name}, with exits", "the same", lambda i: answer(i, chosen[i % len(chosen)], count))
+        found.append(by_exit)
+    return found
+
+
+def natural_exits(session: Session, inputs: Sequence[Tensor]) -> list[int]:
+    """The exit each input leaves at, at the bundle's own thresholds."""
+    return [session.classify(x).exit_index for x in inputs]
+
+
+def _row(variant: Variant, times_s: list[float], first_s: list[float], threads: int) -> LatencyRow:
     return LatencyRow(
         name=variant.name,
         exits=variant.exits,
@@ -61,5 +93,7 @@ def _row(variant: Variant, times_s: list[float], first_s: float, threads: int) -
         p90_s=percentile(times_s, 90),
         p99_s=percentile(times_s, 99),
         ci95_s=bootstrap_interval(times_s),
-        speedup=first_s / median(times_s),
+        speedup=median(first_s) / median(times_s),
+        mean_s=sum(times_s) / len(times_s),
+        speedup_ci95=bootstrap_ratio_interval(first_s, times_s),
     )

@@ -136,6 +136,21 @@ def test_benchmark_tables(pi_dynn, tiny_bundle_path, photographs):
     assert all(row["n"] == 5 and row["ci95_s"][0] <= row["median_s"] <= row["ci95_s"][1] for row in rows)
 
 
+def test_benchmark_of_threads_peers_and_fresh_processes(pi_dynn, tiny_bundle_path, photographs):
+    arguments = ("benchmark", photographs, "--bundle", tiny_bundle_path, "--n", 5, "--json")
+    outcome = pi_dynn(*arguments, "--thread-counts", "1,2", "--against", "eager", "--cold-start")
+    *rows, start = [json.loads(line) for line in outcome.out.splitlines()]
+    torch.set_num_threads(1)
+    assert [row["threads"] for row in rows[:4]] == [1, 1, 2, 2]
+    assert [row["name"].rpartition(", ")[0] for row in rows[4:]] == ["int8 fp32, network alone"] * 2 + [
+        "eager, fp32"
+    ] * 2
+    assert start["cold_start"]["peak_bytes"] > 0
+    assert pi_dynn(*arguments, "--thread-counts", "1,x").status == 2
+    assert pi_dynn(*arguments, "--thread-counts", "2", "--threads", 1).status == 2
+    assert "no peer 'tvm'" in pi_dynn(*arguments, "--against", "tvm").err
+
+
 def test_debug_shows_the_traceback(pi_dynn, monkeypatch, tmp_path):
     from pi_dynn.cli.main import main
     from pi_dynn.errors import BundleNotFound

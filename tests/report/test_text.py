@@ -71,7 +71,7 @@ def test_evaluation():
 def test_latencies():
     rows = [LatencyRow("a", "none", 1, 5, 0.02, 0.03, 0.04, (0.019, 0.021), 1.0)]
     assert latency_table(rows).splitlines()[1].split() == [
-        *("a", "20.0", "ms", "19.0", "ms", "..", "21.0", "ms", "30.0", "ms", "40.0", "ms", "1.00x")
+        *("a", "20.0", "ms", "19.0", "ms", "..", "21.0", "ms", "30.0", "ms", "40.0", "ms", "1.00x", "-")
     ]
     assert latency_table(rows, markdown=True).splitlines()[2].startswith("| a | 20.0 ms | 19.0 ms .. 21.0 ms |")
 
