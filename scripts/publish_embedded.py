@@ -84,7 +84,7 @@ def write_card(
     }
     same = (outputs["int8"].logits[-1].argmax(-1) == outputs["fp32"].logits[-1].argmax(-1)).mean()
     int8, phases = judged["int8"], [stage["recipe"] for stage in card.stages[:-1]]
-    rows = list(csv.DictReader(log.open()))
+    rows = list(csv.DictReader(log.read_text().splitlines()))
     held_out = f"acc_{manifest.depth - 1}"
     save_training_curves(rows, held_out, assets / CURVES)
     text = model_card.CARD.format(

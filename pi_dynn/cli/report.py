@@ -8,38 +8,79 @@ import click
 from pi_dynn.cli.options import json_option
 from pi_dynn.cli.status import ExitStatus
 
+PATH = click.Path(path_type=Path)
+
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN.json ...")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN.json ...")
 @click.option("--exits", is_flag=True, help="Also print the table of exits of every run.")
+@click.option("--across", is_flag=True, help="Compare with the first run whatever its board, data set and scope.")
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
+@click.option("--csv", "csv_path", type=PATH, metavar="FILE", help="Write the figures there, a row each, in SI units.")
+@click.option("--html", "html_path", type=PATH, metavar="FILE", help="Write one page with tables and plots there.")
+@click.option("--title", default="pi_dynn report", show_default=True, help="Of the page.")
 @json_option
-def command(runs, exits, markdown, as_json) -> int:
-    """Make the published table from saved runs; every figure is worked out anew from the raw trace.
+def command(runs, exits, across, markdown, csv_path, html_path, title, as_json) -> int:
+    """Make tables, and a page with plots, from what other commands saved.
 
-    Runs of one board and data set are compared with the first of them, so name the baseline first.
+    RUN.json is what `energy --save` or pytest-benchmark wrote, or the output of --json of `classify`, `evaluate`,
+    `benchmark` or `profile`. Every figure of an energy run is worked out anew from its raw trace. Runs of one
+    board and data set are compared with the first of them, so name the baseline first; runs that metered
+    something else are not compared unless --across says so.
 
     \b
-    Example:
+    Examples:
       pi-dynn energy --bundle full.pt --save base.json
       pi-dynn energy --save early.json
-      pi-dynn report base.json early.json
+      pi-dynn report base.json early.json --html report.html
     """
-    from pi_dynn.jobs.energy_compare import compare_results
-    from pi_dynn.jobs.energy_file import replay_run
-    from pi_dynn.report.energy import board_table, energy_notes, exit_table
+    from dataclasses import replace
 
-    results = compare_results([result for path in runs for result in replay_run(path)[1]])
+    from pi_dynn.jobs.energy_compare import compare_results, energy_differences
+    from pi_dynn.jobs.saved_runs import read_saved
+    from pi_dynn.report.energy import energy_notes
+    from pi_dynn.report.runs import json_objects, tables_of, titled
+
+    saved = read_saved(runs)
+    saved = replace(saved, energy=compare_results(saved.energy, across))
+    differences = energy_differences(saved.energy, across)
+    notes = energy_notes(saved.energy)
     if as_json:
-        for result in results:
-            click.echo(json.dumps(result.to_dict()))
+        for line in json_objects(saved, differences):
+            click.echo(json.dumps(line))
     else:
-        tables = [board_table(results, markdown)]
-        tables += [exit_table(result, markdown) for result in results if exits and result.exits]
-        click.echo("\n\n".join(tables))
-        for result in results:
+        click.echo(titled(tables_of(saved, differences, markdown, exits), markdown))
+        for result in saved.energy:
             for reason in result.invalid_reasons:
                 click.echo(f"INVALID {result.name}: {reason}")
-    for note in energy_notes(results):
+    if csv_path is not None:
+        _write_csv(csv_path, saved, differences)
+    if html_path is not None:
+        _write_page(html_path, title, runs, saved, tables_of(saved, differences, False, True), notes)
+    for note in notes:
         click.echo(f"Note: {note}", err=True)
-    return ExitStatus.OK if all(result.valid for result in results) else ExitStatus.MEASUREMENT_INVALID
+    return ExitStatus.OK if all(result.valid for result in saved.energy) else ExitStatus.MEASUREMENT_INVALID
+
+
+def _write_csv(path: Path, saved, differences) -> None:
+    import csv
+    from io import StringIO
+
+    from pi_dynn.files import write_text
+    from pi_dynn.report.runs import csv_rows
+
+    rows = list(csv_rows(saved, differences))
+    stream = StringIO()
+    writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, stream.getvalue())
+
+
+def _write_page(path: Path, title: str, files, saved, tables, notes) -> None:
+    from pi_dynn import __version__
+    from pi_dynn.files import write_text
+    from pi_dynn.report.html import report_page
+
+    write_text(path, report_page(title, [file.name for file in files], saved, tables, notes, __version__))
+    click.echo(f"written to {path}", err=True)

@@ -2,34 +2,69 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import hypot
 
 from pi_dynn.energy_records import EnergyResult
 from pi_dynn.power import improvement
+from pi_dynn.saved_records import EnergyDifference
 
 _MUST_MATCH = ("label", "scope", "rails", "shunt_ohm", "gain")
 
 
-def compare_results(results: Sequence[EnergyResult]) -> list[EnergyResult]:
-    """The results with their improvement on the first of the same board and data set, in the order given.
-
-    Where the two may not be compared (another scope, other rails, another shunt) there is none, and a note says why.
-    A run that brought its own baseline keeps what it measured in turns with it.
-    """
+def baselines(results: Sequence[EnergyResult], across: bool = False) -> list[EnergyResult]:
+    """For each result the one it is held against: the first of its board and data set, or of all with `across`."""
     first: dict[tuple[str, str], EnergyResult] = {}
-    compared = []
+    found = []
     for result in results:
         board = result.board["model"] if result.board is not None else ""
-        base = first.setdefault((board, result.dataset), result)
+        found.append(first.setdefault(("", "") if across else (board, result.dataset), result))
+    return found
+
+
+def obstacles(result: EnergyResult, base: EnergyResult) -> list[str]:
+    """Why the two may not be compared; nothing where they may."""
+    return [
+        f"{result.name} is not compared with {base.name}: {what} is {getattr(result, what)!r}, "
+        f"there {getattr(base, what)!r}"
+        for what in _MUST_MATCH
+        if getattr(result, what) != getattr(base, what)
+    ]
+
+
+def compare_results(results: Sequence[EnergyResult], across: bool = False) -> list[EnergyResult]:
+    """The results with their improvement on their baseline, in the order given.
+
+    Where the two may not be compared (another scope, other rails, another shunt) there is none, and a note says
+    why; with `across` the first result is everyone's baseline, whatever its board, data set and scope.
+    A run that brought its own baseline keeps what it measured in turns with it.
+    """
+    compared = []
+    for result, base in zip(results, baselines(results, across), strict=True):
         if base is result or result.improvement is not None:
             compared.append(result)
             continue
-        reasons = [
-            f"{result.name} is not compared with {base.name}: {what} is {getattr(result, what)!r}, "
-            f"there {getattr(base, what)!r}"
-            for what in _MUST_MATCH
-            if getattr(result, what) != getattr(base, what)
-        ]
+        reasons = [] if across else obstacles(result, base)
         known = not reasons and base.net_j is not None and base.net_j > 0 and result.net_j is not None
         saved = improvement(base.net_j, result.net_j) if known else None
         compared.append(replace(result, improvement=saved, notes=[*result.notes, *reasons]))
     return compared
+
+
+def energy_differences(results: Sequence[EnergyResult], across: bool = False) -> list[EnergyDifference]:
+    """Each result less its baseline, with an interval and a plain verdict, where both have one.
+
+    The runs are independent, so the half-widths of their intervals add as the sides of a right angle do.
+    """
+    found = []
+    for result, base in zip(results, baselines(results, across), strict=True):
+        if base is result or (not across and obstacles(result, base)):
+            continue
+        if result.net_j is None or base.net_j is None or not result.net_ci95_j or not base.net_ci95_j:
+            continue
+        change_j = result.net_j - base.net_j
+        # The intervals need not be even: what makes the change larger is the upper side of one, the lower of the other.
+        low_j = change_j - hypot(result.net_j - result.net_ci95_j[0], base.net_ci95_j[1] - base.net_j)
+        high_j = change_j + hypot(result.net_ci95_j[1] - result.net_j, base.net_j - base.net_ci95_j[0])
+        verdict = "less" if high_j < 0 else "more" if low_j > 0 else "no difference shown"
+        found.append(EnergyDifference(result.name, base.name, change_j, (low_j, high_j), verdict))
+    return found

@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.published.make_runs import ROWS, published_run
 from pi_dynn.cli.main import main
 from pi_dynn.cli.status import ExitStatus
-from pi_dynn.jobs.energy_compare import compare_results
+from pi_dynn.jobs.energy_compare import compare_results, energy_differences
 from pi_dynn.jobs.energy_file import save_run
 from pi_dynn.jobs.energy_results import energy_results
 from tests.golden import assert_golden
@@ -48,7 +50,7 @@ def test_the_published_table_is_made_again(report, runs):
 
 def test_every_figure_is_the_published_one_but_the_one_printed_wrong(report, runs):
     _, out, _ = report(*runs, "--json")
-    results = [json.loads(line) for line in out.splitlines()]
+    results = [entry for line in out.splitlines() if "difference" not in (entry := json.loads(line))]
     assert len(results) == len(ROWS) == 24
     for row, result in zip(ROWS, results, strict=True):
         assert 1e3 * result["latency_s"] == pytest.approx(row["latency_ms"], rel=1e-6)
@@ -118,4 +120,33 @@ def test_a_file_that_is_no_run(report, tmp_path):
     (tmp_path / "run.json").write_text("{}")
     status, _, err = report(tmp_path / "run.json")
     assert status == ExitStatus.ERROR
-    assert "not a saved energy run" in err
+    assert "holds no saved run: give a file of" in err
+
+
+def test_told_to_everything_is_held_against_the_first_run():
+    base, other = pair()
+    elsewhere = replace(other, dataset="AID", board={"model": "another"}, scope="CPU package")
+    assert energy_differences([base, elsewhere]) == []
+    (difference,) = energy_differences([base, elsewhere], across=True)
+    assert difference.net_j == pytest.approx(other.net_j - base.net_j)
+    assert (
+        compare_results([base, elsewhere], across=True)[1].improvement == compare_results([base, other])[1].improvement
+    )
+
+
+@given(
+    base=st.floats(0.1, 1.0),
+    change=st.floats(-0.05, 0.05),
+    widths=st.tuples(st.floats(1e-4, 0.02), st.floats(1e-4, 0.02)),
+)
+def test_the_verdict_follows_the_interval_of_the_difference(base, change, widths):
+    first, second = pair()
+    first = replace(first, net_j=base, net_ci95_j=[base - widths[0], base + widths[0]])
+    net_j = base + change
+    second = replace(second, net_j=net_j, net_ci95_j=[net_j - widths[1], net_j + widths[1]])
+    (difference,) = energy_differences([first, second])
+    low, high = difference.net_ci95_j
+    half = (widths[0] ** 2 + widths[1] ** 2) ** 0.5
+    assert (low, high) == (pytest.approx(change - half, abs=1e-9), pytest.approx(change + half, abs=1e-9))
+    expected = "less" if high < 0 else "more" if low > 0 else "no difference shown"
+    assert difference.verdict == expected

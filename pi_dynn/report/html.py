@@ -1,0 +1,63 @@
+"""One self-contained page of saved runs: no script, no font and no picture comes from anywhere else.
+
+Needs jinja2 and matplotlib, the extra [report].
+"""
+
+from collections.abc import Mapping, Sequence
+from io import StringIO
+
+from pi_dynn.errors import InputError
+from pi_dynn.report.run_plots import figures_of
+from pi_dynn.saved_records import SavedRuns
+
+
+def report_page(
+    title: str,
+    files: Sequence[str],
+    runs: SavedRuns,
+    tables: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    version: str,
+) -> str:
+    """The page, with a warning above all figures for every source that did not measure.
+
+    Raises: InputError without the extra [report].
+    """
+    try:
+        from jinja2 import Environment, PackageLoader
+    except ImportError as error:
+        raise InputError("an HTML report needs jinja2: install it with `pip install pi_dynn[report]`") from error
+    environment = Environment(loader=PackageLoader("pi_dynn.report"), autoescape=True)
+    return environment.get_template("report.html").render(
+        title=title,
+        files=files,
+        tables=tables,
+        figures=drawings(figures_of(runs)),
+        warnings=warnings_of(runs),
+        notes=notes,
+        version=version,
+    )
+
+
+def drawings(figures: Mapping[str, object]) -> dict[str, str]:
+    """Every figure as the text of an SVG element; their inner names are kept apart by the salt."""
+    import matplotlib
+
+    drawn = {}
+    for number, (title, figure) in enumerate(figures.items()):
+        stream = StringIO()
+        with matplotlib.rc_context({"svg.hashsalt": f"figure {number}", "svg.fonttype": "none"}):
+            figure.savefig(stream, format="svg", metadata={"Date": None})
+        text = stream.getvalue()
+        drawn[title] = text[text.index("<svg") :]
+    return drawn
+
+
+def warnings_of(runs: SavedRuns) -> list[str]:
+    """What a reader must see before any figure."""
+    unmeasured = {result.label for result in runs.energy if not result.measured}
+    unmeasured |= {one.label for one in runs.tests if one.net_j is not None and one.label not in (None, "MEASURED")}
+    lines = [f"{label}: energy on this page was not measured by a power meter" for label in sorted(unmeasured)]
+    for result in runs.energy:
+        lines += [f"INVALID {result.name}: {reason}" for reason in result.invalid_reasons]
+    return lines

@@ -1,0 +1,130 @@
+"""The pictures of a report, from saved runs alone. Needs matplotlib, the extra [plots].
+
+What was not measured is drawn hollow or dashed, and says so.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
+
+from pi_dynn.energy_records import EnergyResult
+from pi_dynn.profile_records import Profile
+from pi_dynn.report.figures import new_figure
+from pi_dynn.saved_records import Answers, PowerTrace, SavedRuns
+
+MOST_POINTS = 4000  # of a trace: more cannot be told apart on a page
+
+
+def figures_of(runs: SavedRuns) -> dict[str, object]:
+    """Title and figure of everything the runs have something to show for."""
+    figures = {}
+    priced = [result for result in runs.energy if result.net_j is not None]
+    if any(result.acc1 is not None for result in priced):
+        figures["Accuracy against energy"] = accuracy_energy_figure([r for r in priced if r.acc1 is not None])
+    for answers in runs.answers:
+        if any(answers.latency_s.values()):
+            figures[f"Latency by exit: {answers.name}"] = latency_figure(answers)
+    for name, shares in exit_shares(runs).items():
+        figures[f"Exits: {name}"] = exits_figure(shares)
+    for trace in runs.traces:
+        figures[f"Power: {trace.name}"] = trace_figure(trace)
+    for profile in runs.profiles:
+        figures[f"Cost by block: {profile.model} {profile.precision} {profile.engine}"] = cost_figure(profile)
+    return figures
+
+
+def accuracy_energy_figure(results: Sequence[EnergyResult]):
+    """Accuracy against net energy per image, with intervals; hollow points were not measured."""
+    figure, (axes,) = new_figure()
+    for number, result in enumerate(results):
+        energy_mj, colour = 1e3 * result.net_j, f"C{number % 10}"
+        low, high = result.net_ci95_j or (result.net_j, result.net_j)
+        axes.errorbar(
+            energy_mj,
+            100 * result.acc1,
+            xerr=[[energy_mj - 1e3 * low], [1e3 * high - energy_mj]],
+            fmt="o",
+            color=colour,
+            markerfacecolor=colour if result.measured else "none",
+            label=result.name if result.measured else f"{result.name} ({result.label})",
+        )
+    axes.set(xlabel="net energy per image (mJ)", ylabel="accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def latency_figure(answers: Answers):
+    """Latency by the block left after: boxes to the quartiles, whiskers from the 1st to the 99th percentile."""
+    figure, (axes,) = new_figure()
+    taken = {block: latencies for block, latencies in answers.latency_s.items() if latencies}
+    axes.boxplot(
+        [[1e3 * latency for latency in latencies] for latencies in taken.values()],
+        whis=(1, 99),
+        tick_labels=[f"block {block + 1}\nn {len(latencies)}" for block, latencies in taken.items()],
+    )
+    axes.set(ylabel="latency of the network (ms)", ylim=(0, None))
+    axes.grid(alpha=0.3, axis="y")
+    return figure
+
+
+def exit_shares(runs: SavedRuns) -> dict[str, dict[int, float]]:
+    """Share of images by block, for everything that has exits."""
+    found: dict[str, dict[int, float]] = {}
+    for answers in runs.answers:
+        counts = {block: len(latencies) for block, latencies in answers.latency_s.items()}
+        found[answers.name] = {block: count / max(1, sum(counts.values())) for block, count in counts.items()}
+    for evaluation in runs.evaluations:
+        found[f"{evaluation.dataset}, evaluated"] = {row.block_index: row.rate for row in evaluation.exits}
+    for result in runs.energy:
+        found[f"{result.name}, {result.dataset}"] = {row.block_index: row.share for row in result.exits}
+    return {name: shares for name, shares in found.items() if len(shares) > 1}
+
+
+def exits_figure(shares: dict[int, float]):
+    """The share of images that leaves after each block."""
+    figure, (axes,) = new_figure(height=3.2)
+    bars = axes.bar([f"block {block + 1}" for block in shares], [100 * share for share in shares.values()])
+    axes.bar_label(bars, fmt="%.1f %%", fontsize=8)
+    axes.set(ylabel="images (%)")
+    axes.margins(y=0.15)
+    return figure
+
+
+def trace_figure(trace: PowerTrace):
+    """Power over time: trials marked, idle windows shaded."""
+    figure, (axes,) = new_figure(width=9.0, height=3.6)
+    step = max(1, len(trace.t_s) // MOST_POINTS)
+    measured = trace.label == "MEASURED"
+    axes.plot(trace.t_s[::step], trace.power_w[::step], lw=0.8, ls="-" if measured else "--", color="tab:blue")
+    for number, (from_s, to_s) in enumerate(trace.idle):
+        axes.axvspan(from_s, to_s, color="0.7", alpha=0.4, lw=0, label=None if number else "idle window")
+    for number, (from_s, to_s) in enumerate(trace.trials):
+        axes.axvspan(from_s, to_s, color="tab:orange", alpha=0.25, lw=0, label=None if number else "inferences")
+    axes.set(xlabel="time (s)", ylabel="power (W)", ylim=(0, None))
+    if not measured:
+        axes.text(
+            0.5, 0.5, trace.label, transform=axes.transAxes, ha="center", fontsize=28, color="tab:red", alpha=0.25
+        )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def cost_figure(profile: Profile):
+    """Multiply-adds and time of a full answer, added up block by block."""
+    figure, (axes,) = new_figure()
+    time_s, macs = Counter(), Counter()
+    for step in profile.steps:
+        number = 0 if step.block_index is None else step.block_index + 1
+        time_s[number] += step.per_hit_s
+        macs[number] += step.macs
+    numbers = sorted(time_s)
+    axes.plot(numbers, [1e3 * sum_s for sum_s in accumulate(time_s[n] for n in numbers)], "o-", color="tab:blue")
+    axes.set(xlabel="block (0: before the first)")
+    axes.set_ylabel("time so far (ms)", color="tab:blue")
+    right = axes.twinx()
+    right.plot(numbers, [count / 1e6 for count in accumulate(macs[n] for n in numbers)], "s--", color="tab:red")
+    right.set_ylabel("multiply-adds so far (million)", color="tab:red")
+    axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,126 @@
+"""Saved runs of every kind as tables, as rows for other programs, and held against each other."""
+
+from collections.abc import Iterable, Sequence
+
+from pi_dynn.records import Evaluation
+from pi_dynn.report.benchmark import latency_table
+from pi_dynn.report.energy import board_table, exit_table, four_digits
+from pi_dynn.report.evaluate import evaluation_text
+from pi_dynn.report.profile import profile_table
+from pi_dynn.report.text import markdown_table, milliseconds, percent, table
+from pi_dynn.saved_records import Answers, EnergyDifference, SavedRuns, TestTiming
+from pi_dynn.stats import median, percentile
+
+Grid = tuple[str, str]  # a title, and a table under it
+
+
+def tables_of(runs: SavedRuns, differences: Sequence[EnergyDifference], markdown: bool, exits: bool) -> list[Grid]:
+    """Every table there is to show, with its title; those of the exits only if `exits`."""
+    found: list[Grid] = []
+    if runs.energy:
+        found.append(("Energy and latency", board_table(runs.energy, markdown)))
+    if differences:
+        found.append(("Against the first run", difference_table(differences, markdown)))
+    if exits:
+        found += [(f"Exits of {result.name}", exit_table(result, markdown)) for result in runs.energy if result.exits]
+    found += [(f"Accuracy on {result.dataset}", _evaluation(result, markdown)) for result in runs.evaluations]
+    found += [(f"Answers of {answers.name}", answers_table(answers, markdown)) for answers in runs.answers]
+    if runs.latencies:
+        found.append(("Latency", latency_table(runs.latencies, markdown)))
+    found += [
+        (f"Steps of {profile.model} {profile.precision} on {profile.engine}", profile_table(profile, markdown))
+        for profile in runs.profiles
+    ]
+    if runs.tests:
+        found.append(("Benchmarks", tests_table(runs.tests, markdown)))
+    return found
+
+
+def titled(grids: Sequence[Grid], markdown: bool) -> str:
+    """The tables below one another, all but the first under their titles."""
+    (_, first), *others = grids
+    return "\n\n".join(
+        [first, *(f"### {title}\n\n{text}" if markdown else f"{title}\n{text}" for title, text in others)]
+    )
+
+
+def json_objects(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> list[dict[str, object]]:
+    """Every record as plain data, energy results first; a difference under the key `difference`."""
+    records = (*runs.energy, *runs.evaluations, *runs.latencies, *runs.profiles, *runs.answers, *runs.tests)
+    return [*(one.to_dict() for one in records), *({"difference": one.to_dict()} for one in differences)]
+
+
+def difference_table(differences: Sequence[EnergyDifference], markdown: bool = False) -> str:
+    """What each run costs more than its baseline, the interval of that, and the verdict."""
+    rows = [
+        (
+            f"{one.name} against {one.baseline}",
+            f"{four_digits(1e3 * one.net_j)} mJ",
+            " .. ".join(four_digits(1e3 * bound) for bound in one.net_ci95_j),
+            one.verdict,
+        )
+        for one in differences
+    ]
+    return (markdown_table if markdown else table)(("energy per image", "difference", "95 % interval", "verdict"), rows)
+
+
+def answers_table(answers: Answers, markdown: bool = False) -> str:
+    """Images and latency by the block they left after."""
+    rows = []
+    for block, latencies in answers.latency_s.items():
+        times = [milliseconds(f(latencies)) if latencies else "-" for f in (median, _p90, _p99)]
+        share = percent(len(latencies) / max(1, answers.summary.images))
+        rows.append((f"block {block + 1}", str(len(latencies)), share, *times))
+    return (markdown_table if markdown else table)(("leaves after", "images", "share", "median", "p90", "p99"), rows)
+
+
+def _p90(values: Sequence[float]) -> float:
+    return percentile(values, 90)
+
+
+def _p99(values: Sequence[float]) -> float:
+    return percentile(values, 99)
+
+
+def tests_table(tests: Sequence[TestTiming], markdown: bool = False) -> str:
+    """One line per benchmark of pytest, with the energy where there is one."""
+    rows = [
+        (
+            one.name,
+            str(one.rounds),
+            milliseconds(one.median_s),
+            milliseconds(one.iqr_s),
+            "-" if one.net_j is None else f"{four_digits(1e3 * one.net_j)} mJ",
+            one.label or "-",
+        )
+        for one in tests
+    ]
+    headers = ("benchmark", "rounds", "median", "quartiles apart", "energy net", "source")
+    return (markdown_table if markdown else table)(headers, rows)
+
+
+def _evaluation(result: Evaluation, markdown: bool) -> str:
+    text = evaluation_text(result)
+    return f"```\n{text}\n```" if markdown else text
+
+
+def csv_rows(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> Iterable[dict[str, object]]:
+    """One flat row per energy result, difference, evaluation, latency variant, step and benchmark; `kind` first."""
+    kinds = {
+        "energy": runs.energy,
+        "difference": differences,
+        "evaluation": runs.evaluations,
+        "latency": runs.latencies,
+        "profile": [_named_step(profile, step) for profile in runs.profiles for step in profile.steps],
+        "benchmark": runs.tests,
+    }
+    for kind, records in kinds.items():
+        for record in records:
+            values = record if isinstance(record, dict) else record.to_dict()
+            flat = {name: value for name, value in values.items() if not isinstance(value, list | dict | tuple)}
+            yield {"kind": kind} | flat
+
+
+def _named_step(profile, step) -> dict[str, object]:
+    values = {f"step_{name}" if name == "kind" else name: value for name, value in step.to_dict().items()}
+    return {"model": profile.model, "engine": profile.engine} | values
