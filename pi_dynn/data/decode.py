@@ -1,7 +1,9 @@
 """Any image file to an upright 8-bit RGB picture, or one clear line why not."""
 
+import os
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,21 +19,23 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def decode_image(path: str | Path, draft_px: int | None = None) -> Image.Image:
-    """The first frame of an image file, turned upright by its EXIF tag, as 8-bit RGB.
+def decode_image(source: str | Path | BinaryIO, draft_px: int | None = None) -> Image.Image:
+    """The first frame of an image file, or of one held in memory, turned upright by its EXIF tag, as 8-bit RGB.
 
     A JPEG is decoded at the smallest of its built-in scales (1, 1/2, 1/4, 1/8) that keeps the shorter
     side at `draft_px` or more, which saves most of the work on a large photograph.
 
     Raises: InputError that names the file, for anything that is not a whole, decodable image.
     """
+    path = source if isinstance(source, str | Path) else "the image"
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             _check_size(path, image)
             if draft_px is not None:
                 _draft(image, draft_px)
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return to_rgb(image)
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -41,7 +45,7 @@ def decode_image(path: str | Path, draft_px: int | None = None) -> Image.Image:
     except PermissionError as error:
         raise InputError(f"{path}: not readable by this user; check its permissions") from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path}: {_what_it_is(path)}") from error
+        raise InputError(f"{path}: {_what_it_is(source)}") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: {error}; refused as a decompression bomb") from error
     # Pillow's decoders let out whatever a damaged file makes them stumble over.
@@ -66,8 +70,9 @@ def _draft(image: Image.Image, draft_px: int) -> None:
     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
 
 
-def _what_it_is(path: str | Path) -> str:
-    if Path(path).stat().st_size == 0:
+def _what_it_is(source: str | Path | BinaryIO) -> str:
+    size = Path(source).stat().st_size if isinstance(source, str | Path) else source.seek(0, os.SEEK_END)
+    if size == 0:
         return "the file is empty"
     return "not an image in a format Pillow knows; only its name may look like one"
 

@@ -21,6 +21,8 @@ from pi_dynn.runtime.timed_network import TimedNetwork
 
 Item = TypeVar("Item")
 NEVER = 2.0  # a threshold no score reaches
+# Images of a batch that run at once. More of them fall out of the caches: 64 at once took 1.5 times as long.
+RUN_TOGETHER = 16
 
 
 def usable_cores() -> int:
@@ -191,17 +193,22 @@ class Session:
         self, pending: list[tuple[Item, Tensor | InputError]], limits: list[float], top: int
     ) -> Iterator[tuple[Item, Prediction | InputError]]:
         good = [loaded for _, loaded in pending if isinstance(loaded, Tensor)]
-        answers: Iterator[Prediction] = iter(())
-        if good:
-            x = torch.stack(good)
-            with torch.inference_mode(), torch.jit.optimized_execution(False):
-                start_ns = self._clock.now_ns()
-                logits, exit_index, score = self._network.forward_batch(x, limits)
-                share_s = (self._clock.now_ns() - start_ns) / 1e9 / len(good)
-            rows = zip(logits, exit_index.tolist(), score.tolist(), strict=True)
-            answers = (self._prediction(*row, share_s, top) for row in rows)
+        answers = (
+            answer
+            for start in range(0, len(good), RUN_TOGETHER)
+            for answer in self._run_together(good[start : start + RUN_TOGETHER], limits, top)
+        )
         for item, loaded in pending:
             yield item, loaded if isinstance(loaded, InputError) else next(answers)
+
+    def _run_together(self, images: list[Tensor], limits: list[float], top: int) -> Iterator[Prediction]:
+        x = torch.stack(images)
+        with torch.inference_mode(), torch.jit.optimized_execution(False):
+            start_ns = self._clock.now_ns()
+            logits, exit_index, score = self._network.forward_batch(x, limits)
+            share_s = (self._clock.now_ns() - start_ns) / 1e9 / len(images)
+        for row in zip(logits, exit_index.tolist(), score.tolist(), strict=True):
+            yield self._prediction(*row, share_s, top)
 
     def _prediction(self, logits: Tensor, exit_index: int, score: float, latency_s: float, top: int) -> Prediction:
         best = torch.topk(torch.softmax(logits, 0), min(max(top, 1), logits.shape[0]))
