@@ -33,5 +33,5 @@ def test_temperatures_that_do_not_fit(tiny_model, temperatures):
     with pytest.raises(ModelError, match="4 answers need as many positive temperatures"):
         fold_temperatures(network, temperatures)
     network.last_head = torch.nn.Identity()
-    with pytest.raises(ModelError, match="linear heads with learned gates only"):
+    with pytest.raises(ModelError, match="only into heads that end in a linear layer"):
         fold_temperatures(network, [1.0] * 4)
