@@ -1,6 +1,7 @@
 """`pi-dynn calibrate`."""
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -20,14 +21,23 @@ from pi_dynn.cli.status import ExitStatus
 @click.option("--all-views", is_flag=True, help="Use the eight turned and flipped views of every image.")
 @click.option("--compare", metavar="PART", help="Also compare all rules at equal cost on this part of the split.")
 @click.option(
-    "--static", multiple=True, type=click.Path(path_type=Path), metavar="BUNDLE", help="Also plot this at full depth."
+    "--static",
+    multiple=True,
+    metavar="BUNDLE|NAME=PERCENT@M",
+    help="Also plot a network without exits: a bundle, or its accuracy at so many million multiply-adds.",
 )
 @click.option("--plot", type=click.Path(path_type=Path), metavar="DIR", help="Save plots there, as SVG and PNG.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RECORD", help="Save the record there.")
+@click.option(
+    "--fold",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Save a bundle with these thresholds, their score and fitted temperatures built in; the record is for it.",
+)
 @json_option
 @session_options
 def command(
-    dataset, split, part, all_views, compare, static, plot, output, as_json, bundle, engine, threads, **options
+    dataset, split, part, all_views, compare, static, plot, output, fold, as_json, bundle, engine, threads, **options
 ) -> int:
     """Choose thresholds on held-out images: for an accuracy, for a budget, or with a promise.
 
@@ -64,8 +74,9 @@ def command(
         rule_settings(options, budget),
         options["score"],
     )
+    kept = record if fold is None else _fold(session.bundle, record, fold)
     if output is not None:
-        save_record(output, record)
+        save_record(output, kept)
     seen = outputs if others is None else _collect(session, others, f"compare on {compare}")
     _show(
         record, choice, outputs, seen, session, as_json, compare, plot, _static(static, engine, threads, others or data)
@@ -99,14 +110,33 @@ def _collect(session, data, title: str, all_views: bool = False):
     return outputs
 
 
-def _static(bundles, engine, threads, data) -> list:
-    """Bundles at their own full depth on `data`."""
+def _fold(bundle, record, path: Path):
+    """Save the calibrated bundle; the record as it holds for that one, whose own score and temperatures these are."""
+    from dataclasses import replace
+
+    from pi_dynn.calibrate.scores import GATE
+    from pi_dynn.deploy.calibrated import calibrated_bundle
+
+    built = calibrated_bundle(
+        bundle, thresholds=record.thresholds, score=record.score, temperatures=record.temperatures
+    )
+    built.save(path)
+    click.echo(f"{path}: the bundle, leaving by its {record.score} at these thresholds", err=True)
+    return replace(record, bundle=built.sha256, score=GATE, temperatures=[1.0] * len(record.exits))
+
+
+def _static(given, engine, threads, data) -> list:
+    """Networks without exits: bundles at their own full depth on `data`, or figures as they are given."""
     from pi_dynn.calibration_records import StaticNetwork
 
     found = []
-    for path in bundles:
-        session = open_session(path, engine, threads)
-        outputs = _collect(session, data, path.name)
+    for text in given:
+        figures = re.fullmatch(r"(.+)=([\d.]+)@([\d.]+)", text)
+        if figures and not Path(text).exists():
+            found.append(StaticNetwork(figures[1], float(figures[2]) / 100, float(figures[3]) * 1e6))
+            continue
+        session = open_session(Path(text), engine, threads)
+        outputs = _collect(session, data, Path(text).name)
         accuracy = float(outputs.right[-1].mean())
         found.append(StaticNetwork(session.manifest.model, accuracy, float(session.manifest.macs[-1])))
     return found

@@ -33,7 +33,7 @@ def plan_of(record: CalibrationRecord, point: OperatingPoint | None = None) -> P
     if record.score != GATE:
         raise CalibrationError(
             f"the record's thresholds are for the score {record.score!r}, and a bundle stops by its gates: "
-            "calibrate with --score gate to classify with it"
+            "calibrate with --score gate, or build the score into a bundle with calibrate --fold"
         )
     return Plan(record, point or _own_point(record))
 

@@ -9,6 +9,7 @@ from pi_dynn.calibrate.record import load_record, save_record
 from pi_dynn.calibration_records import CalibrationRecord, OperatingPoint, RuleResult
 from pi_dynn.data.folders import open_image_folder, save_split, stratified_split
 from pi_dynn.records import Evaluation
+from pi_dynn.runtime.bundle import load_bundle
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_classify_takes_a_record_of_the_gate_only(pi_dynn, calibrate, photograph
     assert all(line["exit_index"] == 3 for line in lines[:-1])
     save_record(record_path, CalibrationRecord.from_dict(record.to_dict() | {"score": "margin"}))
     outcome = pi_dynn(*arguments)
-    assert outcome.status == 1 and "calibrate with --score gate" in outcome.err
+    assert outcome.status == 1 and "calibrate with --score gate, or build the score into a bundle" in outcome.err
 
 
 def test_a_record_for_another_bundle_is_refused(pi_dynn, dataset, photographs, record_path):
@@ -189,3 +190,26 @@ def test_plots_are_saved(calibrate, split, tiny_bundle_path, tmp_path):
     assert names == {
         f"{name}.{kind}" for name in ("trade-off", "exits", "reliability", "sweep") for kind in ("svg", "png")
     }
+
+
+def test_a_score_and_temperatures_are_built_into_a_bundle(
+    pi_dynn, calibrate, dataset, photographs, tiny_bundle_path, tmp_path
+):
+    built, path = tmp_path / "entropy.pt", tmp_path / "entropy.json"
+    outcome = calibrate("--rule", "msdnet", "--score", "entropy", "--fold", built, "-o", path)
+    assert outcome.status == 0 and "leaving by its entropy" in outcome.err
+    record = load_record(path)
+    assert record.bundle == load_bundle(built).sha256 and record.score == "gate" and set(record.temperatures) == {1.0}
+    result = Evaluation.from_dict(json.loads(pi_dynn("evaluate", dataset, "--bundle", built, "--json").out))
+    assert result.thresholds == record.thresholds and result.acc1 == pytest.approx(record.accuracy)
+    arguments = ("classify", photographs, "--bundle", built, "--json", "--calibration", path)
+    assert pi_dynn(*arguments).status == 0
+    outcome = calibrate("--rule", "msdnet", "--score", "patience", "--fold", built)
+    assert outcome.status == 1 and "a gate sees its own exit only" in outcome.err
+
+
+def test_networks_without_exits_are_bundles_or_figures(tiny_bundle_path):
+    from pi_dynn.cli.calibrate import _static
+
+    (network,) = _static(["mobilenet=71.5@300"], "fp32", 1, None)
+    assert (network.name, network.accuracy, network.cost) == ("mobilenet", 0.715, 3e8)
