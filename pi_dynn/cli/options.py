@@ -24,11 +24,29 @@ thresholds_option = click.option(
 )
 no_exit_option = click.option("--no-exit", is_flag=True, help="Never stop early: every image takes the full depth.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line, and nothing else.")
+ENABLED = "pi_dynn.exits"  # where click keeps what --exits says, for open_session
+
+
+def enabled_exits(context: click.Context, option: click.Option, text: str | None) -> None:
+    """Remember the blocks of --exits. Raises click.BadParameter for what is no list of numbers."""
+    try:
+        context.meta[ENABLED] = None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r}: expected block indices separated by commas") from None
+
+
+enabled_option = click.option(
+    "--exits",
+    metavar="B1,B2,...",
+    callback=enabled_exits,
+    expose_value=False,
+    help="Blocks whose exits may answer. [default: all of the bundle]",
+)
 
 
 def session_options(command: Callable) -> Callable:
-    """--bundle, --engine and --threads."""
-    for option in (threads_option, engine_option, bundle_option):
+    """--bundle, --engine, --threads and --exits."""
+    for option in (enabled_option, threads_option, engine_option, bundle_option):
         command = option(command)
     return command
 
@@ -62,4 +80,5 @@ def open_session(bundle: Path | None, engine: str, threads: int | None):
     from pi_dynn.runtime.bundle import load_bundle
     from pi_dynn.runtime.session import Session
 
-    return Session(load_bundle(bundle), threads=threads, engine=engine)
+    exits = click.get_current_context().meta.get(ENABLED)
+    return Session(load_bundle(bundle), threads=threads, engine=engine, exits=exits)

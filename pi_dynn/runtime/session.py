@@ -35,9 +35,11 @@ def usable_cores() -> int:
 class Session:
     """A loaded network with its threads and engine, warmed up at every depth.
 
-    Attributes: bundle, manifest, preprocess, engine (the one chosen), threads.
+    `exits` are the blocks whose exits may answer, of those the bundle has; the others are passed by.
 
-    Raises: EngineUnavailable, BundleError; InputError for threads < 1.
+    Attributes: bundle, manifest, preprocess, engine (the one chosen), threads, enabled (one flag per exit).
+
+    Raises: EngineUnavailable, BundleError; InputError for threads < 1 or exits the bundle lacks.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Session:
         threads: int | None = None,
         engine: str = "auto",
         clock: Clock | None = None,
+        exits: Sequence[int] | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads={threads}: give 1 or more, or leave it out for all cores")
@@ -59,6 +62,9 @@ class Session:
         is_scripted = isinstance(self._network, torch.jit.ScriptModule)
         self._one_image = frozen_forward(self._network) if is_scripted else self._network
         self.exits = len(self.manifest.exit_blocks)
+        self.enabled = [exits is None or block in exits for block in self.manifest.exit_blocks]
+        if exits is not None and sum(self.enabled) < len(set(exits)):
+            raise InputError(f"exits={list(exits)}: the bundle has exits after blocks {self.manifest.exit_blocks}")
         self._warm_up()
 
     def classify(
@@ -159,10 +165,12 @@ class Session:
     def resolve_thresholds(self, thresholds: Sequence[float] | float | None) -> list[float]:
         """One threshold per early exit: the given ones, one for all, or the bundle's own for None.
 
+        That of an exit that is not enabled is one it never reaches.
+
         Raises: InputError for a wrong count or a value that is negative or not a number.
         """
         if thresholds is None:
-            return list(self.manifest.thresholds)
+            thresholds = self.manifest.thresholds
         if isinstance(thresholds, (int, float)):
             thresholds = [float(thresholds)] * self.exits
         values = [float(value) for value in thresholds]
@@ -171,7 +179,7 @@ class Session:
         for value in values:
             if math.isnan(value) or value < 0.0:
                 raise InputError(f"threshold {value} is not in 0..1 (above 1 an exit is never taken)")
-        return values
+        return [value if on else NEVER for value, on in zip(values, self.enabled, strict=True)]
 
     def forced_thresholds(self, exit_index: int) -> list[float]:
         """Thresholds that make every image leave at `exit_index` (the number of exits means full depth)."""
@@ -185,7 +193,7 @@ class Session:
                 features, logits, scores = self._network.advance(features, k)
                 elapsed_s = (self._clock.now_ns() - start_ns) / 1e9
                 score = float(scores[0])
-                if k == self.exits or score >= limits[k] or elapsed_s >= deadline_s:
+                if k == self.exits or score >= limits[k] or (elapsed_s >= deadline_s and self.enabled[k]):
                     break
         return self._prediction(logits[0], k, score, elapsed_s, top)
 

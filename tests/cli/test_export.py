@@ -1,5 +1,7 @@
 """export: checkpoints of every family, and other forms of a bundle."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -75,6 +77,14 @@ def test_a_bundle_into_onnx(pi_dynn, tiny_bundle_path, tmp_path, photographs):
     again = pi_dynn("export", out, "-o", tmp_path / "b.zip", "--format", "onnx")
     assert again.status == 1 and "in ONNX already" in again.err
     assert not (tmp_path / "b.zip").exists()
+
+
+def test_exits_by_choice(pi_dynn, tiny_bundle_path, photographs):
+    options = ("--bundle", tiny_bundle_path, "--engine", "fp32", "--threshold", 0, "--json")
+    lines = pi_dynn("classify", photographs, *options, "--exits", "4,8").out.splitlines()
+    assert {json.loads(line)["block_index"] for line in lines[:-1]} == {4}
+    assert pi_dynn("classify", photographs, *options, "--exits", "x").status == 2
+    assert "the bundle has exits after blocks [1, 4, 8]" in pi_dynn("classify", photographs, *options, "--exits", 2).err
 
 
 def test_a_checkpoint_into_onnx(pi_dynn, tiny_model, tmp_path):

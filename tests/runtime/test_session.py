@@ -122,6 +122,17 @@ def test_settings_that_cannot_be(session, tiny_bundle):
         list(session.answer_stream([], session.preprocess, 2, deadline_s=1.0))
 
 
+@pytest.mark.parametrize("blocks", [[4], [1, 8], []])
+def test_exits_that_are_not_enabled_never_answer(tiny_bundle, images, blocks):
+    session = Session(tiny_bundle, threads=1, engine="fp32", exits=blocks)
+    first = blocks[0] if blocks else 11
+    assert session.classify(images[0], 0.0).block_index == first
+    assert session.classify(images[0], deadline_s=0.0).block_index == first
+    assert {answer.block_index for answer in session.classify_many(images, 4, 0.0)} == {first}
+    with pytest.raises(InputError, match=r"exits=\[2\]: the bundle has exits after blocks \[1, 4, 8\]"):
+        Session(tiny_bundle, threads=1, engine="fp32", exits=[2])
+
+
 def test_network_without_exits(tiny_model, images):
     bundle = build_bundle(tiny_model, exits=[], thresholds=[], labels=list("abcde"), preprocess=Preprocess(size=32))
     session = Session(bundle, threads=1, engine="qnnpack")
