@@ -28,7 +28,14 @@ from pi_dynn.cli.options import chosen_thresholds, threshold_option, thresholds_
 @click.option("--mean", metavar="R,G,B", help="Mean of the pixels, of 1. [default: ImageNet's]")
 @click.option("--std", metavar="R,G,B", help="Standard deviation of the pixels, of 1. [default: ImageNet's]")
 @click.option("--precision", type=click.Choice(["int8", "fp32"]), help="[default: int8, or that of the bundle]")
-def command(source, output, form, model, exits, threshold, thresholds, labels, image_size, crop, mean, std, precision):
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Class folders with images to set the ranges of int8 convolutions with, for ONNX.",
+)
+def command(
+    source, output, form, model, exits, threshold, thresholds, labels, image_size, crop, mean, std, precision, data
+):
     """Make a bundle, the one file a Pi needs, from a PyTorch or safetensors checkpoint.
 
     SOURCE may also be a bundle, or left out for the embedded one, to put it into ONNX. Without a threshold the
@@ -56,6 +63,7 @@ def command(source, output, form, model, exits, threshold, thresholds, labels, i
         image_size=image_size,
         crop=crop,
         precision=precision,
+        data=data,
         **{name: None if values is None else tuple(values) for name, values in pixels.items()},
     )
     bundle = export(source, settings, form)

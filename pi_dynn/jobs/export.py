@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pi_dynn.data.folders import open_image_folder
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.deploy.onnx import onnx_bundle
@@ -21,6 +22,7 @@ from pi_dynn.models.registry import canonical_name, create_model
 from pi_dynn.runtime.bundle import Bundle, is_bundle, load_bundle
 from pi_dynn.train.weights_file import Card, read_card
 
+CALIBRATION_IMAGES = 128
 BRANCH_KEY = re.compile(r"(branch|branches\.)(\d+)\..+")  # of the networks that have a branch for an exit
 
 
@@ -37,6 +39,7 @@ class ExportSettings:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     precision: str | None = None  # int8, or a bundle's own
+    data: Path | None = None  # images to set the ranges of int8 convolutions with, for ONNX
 
 
 def export(source: Path | None, settings: ExportSettings, form: str = "torchscript") -> Bundle:
@@ -44,15 +47,31 @@ def export(source: Path | None, settings: ExportSettings, form: str = "torchscri
 
     Raises: CheckpointError, ModelError, BundleError; InputError for settings that would change a bundle.
     """
+    if settings.data is not None and (form != "onnx" or settings.precision == "fp32"):
+        raise InputError("--data is for int8 in ONNX: pass --format onnx with it, and leave out --precision fp32")
     if source is not None and not is_bundle(source):
-        bundle = export_checkpoint(source, settings)
-        return onnx_bundle(bundle, settings.precision or "int8") if form == "onnx" else bundle
+        if settings.data is None:
+            bundle = export_checkpoint(source, settings)
+            return onnx_bundle(bundle, settings.precision or "int8") if form == "onnx" else bundle
+        bundle = export_checkpoint(source, replace(settings, precision="fp32"))
+        return onnx_bundle(bundle, "int8", calibration_images(bundle, settings.data))
     if form != "onnx":
         raise InputError(f"{source or 'the embedded bundle'} is a bundle already: pass --format onnx for its ONNX form")
-    given = [name for name, value in vars(replace(settings, precision=None)).items() if value is not None]
+    given = [name for name, value in vars(replace(settings, precision=None, data=None)).items() if value is not None]
     if given:
         raise InputError(f"a bundle keeps its {', '.join(given)}: leave out --{given[0].replace('_', '-')}")
-    return onnx_bundle(load_bundle(source), settings.precision)
+    bundle = load_bundle(source)
+    if settings.data is None:
+        return onnx_bundle(bundle, settings.precision)
+    return onnx_bundle(bundle, "int8", calibration_images(bundle, settings.data))
+
+
+def calibration_images(bundle: Bundle, folder: Path) -> Tensor:
+    """Images of a folder of class folders as the bundle's network reads them, spread over all: (N, 3, S, S)."""
+    data = open_image_folder(folder)
+    preprocess = Preprocess.from_dict(bundle.manifest.preprocess)
+    count = min(len(data), CALIBRATION_IMAGES)
+    return torch.stack([preprocess(data.source(i * len(data) // count)) for i in range(count)])
 
 
 def export_checkpoint(path: Path, settings: ExportSettings) -> Bundle:

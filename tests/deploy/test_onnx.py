@@ -93,5 +93,20 @@ def test_int8_has_the_weights_of_the_bundle_and_leaves_heads_alone(tiny_bundle):
 def test_what_cannot_be_converted_is_refused_in_words(tiny_bundle):
     with pytest.raises(ModelError, match="in ONNX already"):
         onnx_bundle(onnx_bundle(tiny_bundle))
-    with pytest.raises(ModelError, match="has no product int8"):
+    with pytest.raises(ModelError, match="int8 needs real images"):
         onnx_bundle(bundle_of(FAMILIES["recnext"]()), "int8")
+
+
+@torch.inference_mode()
+def test_static_int8_answers_almost_like_the_network():
+    """Also where an image stopped early while the ranges were set, every stage saw it."""
+    bundle = bundle_of(FAMILIES["branchynet"]())
+    images = torch.rand(12, 3, 32, 32)
+    converted = onnx_bundle(bundle, "int8", images)
+    assert converted.manifest.precision == "int8"
+    wanted, got = (Session(one, threads=1).forward_all(images) for one in (bundle, converted))
+    assert relative_error(got, wanted) < 0.1
+    graph = onnx.load_from_string(converted.read(stage_file(1))).graph
+    into = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert convolutions and all(set(node.input[:2]) <= into for node in convolutions if node.name.startswith("/stage"))
