@@ -12,12 +12,49 @@ def fold_norm_into_linear(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor
 
 
 class BareNorm(nn.Module):
-    """A LayerNorm without its affine part: (..., C) -> (..., C)."""
+    """A LayerNorm without its affine part: (..., C) -> (..., C).
+
+    torch gets a scale of one and a shift of zero all the same: without them its kernel leaves its vector loop and
+    takes twice the instructions (1.00 against 0.51 million for 196 x 384 on ARM).
+    """
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
         self.shape: list[int] = list(norm.normalized_shape)
         self.eps: float = norm.eps
+        self.scale: float = 1.0
+        self.register_buffer("one", torch.ones(self.shape))
+        self.register_buffer("zero", torch.zeros(self.shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.layer_norm(x, self.shape, None, None, self.eps)
+        return torch.layer_norm(x, self.shape, self.one, self.zero, self.eps)
+
+
+class CentredNorm(nn.Module):
+    """A LayerNorm without its affine part, of tokens whose channels have the mean zero: (..., C) -> (..., C).
+
+    Then the variance is the mean square, half the instructions of BareNorm. The result is that of the norm over
+    sqrt(C): who folds it in multiplies by `scale`.
+    """
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        channels = norm.normalized_shape[0]
+        self.scale: float = channels**0.5
+        self.least: float = norm.eps * channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.inverse(x)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """What each token is multiplied with: (..., C) -> (..., 1)."""
+        norm = torch.linalg.vector_norm(x, 2.0, [-1], True)
+        return torch.rsqrt(torch.add(norm * norm, self.least))
+
+
+def centred(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (out, in) and bias (out) whose outputs have the mean zero and differ in nothing else.
+
+    A norm takes the mean of its input away; what only norms read may as well be written without one.
+    """
+    return (weight.double() - weight.double().mean(0)).float(), (bias.double() - bias.double().mean()).float()

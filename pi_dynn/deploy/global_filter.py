@@ -8,7 +8,7 @@ Two forms, of which `deploy_filter` takes the cheaper one for the grid:
 - `FullFilter` treats the grid as one axis: two N x N products. Fewest operations, best on small grids.
 - `SeparableFilter` transforms rows, then columns: fewer multiply-adds, more operations.
 
-Shape letters: B batch, N = a*b tokens, C channels, P pairs of real coefficients, K = a//2+1.
+Shape letters: B batch, N = a*b tokens, C channels, P, p, q pairs of real coefficients.
 """
 
 import torch
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 
 from pi_dynn.models.gfnet import GlobalFilter
 
-# What starting one more small operation costs, in multiply-adds of a matrix product: about 5 us at
-# 15 GMAC/s on one x86 core, and of the same order on a Cortex-A72, where both are slower.
-OPERATION_COST_MACS = 80_000
+# What the operations a SeparableFilter starts beyond those of a FullFilter cost, in multiply-adds of a matrix
+# product: 0.2 million instructions on ARM (benchmarks/arm), about 25 us on one x86 core.
+MORE_OPERATIONS_MACS = 400_000
 
 
-def deploy_filter(source: GlobalFilter, norm: nn.LayerNorm) -> nn.Module:
-    """The cheaper real form of `source` applied after the affine part of `norm`: (B, N, C) -> (B, N, C)."""
+def deploy_filter(source: GlobalFilter, norm: nn.LayerNorm, scale: float = 1.0) -> nn.Module:
+    """The cheaper real form of `source` after `scale` and the affine part of `norm`: (B, N, C) -> (B, N, C)."""
     a, b, C = source.a, source.b, source.complex_weight.shape[2]
     full = full_macs(a, b, C)
-    separable = separable_macs(a, b, C) + 3 * OPERATION_COST_MACS
-    return FullFilter(source, norm) if full <= separable else SeparableFilter(source, norm)
+    separable = separable_macs(a, b, C) + MORE_OPERATIONS_MACS
+    return (FullFilter if full <= separable else SeparableFilter)(source, norm, scale)
 
 
 def full_macs(a: int, b: int, C: int) -> int:
@@ -36,8 +36,8 @@ def full_macs(a: int, b: int, C: int) -> int:
 
 def separable_macs(a: int, b: int, C: int) -> int:
     """Multiply-adds of the four products of a SeparableFilter."""
-    K = a // 2 + 1
-    return 2 * (2 * K * a * b + K * (2 * b) ** 2) * C
+    rows, columns = a + a % 2, b + b % 2
+    return 2 * (rows * a * b + columns * b * rows) * C
 
 
 def effective_spectrum(source: GlobalFilter) -> Tensor:
@@ -85,12 +85,12 @@ class FullFilter(nn.Module):
     between two products with an orthonormal matrix and its transpose.
     """
 
-    def __init__(self, source: GlobalFilter, norm: nn.LayerNorm) -> None:
+    def __init__(self, source: GlobalFilter, norm: nn.LayerNorm, scale: float = 1.0) -> None:
         super().__init__()
         a, b = source.a, source.b
         basis, pairs = real_fourier_basis(a, b)
         spectrum = effective_spectrum(source)
-        gamma, beta = norm.weight.detach().double(), norm.bias.detach().double()
+        gamma, beta = norm.weight.detach().double() * scale, norm.bias.detach().double()
         flat = spectrum.reshape(a * b, -1)  # (N, C)
         U, V = torch.zeros(2, 2, len(pairs), flat.shape[1], dtype=torch.float64)  # (2, P, C) each
         for p, (first, second) in enumerate(pairs):
@@ -119,57 +119,77 @@ class FullFilter(nn.Module):
 
 
 class SeparableFilter(nn.Module):
-    """Rows, then columns: a real transform along a keeps K frequencies, a complex one along b follows."""
+    """Rows, then columns, each in a real Fourier basis: four small products and a mix of four terms between them.
 
-    def __init__(self, source: GlobalFilter, norm: nn.LayerNorm) -> None:
+    A frequency pair (k, l) has four coefficients, cosine or sine along either axis; a circular convolution mixes
+    just these. So a coefficient of the answer is the sum of its own, of the one with the other function along
+    a, along b, and along both, each times a weight. First the partners along b are mixed into two sums, then the
+    second sum goes to its partner along a: that takes five elementwise operations, where one term each takes nine.
+    """
+
+    def __init__(self, source: GlobalFilter, norm: nn.LayerNorm, scale: float = 1.0) -> None:
         super().__init__()
         self.a, self.b = source.a, source.b
-        self.K = source.a // 2 + 1
-        spectrum = effective_spectrum(source)[: self.K]  # (K, b, C)
-        gamma, beta = norm.weight.detach().double(), norm.bias.detach().double()
-        weight = (spectrum * gamma).to(torch.complex64)
-        rows, columns, columns_back, rows_back = separable_matrices(self.a, self.b)
-        self.register_buffer("rows", rows)  # (2K, a)
-        self.register_buffer("columns", columns)  # (2b, 2b)
-        self.register_buffer("back_re", columns_back[:, : self.b].contiguous())  # (2b, b)
-        self.register_buffer("back_im", columns_back[:, self.b :].contiguous())  # (2b, b)
-        self.register_buffer("rows_back", rows_back)  # (a, 2K)
-        self.register_buffer("weight_re", weight.real.contiguous())
-        self.register_buffer("weight_im", weight.imag.contiguous())
-        self.register_buffer("constant", (spectrum[0, 0].real * beta).float().repeat(self.b))  # (b*C,)
+        rows, columns = axis_basis(source.a), axis_basis(source.b)  # (2p, a), (2q, b)
+        self.p, self.q = len(rows) // 2, len(columns) // 2
+        spectrum = effective_spectrum(source)
+        gamma, beta = norm.weight.detach().double() * scale, norm.bias.detach().double()
+        own, along_a, along_b, along_both = mixing_weights(spectrum * gamma, rows, columns)  # (2, q, 1, 2, p, C) each
+        self.register_buffer("rows", rows.float())
+        self.register_buffer("columns", columns.float())
+        self.register_buffer("rows_back", rows.T.float().contiguous())
+        self.register_buffer("columns_back", columns.T.float().contiguous())
+        # The second sum changes its place along a afterwards, so its weights are kept where it comes from.
+        own, other = (torch.stack((x, y.flip(3))).float() for x, y in ((own, along_a), (along_b, along_both)))
+        self.register_buffer("own", own)  # (2, 2, q, 1, 2, p, C)
+        self.register_buffer("cosine_from_sine", other[:, 0].contiguous())  # (2, q, 1, 2, p, C)
+        self.register_buffer("sine_from_cosine", other[:, 1].contiguous())
+        # What beta adds, a constant per channel, is one coefficient: that of the mean.
+        self.register_buffer("constant", (spectrum[0, 0].real * beta * (source.a * source.b) ** 0.5).float())
 
     def forward(self, x: Tensor) -> Tensor:
         B, N, C = x.shape
-        if B == 1:  # a plain product starts faster than a batch of one
-            y = torch.mm(self.rows, x.view(self.a, self.b * C))
-        else:
-            y = torch.bmm(self.rows.expand(B, -1, -1), x.view(B, self.a, self.b * C))
-        y = y.view(B * self.K, 2 * self.b, C)
-        y = torch.bmm(self.columns.expand(B * self.K, -1, -1), y).view(B, self.K, 2 * self.b, C)
-        re, im = y[:, :, : self.b], y[:, :, self.b :]  # (B, K, b, C) each
-        z_re = torch.addcmul(re * self.weight_re, im, self.weight_im, value=-1.0).view(-1, self.b, C)
-        z_im = torch.addcmul(re * self.weight_im, im, self.weight_re).view(-1, self.b, C)
-        z = torch.bmm(self.back_re.expand(B * self.K, -1, -1), z_re)
-        z = torch.baddbmm(z, self.back_im.expand(B * self.K, -1, -1), z_im)  # (B*K, 2b, C)
-        z = z.view(B, 2 * self.K, self.b * C)
-        # TorchScript: freezing rejects an addmm here (it derives a wrong shape), a batched product passes.
-        return torch.baddbmm(self.constant, self.rows_back.expand(B, -1, -1), z).view(B, N, C)
+        a, b, p, q = self.a, self.b, self.p, self.q
+        # The axis to be transformed comes first, so that each transform is one product; with one sample only the
+        # two changes between the axes copy.
+        y = x.view(B, a, b * C).transpose(0, 1).reshape(a, B * b * C)
+        y = torch.mm(self.rows, y).view(2 * p, B, b, C).transpose(0, 2).reshape(b, B * 2 * p * C)
+        y = torch.mm(self.columns, y).view(2, q, B, 2, p, C)
+        # TorchScript: select, because it makes of every colon of an index an operation that runs.
+        sums = y * self.own
+        sums.select(1, 0).addcmul_(y.select(0, 1), self.cosine_from_sine)
+        sums.select(1, 1).addcmul_(y.select(0, 0), self.sine_from_cosine)
+        z, second = sums.select(0, 0), sums.select(0, 1)
+        z.select(3, 0).add_(second.select(3, 1))
+        z.select(3, 1).add_(second.select(3, 0))
+        z.select(0, 0).select(0, 0).select(1, 0).select(1, 0).add_(self.constant)
+        z = torch.mm(self.columns_back, z.view(2 * q, B * 2 * p * C)).view(b, B, 2 * p, C).transpose(0, 2)
+        z = torch.mm(self.rows_back, z.reshape(2 * p, B * b * C)).view(a, B, b * C)
+        return z.transpose(0, 1).reshape(B, N, C)
 
 
-def separable_matrices(a: int, b: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """float32 matrices of a row-column transform: rows (2K, a), columns (2b, 2b) and their inverses.
+def axis_basis(n: int) -> Tensor:
+    """The real Fourier basis of one axis as rows (2p, n): p cosines, then as many sines, orthonormal.
 
-    The row transform interleaves real and imaginary parts per frequency, (K, 2), so that the result of one
-    product is, without a copy, the stacked operand of the next. All are orthonormal but `rows_back`, which
-    counts every frequency once for itself and once for its mirror image.
+    The mean has no sine; an even axis keeps its Nyquist frequency in that place, an odd one a row of zeros.
     """
-    K = a // 2 + 1
-    dft_a = torch.fft.fft(torch.eye(a, dtype=torch.float64), norm="ortho", dim=0)[:K]  # (K, a)
-    rows = torch.stack((dft_a.real, dft_a.imag), dim=1).reshape(2 * K, a)
-    dft_b = torch.fft.fft(torch.eye(b, dtype=torch.float64), norm="ortho", dim=0)  # (b, b)
-    columns = torch.cat(
-        (torch.cat((dft_b.real, -dft_b.imag), dim=1), torch.cat((dft_b.imag, dft_b.real), dim=1))
-    )  # (2b, 2b): complex times complex in real parts
-    count = torch.tensor([1.0 if k == 0 or 2 * k == a else 2.0 for k in range(K)], dtype=torch.float64)
-    rows_back = (rows.view(K, 2, a) * count[:, None, None]).reshape(2 * K, a).T
-    return rows.float(), columns.float(), columns.T.contiguous().float(), rows_back.contiguous().float()
+    dft = torch.fft.fft(torch.eye(n, dtype=torch.float64), norm="ortho", dim=0)
+    pairs = dft[1 : (n + 1) // 2] * 2**0.5
+    beside_mean = dft[n // 2 : n // 2 + 1].real if n % 2 == 0 else torch.zeros(1, n, dtype=torch.float64)
+    return torch.cat((dft[:1].real, pairs.real, beside_mean, pairs.imag))
+
+
+def mixing_weights(spectrum: Tensor, rows: Tensor, columns: Tensor) -> list[Tensor]:
+    """What a coefficient takes of itself, and of its partners along a, b and both: (2, q, 1, 2, p, C), float64.
+
+    The filter is R K R^T in the basis R = columns x rows, with K diagonal in the Fourier basis.
+    """
+    a, b, C = spectrum.shape
+    waves = torch.kron(torch.fft.fft(columns.to(torch.complex128), norm="ortho"), torch.fft.fft(rows, norm="ortho"))
+    values = spectrum.transpose(0, 1).reshape(a * b, C)
+    index = torch.arange(len(waves)).view(2, len(columns) // 2, 2, len(rows) // 2)
+    weights = []
+    for swapped in ([], [2], [0], [0, 2]):
+        partner = waves[index.flip(swapped).flatten()]
+        weights.append(((waves.conj() * partner) @ values).real.view(*index.shape, C).unsqueeze(2))  # 1: the batch
+    return weights

@@ -6,7 +6,7 @@ They stay out of int8: a product with one row costs less than quantising its inp
 import torch
 from torch import Tensor, nn
 
-from pi_dynn.deploy.fold import BareNorm, fold_norm_into_linear
+from pi_dynn.deploy.fold import BareNorm, CentredNorm, fold_norm_into_linear
 
 
 class MeanHead(nn.Module):
@@ -23,11 +23,29 @@ class MeanHead(nn.Module):
         return torch.addmm(self.bias, self.norm(x).mean(1), self.weight)
 
 
+class CentredMeanHead(nn.Module):
+    """A MeanHead for tokens whose channels have the mean zero: (B, N, C) -> logits (B, classes).
+
+    The mean of the normed tokens is the tokens times a row of weights, so none of them is written again.
+    """
+
+    def __init__(self, norm: nn.LayerNorm, linear: nn.Linear) -> None:
+        super().__init__()
+        self.norm = CentredNorm(norm)
+        weight, bias = fold_norm_into_linear(norm, linear)
+        self.register_buffer("weight", weight.T.contiguous() * self.norm.scale)  # (C, classes)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.bmm(self.norm.inverse(x).transpose(1, 2), x).squeeze(1) / x.shape[1]  # (B, C)
+        return torch.addmm(self.bias, pooled, self.weight)
+
+
 class TokenHead(nn.Module):
     """Norm and linear layer on the first T tokens, averaged over them: (B, N, C) -> logits (B, classes).
 
     T = 1 reads the class token; T = 2 also the distillation token, with a linear layer of its own, as one
-    product with the stacked weights.
+    product with the stacked weights. The few tokens are normed whole, so they need not be centred.
     """
 
     def __init__(self, norm: nn.LayerNorm, linears: list[nn.Linear]) -> None:

@@ -6,18 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pi_dynn.deploy.fold import BareNorm, fold_norm_into_linear
+from pi_dynn.deploy.fold import BareNorm, CentredNorm, centred, fold_norm_into_linear
 from pi_dynn.deploy.gate import FusedGate
 from pi_dynn.deploy.gfnet import DeployBlock, FloatLinear
 from pi_dynn.deploy.global_filter import (
     FullFilter,
     SeparableFilter,
+    axis_basis,
     deploy_filter,
     full_macs,
     real_fourier_basis,
     separable_macs,
 )
-from pi_dynn.deploy.heads import MeanHead, TokenHead
+from pi_dynn.deploy.heads import CentredMeanHead, MeanHead, TokenHead
 from pi_dynn.deploy.network import logistic
 from pi_dynn.deploy.quant_linear import DynamicQuantLinear, quantise_weight
 from pi_dynn.exits.gate import LearnableUncertaintyGate
@@ -64,7 +65,42 @@ def test_filter_form_follows_the_cost():
     assert isinstance(deploy_filter(GlobalFilter(192, (4, 4)), norm), FullFilter)
     assert isinstance(deploy_filter(GlobalFilter(192, (16, 16)), norm), SeparableFilter)
     assert full_macs(8, 8, 192) == 2 * 64 * 64 * 192
-    assert separable_macs(8, 8, 192) == 2 * (10 * 64 + 5 * 256) * 192
+    assert separable_macs(8, 8, 192) == 2 * (8 * 64 + 8 * 64) * 192
+    assert separable_macs(43, 6, 192) == 2 * (44 * 258 + 6 * 6 * 44) * 192  # an odd axis has a sine to spare
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.integers(0, 100))
+@settings(max_examples=30, deadline=None)
+@torch.no_grad()
+def test_separable_filter_equals_the_fft_on_any_grid(a, b, batch, seed):
+    torch.manual_seed(seed)
+    source, norm = GlobalFilter(3, (a, b)), random_norm(3)
+    nn.init.normal_(source.complex_weight)
+    x = torch.randn(batch, a * b, 3)
+    expected = source(2.0 * x * norm.weight + norm.bias)
+    torch.testing.assert_close(SeparableFilter(source, norm, 2.0)(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@given(st.integers(1, 50))
+@settings(deadline=None)
+def test_axis_basis_is_orthonormal(n):
+    basis = axis_basis(n)
+    assert len(basis) == n + n % 2
+    torch.testing.assert_close(basis.T @ basis, torch.eye(n, dtype=torch.float64), rtol=0, atol=1e-10)
+
+
+@given(st.integers(2, 40), st.floats(1e-4, 1e3), st.integers(0, 100))
+@settings(max_examples=50, deadline=None)
+@torch.no_grad()
+def test_centred_tokens_have_the_same_norm(channels, size, seed):
+    torch.manual_seed(seed)
+    linear, norm = nn.Linear(5, channels), random_norm(channels)
+    x = torch.randn(2, 3, 5) * size
+    tokens = nn.functional.linear(x, *centred(linear.weight, linear.bias))
+    assert float(tokens.mean(-1).abs().max()) <= 1e-5 * float(tokens.abs().max())
+    cheap = CentredNorm(norm)
+    normed = cheap(tokens) * cheap.scale * norm.weight + norm.bias
+    torch.testing.assert_close(normed, norm(linear(x)), rtol=1e-3, atol=1e-3)
 
 
 @torch.no_grad()
@@ -83,12 +119,16 @@ def test_block_equals_the_training_form():
     nn.init.normal_(block.filter.complex_weight)
     x = torch.randn(2, 64, 24)
     assert relative(DeployBlock(block, FloatLinear)(x), block(x)) < 1e-5
+    x = x - x.mean(-1, keepdim=True)
+    left = DeployBlock(block, FloatLinear, centre=True)(x)
+    assert relative(left, block(x) - block(x).mean(-1, keepdim=True)) < 1e-5
 
 
 @torch.no_grad()
 def test_heads_equal_norm_pooling_and_linear():
     norm, cls, dist, x = random_norm(8), nn.Linear(8, 5), nn.Linear(8, 5), torch.randn(3, 10, 8)
     assert relative(MeanHead(norm, cls)(x), cls(norm(x).mean(1))) < 1e-5
+    assert relative(CentredMeanHead(norm, cls)(x - x.mean(-1, keepdim=True)), cls(norm(x).mean(1))) < 1e-5
     assert relative(TokenHead(norm, [cls])(x), cls(norm(x)[:, 0])) < 1e-5
     both = (cls(norm(x)[:, 0]) + dist(norm(x)[:, 1])) / 2
     assert relative(TokenHead(norm, [cls, dist])(x), both) < 1e-5
