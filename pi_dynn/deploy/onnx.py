@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from pi_dynn.deploy.onnx_int8 import dynamic_graphs, static_graphs
 from pi_dynn.errors import EngineUnavailable, ModelError
@@ -113,14 +114,33 @@ def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict:
     # TorchScript: unoptimised, or the few runs of a stage here compile it first.
     with torch.jit.optimized_execution(False):
         for k, (stage, head, gate) in enumerate(zip(stages[:-1], heads, gates, strict=True)):
-            features = stage(x)
+            features, stage = stage(x), without_writes_into_views(stage, x)
             part = StageWithExit(stage, head, gate, list(features.shape))
             graphs[stage_file(k)] = exported(part, x, ["features", "logits", "gate"])
             x = features
         shape = list(stages[-1](x).shape)
-        graphs[stage_file(last)] = exported(LastStage(stages[-1], network.last_head, shape), x, ["logits"])
-        graphs[FULL_DEPTH] = exported(LastStage(trunk, network.last_head, shape), image, ["logits"])
+        for name, stage, entry in ((stage_file(last), stages[-1], x), (FULL_DEPTH, trunk, image)):
+            part = LastStage(without_writes_into_views(stage, entry), network.last_head, shape)
+            graphs[name] = exported(part, entry, ["logits"])
     return graphs
+
+
+def without_writes_into_views(stage: torch.jit.ScriptModule, x: Tensor) -> torch.jit.ScriptModule:
+    """`stage` with new tensors where it writes into parts of old ones, which the exporter gets wrong in silence."""
+    written = (next(node.inputs()).node() for node in stage.inlined_graph.nodes() if node.kind().endswith("_"))
+    if not any(node.kind() == "aten::select" for node in written):
+        return stage
+
+    def select_scatter(x: Tensor, part: Tensor, dim: int, index: int) -> Tensor:
+        before, after = x.narrow(dim, 0, index), x.narrow(dim, index + 1, x.shape[dim] - index - 1)
+        return torch.cat((before, part.unsqueeze(dim), after), dim)
+
+    decompositions = {
+        torch.ops.aten.select_scatter.default: select_scatter,
+        torch.ops.aten._unsafe_view.default: torch.ops.aten.view.default,
+    }
+    functional = make_fx(torch.func.functionalize(stage), decomposition_table=decompositions)(x)
+    return torch.jit.trace(functional, x)  # a straight line of operations: there is no branch to freeze
 
 
 def exported(part: nn.Module, x: Tensor, outputs: list[str]):
