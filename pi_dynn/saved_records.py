@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from pi_dynn.energy_records import EnergyResult
 from pi_dynn.profile_records import Profile
-from pi_dynn.records import ClassifySummary, Evaluation, LatencyRow, Record
+from pi_dynn.records import ClassifySummary, ColdStart, Evaluation, LatencyRow, Record
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class SavedRuns:
     traces: list[PowerTrace] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     latencies: list[LatencyRow] = field(default_factory=list)
+    cold_starts: list[ColdStart] = field(default_factory=list)
     profiles: list[Profile] = field(default_factory=list)
     answers: list[Answers] = field(default_factory=list)
     tests: list[TestTiming] = field(default_factory=list)

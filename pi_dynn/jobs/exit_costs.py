@@ -45,7 +45,8 @@ def _of_benchmark(path: Path, unit: str, last: int) -> dict[int, float | None]:
     if unit == "J":
         raise CalibrationError(f"{path}: is no saved energy run: make one with `pi-dynn energy --each-exit --save`")
     try:
-        rows = [LatencyRow.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [LatencyRow.from_dict(entry) for entry in entries if "cold_start" not in entry]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CalibrationError(
             f"{path}: neither a saved energy run nor the output of `pi-dynn benchmark --json` ({error})"

@@ -12,7 +12,7 @@ from pi_dynn.jobs.energy_file import FORMAT, replay_run
 from pi_dynn.jobs.energy_protocol import IDLE_AFTER, IDLE_BEFORE, Measurement
 from pi_dynn.power import Trace
 from pi_dynn.profile_records import Profile
-from pi_dynn.records import ClassifySummary, Evaluation, LatencyRow
+from pi_dynn.records import ClassifySummary, ColdStart, Evaluation, LatencyRow
 from pi_dynn.saved_records import Answers, PowerTrace, SavedRuns, TestTiming
 
 _WRITERS = "`energy --save`, pytest-benchmark, or --json of classify, evaluate, benchmark or profile"
@@ -73,6 +73,8 @@ def _one_record(path: Path, entry: dict[str, Any], found: SavedRuns) -> None:
         found.evaluations.append(Evaluation.from_dict(entry))
     elif {"median_s", "p90_s", "p99_s"} <= entry.keys():
         found.latencies.append(LatencyRow.from_dict(entry))
+    elif "cold_start" in entry:
+        found.cold_starts.append(ColdStart.from_dict(entry["cold_start"]))
     elif {"steps", "disturbance"} <= entry.keys():
         found.profiles.append(Profile.from_dict(entry))
     else:

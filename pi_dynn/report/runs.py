@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from pi_dynn.records import Evaluation
-from pi_dynn.report.benchmark import latency_table
+from pi_dynn.report.benchmark import cold_start_table, latency_table
 from pi_dynn.report.energy import board_table, exit_table, four_digits
 from pi_dynn.report.evaluate import evaluation_text
 from pi_dynn.report.profile import profile_table
@@ -27,6 +27,8 @@ def tables_of(runs: SavedRuns, differences: Sequence[EnergyDifference], markdown
     found += [(f"Answers of {answers.name}", answers_table(answers, markdown)) for answers in runs.answers]
     if runs.latencies:
         found.append(("Latency", latency_table(runs.latencies, markdown)))
+    if runs.cold_starts:
+        found.append(("Fresh processes", cold_start_table(runs.cold_starts, markdown)))
     found += [
         (f"Steps of {profile.model} {profile.precision} on {profile.engine}", profile_table(profile, markdown))
         for profile in runs.profiles
@@ -46,7 +48,15 @@ def titled(grids: Sequence[Grid], markdown: bool) -> str:
 
 def json_objects(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> list[dict[str, object]]:
     """Every record as plain data, energy results first; a difference under the key `difference`."""
-    records = (*runs.energy, *runs.evaluations, *runs.latencies, *runs.profiles, *runs.answers, *runs.tests)
+    records = (
+        *runs.energy,
+        *runs.evaluations,
+        *runs.latencies,
+        *runs.cold_starts,
+        *runs.profiles,
+        *runs.answers,
+        *runs.tests,
+    )
     return [*(one.to_dict() for one in records), *({"difference": one.to_dict()} for one in differences)]
 
 
@@ -111,6 +121,7 @@ def csv_rows(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> Iterab
         "difference": differences,
         "evaluation": runs.evaluations,
         "latency": runs.latencies,
+        "cold start": runs.cold_starts,
         "profile": [_named_step(profile, step) for profile in runs.profiles for step in profile.steps],
         "benchmark": runs.tests,
     }

@@ -136,9 +136,12 @@ def test_benchmark_tables(pi_dynn, tiny_bundle_path, photographs):
     assert all(row["n"] == 5 and row["ci95_s"][0] <= row["median_s"] <= row["ci95_s"][1] for row in rows)
 
 
-def test_benchmark_of_threads_peers_and_fresh_processes(pi_dynn, tiny_bundle_path, photographs):
+def test_benchmark_of_threads_peers_and_fresh_processes(pi_dynn, tiny_bundle_path, photographs, tmp_path):
     arguments = ("benchmark", photographs, "--bundle", tiny_bundle_path, "--n", 5, "--json")
     outcome = pi_dynn(*arguments, "--thread-counts", "1,2", "--against", "eager", "--cold-start")
+    (tmp_path / "saved.json").write_text(outcome.out)
+    report = pi_dynn("report", tmp_path / "saved.json").out
+    assert "eager, fp32, full depth" in report and "peak memory" in report
     *rows, start = [json.loads(line) for line in outcome.out.splitlines()]
     torch.set_num_threads(1)
     assert [row["threads"] for row in rows[:4]] == [1, 1, 2, 2]

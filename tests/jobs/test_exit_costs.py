@@ -48,6 +48,7 @@ def test_a_benchmark_gives_seconds(tmp_path):
         row("int8 x86, block 2", 0.0101),
         row("int8 x86, block 5", 0.0100),
         row("int8 x86, with exits", 0.02),
+        json.dumps({"cold_start": {}}),
     ]
     path.write_text("\n".join(lines))
     # Noise has put the first two in the wrong order.
