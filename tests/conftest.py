@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -63,3 +64,17 @@ def photographs(tmp_path_factory) -> Path:
             folder / f"photograph{i}.jpg"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real headless Chromium, of the system or of playwright."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        path = shutil.which("chromium") or shutil.which("google-chrome")
+        try:
+            chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium here: {str(error).splitlines()[0]}")
+        yield chromium
+        chromium.close()

@@ -29,9 +29,10 @@ FLOORS = {
     "jobs": 4,
     "report": 4,
     "cli": 5,
+    "web": 5,
     "pytest_plugin": 5,
 }
-SAME_FLOOR = {("deploy", "runtime"), ("models", "exits")}
+SAME_FLOOR = {("deploy", "runtime"), ("models", "exits"), ("cli", "web")}
 NO_TORCH = {"power", "report", "board", "errors", "clock", "records", "stats", "files"}
 LOWEST_FLOOR_ONLY = {"report"}
 TORCHSCRIPT_ROOMS = {"deploy", "runtime"}

@@ -20,7 +20,8 @@ COMMANDS = {
     "profile": ("pi_dynn.cli.profile", "Show where the time of an answer goes, step by step."),
     "train": ("pi_dynn.cli.train", "Train a network, distil it, or teach it to stop early."),
     "export": ("pi_dynn.cli.export", "Make a bundle from a checkpoint."),
-    "report": ("pi_dynn.cli.report", "Make the table of saved energy runs."),
+    "report": ("pi_dynn.cli.report", "Make tables, and a page with plots, of saved runs."),
+    "serve": ("pi_dynn.cli.serve", "Serve a live page and an HTTP API."),
     "doctor": ("pi_dynn.cli.doctor", "Show what this machine offers, and cures for what is wrong."),
     "models": ("pi_dynn.cli.models", "List the networks that can be built."),
 }

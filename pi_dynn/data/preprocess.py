@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Preprocess:
         planes = torch.from_numpy(np.array(pixels)).movedim(-1, -3).contiguous()
         return (planes - mean[:, None, None]).div_(std[:, None, None])
 
-    def load(self, path: str | Path) -> Tensor:
+    def load(self, path: str | Path | BinaryIO) -> Tensor:
         """An image file to the float32 (3, size, size) input. Raises InputError naming the file."""
         # Twice the needed resolution leaves the resize enough to filter: the answer barely moves.
         return self.tensor(self.pixels(decode_image(path, draft_px=round(2 * self.size / self.crop))))

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 from dataclasses import asdict
 
 import pytest
@@ -95,20 +94,6 @@ def test_a_file_that_is_no_run_is_one_line(tmp_path, capsys, text):
     assert ending.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("pi-dynn: error: ") and "run.json" in line
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A real headless Chromium, of the system or of playwright."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        path = shutil.which("chromium") or shutil.which("google-chrome")
-        try:
-            chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium here: {str(error).splitlines()[0]}")
-        yield chromium
-        chromium.close()
 
 
 def test_a_browser_draws_every_plot_and_asks_nobody(saved, tmp_path, capsys, browser):

@@ -5,9 +5,9 @@ import pytest
 from pi_dynn.report.training_plot import save_training_curves, training_figure
 
 LOG = [
-    {"phase": "small", "loss": "2.5", "acc_11": "0.4"},
-    {"phase": "small", "loss": "2.0", "acc_11": "0.6"},
-    {"phase": "large", "loss": "1.5", "acc_11": "0.8"},
+    {"phase": "small", "epoch": "1", "loss": "2.5", "acc_11": "0.4"},
+    {"phase": "small", "epoch": "2", "loss": "2.0", "acc_11": "0.6"},
+    {"phase": "large", "epoch": "3", "loss": "1.5", "acc_11": "0.8"},
 ]
 
 
@@ -17,7 +17,8 @@ def test_every_epoch_is_drawn_and_phases_are_kept_apart(tmp_path):
     losses, rights = figure.axes
     assert losses.lines[0].get_ydata().tolist() == [2.5, 2.0, 1.5]
     assert rights.lines[0].get_ydata() == pytest.approx([40.0, 60.0, 80.0])
-    assert [line.get_xdata()[0] for line in losses.lines[1:]] == [2.5]
+    assert losses.lines[0].get_xdata().tolist() == [1, 2, 5]  # of the second phase only the third epoch is known
+    assert [line.get_xdata()[0] for line in losses.lines[1:]] == [2.5, 5.5]
     assert [text.get_text() for text in losses.texts] == ["small", "large"]
     save_training_curves(LOG, "acc_11", tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_text().startswith("<?xml")

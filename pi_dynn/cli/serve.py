@@ -1,0 +1,72 @@
+"""`pi-dynn serve`."""
+
+from contextlib import ExitStack
+from ipaddress import ip_address
+
+import click
+
+from pi_dynn.cli.meter_options import meter_options, take_backend_options
+from pi_dynn.cli.options import open_session, session_options
+from pi_dynn.errors import InputError
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--token", envvar="PI_DYNN_TOKEN", help="Secret a visitor must bring; needed for any other host.")
+@click.option("--queue", "room", type=click.IntRange(1), default=8, show_default=True, help="Images that may wait.")
+@click.option("--max-mb", type=click.FloatRange(0.001), default=20.0, show_default=True, help="Largest upload.")
+@click.option("--no-energy", is_flag=True, help="Leave the power meter alone.")
+@meter_options
+@session_options
+def command(host, port, token, room, max_mb, no_energy, bundle, engine, threads, **meter) -> None:
+    """Serve a page and an HTTP API: an image in, its label, exit, latency and energy out, live.
+
+    POST /classify takes an image as the body or in a form; GET /events streams every answer, GET /metrics is for
+    Prometheus, GET /healthz for a supervisor. With a token, send `Authorization: Bearer TOKEN`, or open the page
+    as /?token=TOKEN. Ctrl-C answers what is waiting, then ends.
+
+    \b
+    Examples:
+      pi-dynn serve
+      PI_DYNN_TOKEN=secret pi-dynn serve --host 0.0.0.0
+      curl --data-binary @photo.jpg http://127.0.0.1:8000/classify
+    """
+    if not _is_local(host) and not token:
+        raise click.UsageError(f"--host {host} lets others in: give --token, or set PI_DYNN_TOKEN")
+    try:
+        import uvicorn
+
+        from pi_dynn.web.app import WebSettings, build_app
+    except ImportError as error:
+        raise InputError(f"serve needs {error.name}: install it with `pip install pi_dynn[serve]`") from error
+    from pi_dynn.clock import PerfClock
+    from pi_dynn.jobs.live import LiveClassifier
+    from pi_dynn.power import open_meter
+    from pi_dynn.power.live import LivePower
+
+    session = open_session(bundle, engine, threads)
+    clock = PerfClock()
+    with ExitStack() as stack:
+        power = None
+        if not no_energy:
+            name, require = meter.pop("meter_name"), meter.pop("require_meter")
+            source = open_meter(name, clock=clock, require=require, **take_backend_options(meter))
+            power = stack.enter_context(LivePower(stack.enter_context(source), clock))
+        classifier = LiveClassifier(session, clock, power, room)
+        app = build_app(classifier, WebSettings(token, round(max_mb * 1e6)))
+        server = uvicorn.Server(uvicorn.Config(app, host, port, log_level="warning", timeout_graceful_shutdown=10))
+        click.echo(f"http://{host}:{port}  {session.engine}, {session.threads} threads{_said_of(power)}", err=True)
+        server.run()
+
+
+def _said_of(power) -> str:
+    return "" if power is None else f", power: {power.info.label} by {power.info.name}"
+
+
+def _is_local(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,81 @@
+"""Power as it is now, for as long as a program runs: a short memory of samples instead of a whole trace."""
+
+import threading
+from collections import deque
+
+from pi_dynn.clock import Clock
+from pi_dynn.errors import PowerError
+from pi_dynn.power.meter import UNUSABLE, EnergyMeter, EnergyReading, PowerSample
+
+MEMORY_S = 60.0  # an answer that took longer is not asked about
+
+
+class LivePower:
+    """Polls a meter in a thread while used as a context manager; ask it for power now, or over a window.
+
+    Memory does not grow: samples older than a minute are forgotten. A meter that fails ends the sampling, and
+    `failed` says why; power is then no longer known.
+    """
+
+    def __init__(self, meter: EnergyMeter, clock: Clock) -> None:
+        self.info, self.failed = meter.info, None
+        self._meter, self._clock = meter, clock
+        self._samples: deque[tuple[int, float]] = deque()  # when, watts
+        self._counted: tuple[int, float] | None = None  # when, joules
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="live power", daemon=True)
+
+    def __enter__(self) -> "LivePower":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._ended.set()
+        self._thread.join(timeout=2.0)
+
+    @property
+    def power_w(self) -> float | None:
+        """The newest sample; None if there is none."""
+        with self._lock:
+            return self._samples[-1][1] if self._samples and self.failed is None else None
+
+    def energy_j(self, t0_ns: int, t1_ns: int) -> float | None:
+        """What the board drew from `t0_ns` to `t1_ns`, everything on it included; None if it is not known.
+
+        The mean of the samples within, or the one nearest where the window is shorter than their distance.
+        """
+        with self._lock:
+            if not self._samples or self.failed is not None:
+                return None
+            within = [power_w for t_ns, power_w in self._samples if t0_ns <= t_ns <= t1_ns]
+            if not within:
+                middle_ns = (t0_ns + t1_ns) // 2
+                within = [min(self._samples, key=lambda sample: abs(sample[0] - middle_ns))[1]]
+        return sum(within) / len(within) * (t1_ns - t0_ns) * 1e-9
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self.keep(self._meter.read())
+            except PowerError as error:
+                self.failed = str(error)
+                return
+            due_ns = self._meter.due_ns()
+            wait_s = self.info.nominal_period_s if due_ns is None else (due_ns - self._clock.now_ns()) * 1e-9
+            self._ended.wait(max(0.001, wait_s))
+
+    def keep(self, sample: PowerSample | EnergyReading | None) -> None:
+        """Remember a sample, and forget those that are too old."""
+        if sample is None or sample.flags & UNUSABLE:
+            return
+        if isinstance(sample, PowerSample):
+            power_w = sample.power_w
+        else:
+            before, self._counted = self._counted, (sample.t_ns, sample.energy_j)
+            if before is None or sample.t_ns <= before[0]:
+                return
+            power_w = (sample.energy_j - before[1]) / ((sample.t_ns - before[0]) * 1e-9)
+        with self._lock:
+            self._samples.append((sample.t_ns, power_w))
+            while sample.t_ns - self._samples[0][0] > MEMORY_S * 1e9:
+                self._samples.popleft()

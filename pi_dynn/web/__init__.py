@@ -1,0 +1,1 @@
+"""A page and an HTTP API around one classifier. Needs the extra [serve]."""

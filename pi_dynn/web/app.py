@@ -1,0 +1,149 @@
+"""The routes: the page, POST /classify, GET /events, /metrics and /healthz."""
+
+import asyncio
+import hmac
+import json
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import resources
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from sse_starlette import EventSourceResponse
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from pi_dynn.errors import PiDynnError
+from pi_dynn.jobs.live import Busy, LiveAnswer, LiveClassifier
+from pi_dynn.web.metrics import Metrics
+
+EVENTS_KEPT = 64  # of a watcher that does not read: older ones are dropped
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """Who may ask, and how much. Without a `token` anyone who reaches the port may."""
+
+    token: str | None = None
+    most_bytes: int = 20_000_000
+
+
+def build_app(classifier: LiveClassifier, settings: WebSettings) -> Starlette:
+    """The application; it opens the classifier when it starts and lets it finish when it stops."""
+    web = Web(classifier, settings)
+    routes = [
+        Route("/", web.page),
+        Route("/classify", web.classify, methods=["POST"]),
+        Route("/events", web.events),
+        Route("/metrics", web.metrics),
+        Route("/healthz", web.health),
+    ]
+    return Starlette(routes=routes, lifespan=web.lifespan, exception_handlers={HTTPException: refusal})
+
+
+async def refusal(_: Request, error: Exception) -> Response:
+    """An HTTP error as the API gives it: one line under the key `error`."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+class Web:
+    """The handlers, around one classifier."""
+
+    def __init__(self, classifier: LiveClassifier, settings: WebSettings) -> None:
+        self._classifier, self._settings = classifier, settings
+        self._metrics = Metrics(classifier)
+
+    @asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        with self._classifier:
+            yield
+
+    def _admit(self, request: Request) -> None:
+        """Raises: HTTPException 401 for whoever does not bring the token."""
+        token = self._settings.token
+        if token is None:
+            return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            given = request.query_params.get("token", "")  # a page and its event stream can set no header
+        if not hmac.compare_digest(given.encode(), token.encode()):
+            raise HTTPException(401, "wrong or missing token", {"WWW-Authenticate": "Bearer"})
+
+    async def page(self, request: Request) -> Response:
+        self._admit(request)
+        return HTMLResponse((resources.files("pi_dynn.web") / "page.html").read_text(encoding="utf-8"))
+
+    async def classify(self, request: Request) -> Response:
+        """An image, as the body or as the first file of a form, to its answer."""
+        self._admit(request)
+        image = await self._image(request)
+        try:
+            answer = await asyncio.wrap_future(self._classifier.submit(image))
+        except Busy as error:
+            raise HTTPException(503, str(error), {"Retry-After": str(math.ceil(error.retry_s))}) from error
+        except PiDynnError as error:
+            raise HTTPException(422, " ".join(str(error).split())) from error
+        return JSONResponse(self._object(answer))
+
+    def _object(self, answer: LiveAnswer) -> dict:
+        fields = answer.to_dict()
+        return fields.pop("prediction") | fields | {"depth": self._classifier.session.manifest.depth}
+
+    async def _image(self, request: Request) -> bytes:
+        """The bytes of the image, never more than allowed. Raises: HTTPException 413, 400."""
+        most = self._settings.most_bytes
+        stated = request.headers.get("content-length", "")
+        if stated.isdigit() and int(stated) > most:
+            raise HTTPException(413, f"{int(stated):,} bytes: the limit is {most:,}")
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise HTTPException(413, f"more than {most:,} bytes, which is the limit")
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            return bytes(body)
+        request._body = bytes(body)  # starlette: the form parser reads what was read already from there
+        try:
+            async with request.form(max_files=1, max_part_size=most) as form:
+                for value in form.values():
+                    if not isinstance(value, str):
+                        return await value.read()
+        except (MultiPartException, HTTPException) as error:
+            raise HTTPException(400, f"not a form with one file: {error}") from error
+        raise HTTPException(400, "the form holds no file")
+
+    async def events(self, request: Request) -> Response:
+        """Every answer as it happens, as server-sent events."""
+        self._admit(request)
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Queue[LiveAnswer] = asyncio.Queue(EVENTS_KEPT)
+
+        def offer(answer: LiveAnswer) -> None:
+            if waiting.full():
+                waiting.get_nowait()
+            waiting.put_nowait(answer)
+
+        unwatch = self._classifier.watch(lambda answer: loop.call_soon_threadsafe(offer, answer))
+
+        async def stream() -> AsyncIterator[dict]:
+            try:
+                while True:
+                    yield {"data": json.dumps(self._object(await waiting.get()))}
+            finally:
+                unwatch()
+
+        return EventSourceResponse(stream())
+
+    async def metrics(self, request: Request) -> Response:
+        self._admit(request)
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def health(self, _: Request) -> Response:
+        """For supervisors: no token is needed, and nothing is told but that it runs."""
+        return JSONResponse({"status": "ok"})
