@@ -33,6 +33,7 @@ __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - the keys are strings
 def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'pi_dynn' has no attribute {name!r}")
+    importlib.import_module("pi_dynn.torch_build").check_torch()
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 

@@ -29,6 +29,10 @@ class EngineUnavailable(PiDynnError, RuntimeError):
     """The asked-for quantised engine is not in this torch build, or fails its self-test."""
 
 
+class TorchUnusable(PiDynnError, ImportError):
+    """The installed torch cannot run on this processor."""
+
+
 class ModelError(PiDynnError, ValueError):
     """A network cannot be built with the given arguments."""
 

@@ -18,6 +18,7 @@ FLOORS = {
     "stats": 0,
     "files": 0,
     "board": 1,
+    "torch_build": 1,
     "power": 1,
     "data": 1,
     "exits": 1,
@@ -33,7 +34,7 @@ FLOORS = {
     "pytest_plugin": 5,
 }
 SAME_FLOOR = {("deploy", "runtime"), ("models", "exits"), ("cli", "web")}
-NO_TORCH = {"power", "report", "board", "errors", "clock", "records", "stats", "files"}
+NO_TORCH = {"power", "report", "board", "torch_build", "errors", "clock", "records", "stats", "files"}
 LOWEST_FLOOR_ONLY = {"report"}
 TORCHSCRIPT_ROOMS = {"deploy", "runtime"}
 

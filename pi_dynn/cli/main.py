@@ -9,6 +9,7 @@ import click
 from pi_dynn import __version__
 from pi_dynn.cli.status import ExitStatus, status_of
 from pi_dynn.errors import PiDynnError
+from pi_dynn.torch_build import check_torch, cuda_hint
 
 # name -> (module, one line for --help), in the order of the help page
 COMMANDS = {
@@ -26,6 +27,8 @@ COMMANDS = {
     "models": ("pi_dynn.cli.models", "List the networks that can be built."),
 }
 
+WITHOUT_TORCH = {"doctor", "report"}  # the doctor says what is wrong with a torch that cannot be imported
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands by name and loads one when it is asked for."""
@@ -36,6 +39,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
+        if name not in WITHOUT_TORCH:
+            check_torch()
         return importlib.import_module(COMMANDS[name][0]).command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -77,7 +82,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (ImportError, OSError, MemoryError) as error:
         if os.environ.get("PI_DYNN_DEBUG"):
             raise
-        _fail(f"{type(error).__name__}: {error}; PI_DYNN_DEBUG=1 shows where", ExitStatus.ERROR)
+        hint = cuda_hint() if isinstance(error, ImportError | OSError) else None
+        _fail(f"{type(error).__name__}: {error}; {hint or 'PI_DYNN_DEBUG=1 shows where'}", ExitStatus.ERROR)
 
 
 def _fail(message: str, status: ExitStatus) -> None:

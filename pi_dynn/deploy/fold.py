@@ -41,7 +41,7 @@ class CentredNorm(nn.Module):
         super().__init__()
         channels = norm.normalized_shape[0]
         self.scale: float = channels**0.5
-        self.least: float = norm.eps * channels
+        self.register_buffer("least", torch.tensor(norm.eps * channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.inverse(x)
@@ -49,7 +49,7 @@ class CentredNorm(nn.Module):
     def inverse(self, x: Tensor) -> Tensor:
         """What each token is multiplied with: (..., C) -> (..., 1)."""
         norm = torch.linalg.vector_norm(x, 2.0, [-1], True)
-        return torch.rsqrt(torch.add(norm * norm, self.least))
+        return torch.addcmul(self.least, norm, norm).rsqrt_()
 
 
 def centred(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -134,38 +134,40 @@ class SeparableFilter(nn.Module):
         self.p, self.q = len(rows) // 2, len(columns) // 2
         spectrum = effective_spectrum(source)
         gamma, beta = norm.weight.detach().double() * scale, norm.bias.detach().double()
-        own, along_a, along_b, along_both = mixing_weights(spectrum * gamma, rows, columns)  # (2, q, 1, 2, p, C) each
+        own, along_a, along_b, along_both = mixing_weights(spectrum * gamma, rows, columns)  # (2, q, 2, p, C) each
         self.register_buffer("rows", rows.float())
         self.register_buffer("columns", columns.float())
         self.register_buffer("rows_back", rows.T.float().contiguous())
         self.register_buffer("columns_back", columns.T.float().contiguous())
         # The second sum changes its place along a afterwards, so its weights are kept where it comes from.
-        own, other = (torch.stack((x, y.flip(3))).float() for x, y in ((own, along_a), (along_b, along_both)))
-        self.register_buffer("own", own)  # (2, 2, q, 1, 2, p, C)
-        self.register_buffer("cosine_from_sine", other[:, 0].contiguous())  # (2, q, 1, 2, p, C)
+        own, other = (torch.stack((x, y.flip(2))).float() for x, y in ((own, along_a), (along_b, along_both)))
+        self.register_buffer("own", own)  # (2, 2, q, 2, p, C)
+        self.register_buffer("cosine_from_sine", other[:, 0].contiguous())  # (2, q, 2, p, C)
         self.register_buffer("sine_from_cosine", other[:, 1].contiguous())
         # What beta adds, a constant per channel, is one coefficient: that of the mean.
         self.register_buffer("constant", (spectrum[0, 0].real * beta * (source.a * source.b) ** 0.5).float())
 
     def forward(self, x: Tensor) -> Tensor:
-        B, N, C = x.shape
+        if x.shape[0] == 1:
+            return self.filtered(x)
+        return torch.cat([self.filtered(sample) for sample in x.split(1)])
+
+    def filtered(self, x: Tensor) -> Tensor:
+        """One sample: (1, N, C) -> (1, N, C). The axis to be transformed comes first, so each transform is one mm."""
+        C = x.shape[2]
         a, b, p, q = self.a, self.b, self.p, self.q
-        # The axis to be transformed comes first, so that each transform is one product; with one sample only the
-        # two changes between the axes copy.
-        y = x.view(B, a, b * C).transpose(0, 1).reshape(a, B * b * C)
-        y = torch.mm(self.rows, y).view(2 * p, B, b, C).transpose(0, 2).reshape(b, B * 2 * p * C)
-        y = torch.mm(self.columns, y).view(2, q, B, 2, p, C)
+        y = torch.mm(self.rows, x.view(a, b * C)).view(2 * p, b, C).transpose(0, 1)
+        y = torch.mm(self.columns, y.reshape(b, 2 * p * C)).view(2, q, 2, p, C)
         # TorchScript: select, because it makes of every colon of an index an operation that runs.
         sums = y * self.own
         sums.select(1, 0).addcmul_(y.select(0, 1), self.cosine_from_sine)
         sums.select(1, 1).addcmul_(y.select(0, 0), self.sine_from_cosine)
         z, second = sums.select(0, 0), sums.select(0, 1)
-        z.select(3, 0).add_(second.select(3, 1))
-        z.select(3, 1).add_(second.select(3, 0))
-        z.select(0, 0).select(0, 0).select(1, 0).select(1, 0).add_(self.constant)
-        z = torch.mm(self.columns_back, z.view(2 * q, B * 2 * p * C)).view(b, B, 2 * p, C).transpose(0, 2)
-        z = torch.mm(self.rows_back, z.reshape(2 * p, B * b * C)).view(a, B, b * C)
-        return z.transpose(0, 1).reshape(B, N, C)
+        z.select(2, 0).add_(second.select(2, 1))
+        z.select(2, 1).add_(second.select(2, 0))
+        z.view(-1, C).select(0, 0).add_(self.constant)
+        z = torch.mm(self.columns_back, z.view(2 * q, 2 * p * C)).view(b, 2 * p, C).transpose(0, 1)
+        return torch.mm(self.rows_back, z.reshape(2 * p, b * C)).view(1, a * b, C)
 
 
 def axis_basis(n: int) -> Tensor:
@@ -180,7 +182,7 @@ def axis_basis(n: int) -> Tensor:
 
 
 def mixing_weights(spectrum: Tensor, rows: Tensor, columns: Tensor) -> list[Tensor]:
-    """What a coefficient takes of itself, and of its partners along a, b and both: (2, q, 1, 2, p, C), float64.
+    """What a coefficient takes of itself, and of its partners along a, b and both: (2, q, 2, p, C), float64.
 
     The filter is R K R^T in the basis R = columns x rows, with K diagonal in the Fourier basis.
     """
@@ -191,5 +193,5 @@ def mixing_weights(spectrum: Tensor, rows: Tensor, columns: Tensor) -> list[Tens
     weights = []
     for swapped in ([], [2], [0], [0, 2]):
         partner = waves[index.flip(swapped).flatten()]
-        weights.append(((waves.conj() * partner) @ values).real.view(*index.shape, C).unsqueeze(2))  # 1: the batch
+        weights.append(((waves.conj() * partner) @ values).real.view(*index.shape, C))
     return weights

@@ -1,0 +1,59 @@
+"""What the installed torch is, without importing it: on the wrong processor the import alone kills Python."""
+
+import functools
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from pi_dynn.errors import TorchUnusable
+
+CURE = "pip install 'torch>=2.6,<2.10'"
+_NEEDS_ATOMICS = (2, 10)  # its libc10.so uses LSE atomics unasked: pytorch issue 176993, fixed in 2.11
+
+
+def check_torch(root: str | Path = "/", machine: str | None = None, installed: tuple[str, Sequence[str]] | None = None):
+    """Raise TorchUnusable if importing torch would end in "Illegal instruction" on this processor.
+
+    torch 2.10 does on cores before Armv8.1, those of a Raspberry Pi 4 and older. `installed` is torch's version and
+    what its wheel requires, looked up if it is not given.
+    """
+    if (machine or platform.machine()) not in ("aarch64", "arm64"):
+        return
+    version, _ = installed or _installed()
+    if _release(version) == _NEEDS_ATOMICS and not _has_atomics(Path(root)):
+        raise TorchUnusable(f"torch {version} dies with an illegal instruction on this processor: {CURE}")
+
+
+def cuda_hint(machine: str | None = None, installed: tuple[str, Sequence[str]] | None = None) -> str | None:
+    """What to do about a CUDA build of torch on an Arm board, where it is gigabytes of no use; None without one."""
+    if (machine or platform.machine()) not in ("aarch64", "arm64"):
+        return None
+    version, requirements = installed or _installed()
+    if "+cu" in version or any(line.startswith("nvidia-") for line in requirements):
+        return f"torch {version} is a CUDA build, which a Pi cannot use: {CURE}"
+    return None
+
+
+@functools.cache
+def _installed() -> tuple[str, Sequence[str]]:
+    try:
+        torch = metadata.distribution("torch")
+    except metadata.PackageNotFoundError:
+        return "", ()
+    return torch.version, tuple(torch.requires or ())
+
+
+def _release(version: str) -> tuple[int, ...]:
+    parts = version.split("+")[0].split(".")[:2]
+    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()
+
+
+def _has_atomics(root: Path) -> bool:
+    """Whether every core has the atomics of Armv8.1; True where nobody can tell."""
+    try:
+        lines = (root / "proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return True
+    features = [line.partition(":")[2].split() for line in lines if line.startswith("Features")]
+    return all("atomics" in words for words in features)
