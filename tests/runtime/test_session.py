@@ -1,5 +1,7 @@
 """Sessions: every kind of image, thresholds, deadlines, batches."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,18 @@ def test_batches_answer_as_single_images_do(tiny_bundle, images, engine, batch_s
     for one, other in zip(alone, batched, strict=True):
         assert (one.class_index, one.exit_index) == (other.class_index, other.exit_index)
         assert one.probability == pytest.approx(other.probability, abs=1e-5)
+
+
+def test_a_large_batch_runs_in_parts(session, images, monkeypatch):
+    monkeypatch.setattr("pi_dynn.runtime.session.RUN_TOGETHER", 4)
+    whole, sizes = session._network.forward_batch, []
+    monkeypatch.setattr(
+        session, "_network", SimpleNamespace(forward_batch=lambda x, t: (sizes.append(len(x)), whole(x, t))[1])
+    )
+    stream = [*images[:5], torch.full((3, 32, 32), float("nan")), *images[5:]]
+    answers = [answer for _, answer in session.answer_stream(stream, session.preprocess, batch_size=9)]
+    assert sizes == [4, 4, 1] and isinstance(answers.pop(5), InputError)
+    assert [one.class_index for one in answers] == [session.classify(image).class_index for image in images]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
