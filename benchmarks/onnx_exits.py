@@ -6,7 +6,8 @@
 
 DATA/... has one folder per class; the images are spread over all of them. For every pair of engines: images that
 leave at the same exit, images given the same label, and the largest difference of a score. In float both compute
-the same numbers; in int8 each quantises its inputs in its own way. Needs pip install 'pi-dynn[onnx]'.
+the same numbers; in int8 each quantises its inputs in its own way. With --onnx, the bundle in float against that
+one, for example one made with static int8. Needs pip install 'pi-dynn[onnx]'.
 """
 
 from pathlib import Path
@@ -23,25 +24,32 @@ from pi_dynn.runtime.session import Session
 @click.command()
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--bundle", type=click.Path(path_type=Path), help="Bundle to use instead of the embedded one.")
+@click.option(
+    "--onnx", "given", type=click.Path(path_type=Path), help="ONNX bundle to compare with, not one made here."
+)
 @click.option("--n", default=500, show_default=True, help="Images.")
 @click.option("--threads", type=click.IntRange(1))
-def main(data: Path, bundle: Path | None, n: int, threads: int | None) -> None:
+def main(data: Path, bundle: Path | None, given: Path | None, n: int, threads: int | None) -> None:
     """Answer the images with both engines and count where they agree."""
     images = open_image_folder(data)
     chosen = np.linspace(0, len(images) - 1, min(n, len(images))).round().astype(int).tolist()
     scripted = load_bundle(bundle)
-    precisions = ["fp32"] if scripted.manifest.precision == "fp32" else ["fp32", "int8"]
-    for precision in precisions:
+    if given is not None:
+        pairs = [("fp32", load_bundle(given))]
+    else:
+        precisions = ["fp32"] if scripted.manifest.precision == "fp32" else ["fp32", "int8"]
+        pairs = [(name, onnx_bundle(scripted, name)) for name in precisions]
+    for precision, converted in pairs:
         one = Session(scripted, threads, engine="fp32" if precision == "fp32" else "auto")
-        other = Session(onnx_bundle(scripted, precision), threads)
+        other = Session(converted, threads)
         answers = [[session.classify(images.source(i)) for i in chosen] for session in (one, other)]
-        pairs = list(zip(*answers, strict=True))
-        same_exit = sum(a.exit_index == b.exit_index for a, b in pairs)
-        same_label = sum(a.class_index == b.class_index for a, b in pairs)
-        apart = max(abs(a.score - b.score) for a, b in pairs if a.exit_index == b.exit_index)
+        answered = list(zip(*answers, strict=True))
+        same_exit = sum(a.exit_index == b.exit_index for a, b in answered)
+        same_label = sum(a.class_index == b.class_index for a, b in answered)
+        apart = max(abs(a.score - b.score) for a, b in answered if a.exit_index == b.exit_index)
         click.echo(
-            f"{scripted.manifest.model} {precision}, {one.engine} and {other.engine}: "
-            f"same exit {same_exit} of {len(pairs)}, same label {same_label}, scores at most {apart:.1e} apart"
+            f"{scripted.manifest.model}, {one.engine} and {other.engine} {converted.manifest.precision}: "
+            f"same exit {same_exit} of {len(answered)}, same label {same_label}, scores at most {apart:.1e} apart"
         )
 
 

@@ -28,6 +28,7 @@ from torch import nn
 
 from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
 from pi_dynn.calibrate.percentile import best_ratio, percentile_points
+from pi_dynn.calibration_records import OperatingPoint
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.folders import ImageFolder, load_split, open_image_folder, save_split, stratified_split
 from pi_dynn.data.preprocess import Preprocess
@@ -128,10 +129,11 @@ def study(bundle: Bundle, parts: dict[str, ImageFolder], out: Path) -> None:
     costs = exit_latencies(session, parts["calibrate"])
     outcomes = {name: outcomes_of(session, parts[name], costs) for name in ("calibrate", "test")}
     test = outcomes["test"]
-    swept = [
-        operating_point(test, [score_at(cutoff, classes)] * session.exits, cutoff=cutoff)
-        for cutoff in np.linspace(0.0, math.log(classes), CUTOFFS).tolist()
-    ]
+    swept = sweep(test, classes)
+    tried = sweep(outcomes["calibrate"], classes)
+    enough = {desired: [point for point in tried if point.accuracy >= desired] for desired in DESIRED}
+    cheapest = {desired: min(points, key=lambda point: point.mean_cost) for desired, points in enough.items() if points}
+    kept = [operating_point(test, point.thresholds, desired=desired) for desired, point in cheapest.items()]
     # Chosen on the calibration images, reported on the test images.
     chosen = percentile_points(outcomes["calibrate"], DESIRED)
     desired = [operating_point(test, point.thresholds, **point.settings) for point in chosen]
@@ -149,6 +151,7 @@ def study(bundle: Bundle, parts: dict[str, ImageFolder], out: Path) -> None:
             "one cut-off for all exits\n" + points_table(swept[every_fifth], "cutoff"),
             "the published sign: unsure images leave\n" + points_table(wrong[every_fifth], "cutoff"),
             "thresholds per exit for a desired accuracy\n" + points_table(desired, "desired"),
+            "one cut-off for a desired accuracy, where one has it\n" + points_table(kept, "desired"),
             f"best accuracy for its latency: desired {best.settings['desired']:.2f}, {percent(best.accuracy)} in "
             f"{milliseconds(best.mean_cost)}, thresholds {[round(value, 4) for value in best.thresholds]}",
         ]
@@ -156,6 +159,13 @@ def study(bundle: Bundle, parts: dict[str, ImageFolder], out: Path) -> None:
     click.echo(text)
     write_text(out / "study.txt", text + "\n")
     save_plots(swept, desired, out / "cutoffs.png", out / "desired.png")
+
+
+def sweep(outcomes: ExitOutcomes, classes: int) -> list[OperatingPoint]:
+    """One cut-off for all exits, from 0 to ln classes."""
+    exits = len(outcomes.scores) - 1
+    cutoffs = np.linspace(0.0, math.log(classes), CUTOFFS).tolist()
+    return [operating_point(outcomes, [score_at(value, classes)] * exits, cutoff=value) for value in cutoffs]
 
 
 def exit_latencies(session: Session, data: ImageFolder) -> list[float]:

@@ -30,7 +30,7 @@ from pi_dynn.cli.options import chosen_thresholds, threshold_option, thresholds_
 @click.option("--precision", type=click.Choice(["int8", "fp32"]), help="[default: int8, or that of the bundle]")
 @click.option(
     "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Class folders with images to set the ranges of int8 convolutions with, for ONNX.",
 )
 def command(

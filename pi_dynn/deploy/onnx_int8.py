@@ -8,6 +8,9 @@ from torch import Tensor
 
 from pi_dynn.runtime.onnx_network import FULL_DEPTH, import_onnxruntime
 
+# What costs time, and what lies between: a norm or an activation that stays in float in between is exact.
+STATIC_OPERATIONS = ["Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool"]
+
 
 def dynamic_graphs(graphs: Mapping[str, object]) -> dict:
     """The graphs, by file, with products by constant weights in int8; their inputs are quantised as they come."""
@@ -47,6 +50,7 @@ def static_graphs(graphs: Mapping[str, object], images: Tensor) -> dict:
                 graph,
                 path,
                 Inputs(inputs),
+                op_types_to_quantize=STATIC_OPERATIONS,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 per_channel=True,

@@ -50,8 +50,12 @@ def save_plots(
     axes = figure.subplots()
     x, y = [1e3 * point.mean_cost for point in desired], [100 * point.accuracy for point in desired]
     axes.plot(x, y, marker="o", linestyle="")
-    for point, left, top in zip(desired, x, y, strict=True):
-        axes.annotate(f"{point.settings['desired']:.2f}", (left, top), xytext=(4, 4), textcoords="offset points")
+    axes.margins(0.12)  # room for the labels
+    labels: dict[tuple[float, float], list[str]] = {}  # points that coincide share one
+    for point, place in zip(desired, zip(x, y, strict=True), strict=True):
+        labels.setdefault(place, []).append(f"{point.settings['desired']:.2f}")
+    for place, texts in labels.items():
+        axes.annotate(", ".join(texts), place, xytext=(4, 4), textcoords="offset points")
     axes.set(xlabel="latency (ms)", ylabel="accuracy (%)", title="per-exit thresholds for a desired accuracy")
     _save(figure, desired_path)
 

@@ -1,6 +1,7 @@
 """export: checkpoints of every family, and other forms of a bundle."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -77,6 +78,22 @@ def test_a_bundle_into_onnx(pi_dynn, tiny_bundle_path, tmp_path, photographs):
     again = pi_dynn("export", out, "-o", tmp_path / "b.zip", "--format", "onnx")
     assert again.status == 1 and "in ONNX already" in again.err
     assert not (tmp_path / "b.zip").exists()
+
+
+def test_static_int8_by_a_folder_of_images(pi_dynn, tmp_path, photographs):
+    pytest.importorskip("onnxruntime")
+    model = with_trained_norms(create_model("branchynet", num_classes=2, image_size=32, exits=[1]))
+    card = Card(
+        "branchynet", {"num_classes": 2, "image_size": 32, "exits": [1]}, ["ant", "bee"], Preprocess(32).to_dict()
+    )
+    save_weights(tmp_path / "net.safetensors", model.state_dict(), card)
+    shutil.copytree(photographs, tmp_path / "data" / "ant")
+    arguments = ("export", tmp_path / "net.safetensors", "-o", tmp_path / "net.onnx.zip", "--format", "onnx")
+    outcome = pi_dynn(*arguments, "--data", tmp_path / "data")
+    assert outcome.status == 0 and "branchynet int8, 2 classes, 1 exits, onnx" in outcome.out
+    assert pi_dynn("classify", photographs, "--bundle", tmp_path / "net.onnx.zip").status == 0
+    assert "no int8 form yet" in pi_dynn(*arguments).err
+    assert "--data is for int8" in pi_dynn(*arguments, "--data", tmp_path / "data", "--precision", "fp32").err
 
 
 def test_exits_by_choice(pi_dynn, tiny_bundle_path, photographs):
