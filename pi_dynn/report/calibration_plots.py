@@ -30,11 +30,13 @@ def trade_off_figure(
         points = sorted((scale * network.cost, 100 * network.accuracy) for network in static)
         axes.plot(*zip(*points, strict=True), "k--s", lw=1, label="static networks")
         for network in static:
-            axes.annotate(network.name, (scale * network.cost, 100 * network.accuracy), fontsize=7)
+            axes.annotate(
+                network.name, (scale * network.cost, 100 * network.accuracy), fontsize=7, ha="right", va="top"
+            )
     axes.plot(scale * chosen.mean_cost, 100 * chosen.accuracy, "r*", ms=16, label="chosen", zorder=5)
     axes.set(xlabel=f"mean cost ({unit})", ylabel="accuracy (%)", title="Accuracy against mean cost")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower right")
     return figure
 
 
@@ -46,7 +48,7 @@ def exits_figure(record: CalibrationRecord, point: OperatingPoint):
     right = [100 * rate * (accuracy or 0.0) for rate, accuracy in zip(point.exit_rates, point.exit_accuracies)]
     axes.bar(names, right, width=0.5, color="tab:green", label="and are right")
     axes.set(ylabel="images (%)", title=f"Exits with rule {record.rule}")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper right")
     return figure
 
 
@@ -59,7 +61,7 @@ def reliability_figure(rows: Sequence[ExitReliability]):
             name = f"{'before' if style == 'o-' else 'after'}, {100 * error:.1f} %"
             place.plot([one.confidence for one in bins], [one.accuracy for one in bins], style, ms=3, lw=1, label=name)
         place.set(title=f"layer {row.block_index}", xlabel="confidence", aspect="equal", xlim=(0, 1), ylim=(0, 1))
-        place.legend(fontsize=7)
+        place.legend(fontsize=7, loc="upper left")
     axes[0].set_ylabel("accuracy")
     return figure
 
