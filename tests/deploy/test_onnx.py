@@ -12,7 +12,7 @@ from tests.networks import random_gfnet, small_sequential, tiny_chain, with_trai
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-from pi_dynn.deploy.onnx import onnx_bundle  # noqa: E402 - after the packages it needs
+from pi_dynn.deploy.onnx import LastStage, exported, onnx_bundle, without_writes_into_views  # noqa: E402 - after the packages it needs
 
 FAMILIES = {
     "gfnet": lambda: random_gfnet(image_size=32, num_classes=5, exits=[1, 4]),
@@ -90,6 +90,27 @@ def test_int8_has_the_weights_of_the_bundle_and_leaves_heads_alone(tiny_bundle):
     assert relative_error(Session(converted, threads=1).forward_all(x), wanted) < 0.05
 
 
+class WritesIntoParts(torch.nn.Module):
+    """Adds each half of its input to the other, in place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = (x * 2.0).view(2, 2, 3)
+        y.select(1, 0).add_(y.select(1, 1))
+        y.select(1, 1).addcmul_(y.select(1, 0), y.select(1, 1))
+        return y.view(2, 6)
+
+
+@torch.no_grad()
+def test_writes_into_parts_of_a_tensor_reach_the_graph():
+    """The exporter alone would leave them out and say nothing."""
+    x = torch.randn(2, 6)
+    stage = torch.jit.script(WritesIntoParts().eval())
+    part = LastStage(without_writes_into_views(stage, x), torch.nn.Identity(), [2, 6])
+    graph = exported(part, x, ["logits"]).SerializeToString()
+    answer = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(None, {"input": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(answer[0]), stage(x))
+
+
 def test_what_cannot_be_converted_is_refused_in_words(tiny_bundle):
     with pytest.raises(ModelError, match="in ONNX already"):
         onnx_bundle(onnx_bundle(tiny_bundle))
@@ -110,3 +131,12 @@ def test_static_int8_answers_almost_like_the_network():
     into = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     assert convolutions and all(set(node.input[:2]) <= into for node in convolutions if node.name.startswith("/stage"))
+
+
+def test_writes_into_views_are_found_inside_branches():
+    model = random_gfnet(image_size=96, num_classes=5, exits=None)  # its filter is the separable one
+    bundle = build_bundle(model, exits=[], thresholds=[], labels=list("abcde"), preprocess=Preprocess(size=96))
+    stage, tokens = bundle.load_network("fp32").last_stage, torch.randn(1, 36, 192)
+    assert stage.graph.findAllNodes("aten::addcmul_")
+    plain = without_writes_into_views(stage, tokens)
+    assert not plain.inlined_graph.findAllNodes("aten::addcmul_") and torch.allclose(plain(tokens), stage(tokens))
