@@ -1,8 +1,10 @@
 """What the installed torch is, without importing it: on the wrong processor the import alone kills Python."""
 
 import functools
+import os
 import platform
-from collections.abc import Sequence
+import sys
+from collections.abc import MutableMapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -33,6 +35,21 @@ def cuda_hint(machine: str | None = None, installed: tuple[str, Sequence[str]] |
     if "+cu" in version or any(line.startswith("nvidia-") for line in requirements):
         return f"torch {version} is a CUDA build, which a Pi cannot use: {CURE}"
     return None
+
+
+def size_thread_teams(
+    arguments: Sequence[str], machine: str | None = None, environ: MutableMapping[str, str] = os.environ
+) -> None:
+    """Tell OpenMP of `--threads N` while torch is not yet loaded; a user's own OMP_NUM_THREADS wins.
+
+    Arm Compute Library sizes its team when it loads, and `torch.set_num_threads` does not reach it afterwards.
+    """
+    if (machine or platform.machine()) not in ("aarch64", "arm64") or "torch" in sys.modules:
+        return
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    for option, value in zip(words, words[1:], strict=False):
+        if option == "--threads" and value.isdigit() and int(value) > 0:
+            environ.setdefault("OMP_NUM_THREADS", value)
 
 
 @functools.cache

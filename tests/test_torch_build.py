@@ -1,9 +1,11 @@
 """A torch that would kill Python is refused before it is imported."""
 
+import sys
+
 import pytest
 
 from pi_dynn.errors import TorchUnusable
-from pi_dynn.torch_build import check_torch, cuda_hint
+from pi_dynn.torch_build import check_torch, cuda_hint, size_thread_teams
 
 CPU_BUILD = ("filelock", "sympy")
 CUDA_BUILD = ("filelock", 'nvidia-cudnn-cu13==9; platform_system == "Linux"')
@@ -40,3 +42,25 @@ def test_cuda_builds_are_hinted_at_on_arm(installed):
     assert "CUDA build" in cuda_hint("aarch64", installed)
     assert cuda_hint("x86_64", installed) is None
     assert cuda_hint("aarch64", ("2.9.1", CPU_BUILD)) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["classify", "--threads", "3", "x.jpg"], {"OMP_NUM_THREADS": "3"}),
+        (["classify", "--threads=1"], {"OMP_NUM_THREADS": "1"}),
+        (["benchmark", "--threads", "1,2"], {}),
+        (["classify", "--threads"], {}),
+        (["classify"], {}),
+    ],
+)
+def test_threads_reach_openmp_before_torch_loads_it(arguments, expected, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    environ: dict[str, str] = {}
+    size_thread_teams(arguments, "aarch64", environ)
+    assert environ == expected
+    own = {"OMP_NUM_THREADS": "2"}
+    size_thread_teams(arguments, "aarch64", own)
+    assert own == {"OMP_NUM_THREADS": "2"}
+    size_thread_teams(arguments, "x86_64", environ := {})
+    assert environ == {}

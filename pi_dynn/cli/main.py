@@ -9,7 +9,7 @@ import click
 from pi_dynn import __version__
 from pi_dynn.cli.status import ExitStatus, status_of
 from pi_dynn.errors import PiDynnError
-from pi_dynn.torch_build import check_torch, cuda_hint
+from pi_dynn.torch_build import check_torch, cuda_hint, size_thread_teams
 
 # name -> (module, one line for --help), in the order of the help page
 COMMANDS = {
@@ -61,6 +61,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every failure is one line and an exit status (PI_DYNN_DEBUG=1: the traceback)."""
+    size_thread_teams(sys.argv[1:] if arguments is None else arguments)
     try:
         status = cli.main(arguments, prog_name="pi-dynn", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else ExitStatus.OK)
