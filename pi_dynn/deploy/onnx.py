@@ -127,7 +127,7 @@ def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict:
 
 def without_writes_into_views(stage: torch.jit.ScriptModule, x: Tensor) -> torch.jit.ScriptModule:
     """`stage` with new tensors where it writes into parts of old ones, which the exporter gets wrong in silence."""
-    written = (next(node.inputs()).node() for node in stage.inlined_graph.nodes() if node.kind().endswith("_"))
+    written = (next(node.inputs()).node() for node in _all_nodes(stage.inlined_graph) if node.kind().endswith("_"))
     if not any(node.kind() == "aten::select" for node in written):
         return stage
 
@@ -141,6 +141,15 @@ def without_writes_into_views(stage: torch.jit.ScriptModule, x: Tensor) -> torch
     }
     functional = make_fx(torch.func.functionalize(stage), decomposition_table=decompositions)(x)
     return torch.jit.trace(functional, x)  # a straight line of operations: there is no branch to freeze
+
+
+def _all_nodes(block) -> list:
+    """The nodes of a graph, those inside its branches included."""
+    return [
+        one
+        for node in block.nodes()
+        for one in (node, *(deep for inner in node.blocks() for deep in _all_nodes(inner)))
+    ]
 
 
 def exported(part: nn.Module, x: Tensor, outputs: list[str]):
