@@ -134,9 +134,10 @@ def test_static_int8_answers_almost_like_the_network():
 
 
 def test_writes_into_views_are_found_inside_branches():
-    model = random_gfnet(image_size=96, num_classes=5, exits=None)  # its filter is the separable one
-    bundle = build_bundle(model, exits=[], thresholds=[], labels=list("abcde"), preprocess=Preprocess(size=96))
-    stage, tokens = bundle.load_network("fp32").last_stage, torch.randn(1, 36, 192)
+    model = random_gfnet(image_size=128, num_classes=5, exits=None)  # its filter is the separable one
+    bundle = build_bundle(model, exits=[], thresholds=[], labels=list("abcde"), preprocess=Preprocess(size=128))
+    stage, tokens = bundle.load_network("fp32").last_stage, torch.randn(1, 64, 192)
     assert stage.graph.findAllNodes("aten::addcmul_")
     plain = without_writes_into_views(stage, tokens)
-    assert not plain.inlined_graph.findAllNodes("aten::addcmul_") and torch.allclose(plain(tokens), stage(tokens))
+    assert not plain.inlined_graph.findAllNodes("aten::addcmul_")
+    assert torch.allclose(plain(tokens), stage(tokens), atol=1e-4)
