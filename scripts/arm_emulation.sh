@@ -9,7 +9,7 @@ Usage: scripts/arm_emulation.sh COMMAND
 
   setup                     make the emulated board ready; what is there already is kept
   run [OPTIONS] -- COMMAND  run `pi-dynn ...`, `python ...` or `pytest ...` on it
-  test                      the tests of runtime, deploy, power and cli on both cores
+  test [PYTEST ARGUMENTS]   the tests of runtime, deploy, power and cli on both cores
   ci                        import, engines, parity, classify, energy, refusals and instruction budgets
 
 Options of run:
@@ -226,9 +226,57 @@ run() {
     $PI_DYNN_ARM_QEMU "${plugin[@]}" "$home/$cpu/usr/bin/python3.11" "${command[@]}"
 }
 
+# --- checking -----------------------------------------------------------------------------------------------
+
+# The tests of the parts that a Pi runs, on both cores; the Cortex-A76 with the pages of a Raspberry Pi 5.
+tests() {
+    setup
+    local rooms=(tests/runtime tests/deploy tests/power tests/cli tests/test_board.py tests/test_torch_build.py)
+    local options=(-q -p no:cacheprovider -o "addopts=--import-mode=importlib -m 'not hardware'")
+    (cd "$repository" && run --cpu cortex-a72 -- pytest "${options[@]}" "${rooms[@]}" "$@")
+    (cd "$repository" && run --cpu cortex-a76 --pages 16384 -- pytest "${options[@]}" "${rooms[@]}" "$@")
+}
+
+# torch 2.10.0 must be refused by one line on a Cortex-A72, on which it kills Python.
+check_refusal() {
+    setup_site torch-2.10 torch==2.10.0
+    local message
+    message=$(run --cpu cortex-a72 --site torch-2.10 -- pi-dynn classify 2>&1 >/dev/null) && fail "torch 2.10 was not refused"
+    [ "$(wc -l <<<"$message")" = 1 ] && [[ $message == *"torch 2.10.0"*"illegal instruction"* ]] ||
+        fail "torch 2.10 on a Cortex-A72 gave: $message"
+    say "refused, as it should: $message"
+}
+
+check_commands() {
+    local image cpu pages
+    image=$(find "$repository/pi_dynn/assets/samples" -name '*.jpg' | sort | head -n 1)
+    for cpu in cortex-a72 cortex-a76; do
+        pages=4096
+        if [ "$cpu" = cortex-a76 ]; then pages=16384; fi
+        run --cpu "$cpu" --pages "$pages" -- pi-dynn classify --threads 1 "$image"
+        run --cpu "$cpu" --pages "$pages" -- pi-dynn energy --meter fake --threads 1 --trials 2 --n 4 \
+            --idle-s 1 --json >/dev/null
+        say "classify and energy work on $cpu with pages of $pages bytes"
+    done
+}
+
+ci() {
+    local reason
+    if ! reason=$( (setup) 2>&1); then
+        echo "arm_emulation: SKIPPED, the emulated boards cannot be made here: $(tail -n 1 <<<"$reason")"
+        return
+    fi
+    check_refusal
+    check_commands
+    "$PYTHON" "$repository/benchmarks/arm/instructions.py" --check
+    say "all passed"
+}
+
 case ${1:-} in
     setup) setup ;;
     run) run "${@:2}" ;;
+    test) tests "${@:2}" ;;
+    ci) ci ;;
     -h | --help) usage ;;
     *) usage >&2; exit 2 ;;
 esac
