@@ -35,8 +35,10 @@ def choose_exits(
 ) -> ExitChoice:
     """The set of at most `most` exits and the threshold with the least mean multiply-adds.
 
-    Only choices count whose accuracy on these samples is at least that of full depth less `tolerated_loss`
-    (a share). All sets are tried. `scores` and `right` are (K, N); `macs` (K,) are cumulative with every exit
+    Only choices count whose accuracy on these samples is at least that of the best single answer less
+    `tolerated_loss` (a share). That is the last answer, or an exit that is right more often: held against a last
+    answer that does worse, images could leave early at the price of what the network knows half way. All sets
+    are tried. `scores` and `right` are (K, N); `macs` (K,) are cumulative with every exit
     checked, of which `check_macs` (K,) each exit's own check, so that unused checks can be taken out.
 
     Raises: CalibrationError for shapes that do not fit.
@@ -50,7 +52,7 @@ def choose_exits(
     samples = np.arange(scores.shape[1])
     checks = np.asarray(check_macs, dtype=np.float64)
     backbone = np.asarray(macs, dtype=np.float64) - np.cumsum(checks)
-    least_right = (right[-1].mean() - tolerated_loss) * len(samples) - 1e-9
+    least_right = (right.mean(axis=1).max() - tolerated_loss) * len(samples) - 1e-9
     best = ExitChoice([], 2.0, float(right[-1].mean()), float(backbone[-1] + checks[-1]))
     for size in range(1, min(most, K - 1) + 1):
         for exits in combinations(range(K - 1), size):

@@ -38,6 +38,13 @@ def test_unused_checks_are_not_paid_for():
     assert (choice.exits, choice.mean_macs, choice.accuracy) == ([], 37, 1.0)
 
 
+def test_leaving_is_held_against_the_best_answer_the_network_has():
+    """The third exit knows more than the last answer; the first, free of loss against the last, is not good enough."""
+    right = np.array([[True] * 80 + [False] * 20, [True] * 70 + [False] * 30, [True] * 100, [True] * 80 + [False] * 20])
+    choice = choose_exits(np.ones((4, 100)), right, MACS, CHECKS)
+    assert (choice.exits, choice.accuracy) == ([2], 1.0)
+
+
 def test_more_tolerance_never_costs_more():
     scores, right = outputs()
     costs = [choose_exits(scores, right, MACS, CHECKS, tolerated_loss=loss).mean_macs for loss in (0, 0.005, 0.02, 0.1)]
