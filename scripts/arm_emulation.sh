@@ -19,7 +19,7 @@ Options of run:
   --count FILE  count instructions by class, into FILE (benchmarks/arm/count.c)
 
 Environment:
-  PI_DYNN_ARM  where the board lives (default: build/arm below the repository, 1 GB)
+  PI_DYNN_ARM  where the board lives (default: build/arm below the repository, 2 GB)
   PYTHON       a Python with pip, for the aarch64 wheels (default: .venv/bin/python, else python3)
 
 It takes Debian's QEMU, Python and libraries as packages and unpacks them below that folder; nothing is installed.
