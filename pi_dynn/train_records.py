@@ -1,6 +1,7 @@
 """What a training job says before it starts and when it is done. Plain records, SI units."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from pi_dynn.records import Evaluation, Record
 
@@ -40,3 +41,8 @@ class TrainResult(Record):
     threshold: float | None = None
     depth_accuracies: dict[str, float] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainResult":
+        judged = values["evaluation"]
+        return super().from_dict(values | {"evaluation": judged and Evaluation.from_dict(judged)})

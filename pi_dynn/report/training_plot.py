@@ -11,17 +11,18 @@ def training_figure(log: Sequence[Mapping[str, str]], held_out: str):
     figure, (axes,) = new_figure(width=8.0)
     right = axes.twinx()
     epochs, ends = epochs_of(log)
-    losses = axes.plot(epochs, [float(row["loss"]) for row in log], color="tab:blue", lw=1, marker=".", ms=3)
     rights = right.plot(
         epochs, [100 * float(row[held_out]) for row in log], color="tab:green", lw=1.5, marker=".", ms=3
     )
     for start, (phase, end) in zip([0, *ends.values()], ends.items(), strict=False):
+        rows = [i for i, row in enumerate(log) if row["phase"] == phase]  # losses of two phases do not compare
+        losses = axes.plot([epochs[i] for i in rows], [float(log[i]["loss"]) for i in rows], "b.-", lw=1, ms=3)
         axes.axvline(end + 0.5, color="0.8", lw=1, zorder=0)
         axes.text(start + 1, 1.0, phase, rotation=90, va="top", fontsize=7, transform=axes.get_xaxis_transform())
-    axes.set(xlabel="epoch", title="Training")
-    axes.set_ylabel("loss", color="tab:blue")
+    axes.set(xlabel="epoch", title="Training", xlim=(0, max(epochs) + 1))
+    axes.set_ylabel("loss", color="b")
     right.set_ylabel("held-out accuracy (%)", color="tab:green")
-    axes.legend([*losses, *rights], ["loss of the phase", "accuracy at full depth"], fontsize=8, loc="lower right")
+    axes.legend([*losses, *rights], ["loss of the phase", "accuracy at full depth"], fontsize=8, loc="lower center")
     return figure
 
 
