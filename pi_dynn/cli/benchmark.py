@@ -77,7 +77,7 @@ def _thread_counts(text: str | None, threads: int | None) -> list[int | None]:
     if threads is not None:
         raise click.UsageError("give only one of --threads and --thread-counts")
     if text == "all":
-        from pi_dynn.runtime.session import usable_cores
+        from pi_dynn.runtime.thread_choice import usable_cores
 
         return list(range(1, usable_cores() + 1))
     try:

@@ -15,7 +15,9 @@ engine_option = click.option(
     show_default=True,
     help="Int8 engine; auto tests and times those of this machine. PI_DYNN_ENGINE overrides auto.",
 )
-threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of the network. [default: all cores]")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), help="Threads of the network. [default: 1 or all cores, the faster one]"
+)
 threshold_option = click.option(
     "--threshold", type=click.FloatRange(0.0), metavar="T", help="One threshold for all exits, in 0..1."
 )

@@ -1,7 +1,5 @@
 """A Session answers images with a bundle's network."""
 
-import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TypeVar
@@ -17,19 +15,13 @@ from pi_dynn.records import Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.engine_choice import open_network
 from pi_dynn.runtime.frozen import frozen_forward
+from pi_dynn.runtime.thread_choice import fastest_threads, usable_cores
+from pi_dynn.runtime.thresholds import NEVER, enabled_exits, resolve_thresholds
 from pi_dynn.runtime.timed_network import TimedNetwork
 
 Item = TypeVar("Item")
-NEVER = 2.0  # a threshold no score reaches
 # Images of a batch that run at once. More of them fall out of the caches: 64 at once took 1.5 times as long.
 RUN_TOGETHER = 16
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Session:
@@ -51,7 +43,7 @@ class Session:
         exits: Sequence[int] | None = None,
     ) -> None:
         if threads is not None and threads < 1:
-            raise InputError(f"threads={threads}: give 1 or more, or leave it out for all cores")
+            raise InputError(f"threads={threads}: give 1 or more, or leave it out to have them chosen")
         self.bundle = bundle or load_bundle()
         self.manifest = self.bundle.manifest
         self.preprocess = Preprocess.from_dict(self.manifest.preprocess)
@@ -62,10 +54,11 @@ class Session:
         is_scripted = isinstance(self._network, torch.jit.ScriptModule)
         self._one_image = frozen_forward(self._network) if is_scripted else self._network
         self.exits = len(self.manifest.exit_blocks)
-        self.enabled = [exits is None or block in exits for block in self.manifest.exit_blocks]
-        if exits is not None and sum(self.enabled) < len(set(exits)):
-            raise InputError(f"exits={list(exits)}: the bundle has exits after blocks {self.manifest.exit_blocks}")
+        self.enabled = enabled_exits(self.manifest, exits)
         self._warm_up()
+        if threads is None and is_scripted:
+            x, limits = self._blank(), self.forced_thresholds(self.exits)
+            self.threads = fastest_threads(lambda: self.answer(x, limits), self.bundle.sha256, self.engine, self._clock)
 
     def classify(
         self,
@@ -169,17 +162,7 @@ class Session:
 
         Raises: InputError for a wrong count or a value that is negative or not a number.
         """
-        if thresholds is None:
-            thresholds = self.manifest.thresholds
-        if isinstance(thresholds, (int, float)):
-            thresholds = [float(thresholds)] * self.exits
-        values = [float(value) for value in thresholds]
-        if len(values) != self.exits:
-            raise InputError(f"got {len(values)} thresholds for {self.exits} exits: give one, or one for each exit")
-        for value in values:
-            if math.isnan(value) or value < 0.0:
-                raise InputError(f"threshold {value} is not in 0..1 (above 1 an exit is never taken)")
-        return [value if on else NEVER for value, on in zip(values, self.enabled, strict=True)]
+        return resolve_thresholds(self.manifest, self.enabled, thresholds)
 
     def forced_thresholds(self, exit_index: int) -> list[float]:
         """Thresholds that make every image leave at `exit_index` (the number of exits means full depth)."""
@@ -235,7 +218,8 @@ class Session:
 
     def _warm_up(self) -> None:
         """Visit every depth once: the first run of a layer packs, allocates and compiles."""
-        x = torch.zeros(1, 3, self.preprocess.size, self.preprocess.size)
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
-            for k in range(self.exits + 1):
-                self._one_image(x, self.forced_thresholds(k))
+        for k in range(self.exits + 1):
+            self.answer(self._blank(), self.forced_thresholds(k))
+
+    def _blank(self) -> Tensor:
+        return torch.zeros(1, 3, self.preprocess.size, self.preprocess.size)

@@ -1,0 +1,52 @@
+"""One thread or all: the faster one is taken and remembered."""
+
+import pytest
+import torch
+
+from pi_dynn import Session
+from pi_dynn.clock import FakeClock
+from pi_dynn.runtime import thread_choice
+from pi_dynn.runtime.thread_choice import choices_path, fastest_threads
+
+
+@pytest.fixture(autouse=True)
+def four_cores(monkeypatch, tmp_path):
+    before = torch.get_num_threads()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(thread_choice, "usable_cores", lambda: 4)
+    yield
+    torch.set_num_threads(before)
+
+
+def answers(clock: FakeClock, duration_s: dict[int, float]):
+    """An answer that takes as long as the number of threads says."""
+    return lambda: clock.advance(duration_s[torch.get_num_threads()])
+
+
+@pytest.mark.parametrize(("duration_s", "best"), [({1: 0.02, 4: 0.01}, 4), ({1: 0.01, 4: 0.02}, 1)])
+def test_the_faster_one_is_taken_and_remembered(duration_s, best):
+    clock = FakeClock()
+    assert fastest_threads(answers(clock, duration_s), "bundle", "fp32", clock) == best == torch.get_num_threads()
+
+    def not_again():
+        raise AssertionError("the remembered number should have been used")
+
+    assert fastest_threads(not_again, "bundle", "fp32", clock) == best
+    with pytest.raises(AssertionError):
+        fastest_threads(not_again, "bundle", "qnnpack", clock)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"x": "y"}', '{"x": null}'])
+def test_damaged_memory_is_no_obstacle(content):
+    choices_path().parent.mkdir(parents=True)
+    choices_path().write_text(content)
+    clock = FakeClock()
+    assert fastest_threads(answers(clock, {1: 0.02, 4: 0.01}), "bundle", "fp32", clock) == 4
+
+
+def test_a_number_given_is_not_questioned(tiny_bundle, monkeypatch):
+    monkeypatch.setenv("PI_DYNN_ENGINE", "fp32")
+    assert Session(tiny_bundle, threads=3).threads == 3
+    assert not choices_path().exists()
+    assert Session(tiny_bundle).threads in (1, 4)
+    assert choices_path().exists()
