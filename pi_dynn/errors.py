@@ -49,6 +49,18 @@ class CalibrationError(PiDynnError, ValueError):
     """Thresholds cannot be chosen, or a calibration record does not fit the bundle."""
 
 
+class CameraUnavailable(PiDynnError, OSError):
+    """The camera is not there, is in use, or has stopped giving frames."""
+
+
+class BrokerUnavailable(PiDynnError, ConnectionError):
+    """The MQTT broker cannot be reached, or turns this client away."""
+
+
+class ClusterError(PiDynnError, OSError):
+    """The scheduler or its workers cannot be reached, are lost, or cannot use the bundle."""
+
+
 class PowerError(PiDynnError):
     """Base of everything that goes wrong with a power meter."""
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("pi_dynn.cli.train", "Train a network, distil it, or teach it to stop early."),
     "export": ("pi_dynn.cli.export", "Make a bundle from a checkpoint."),
     "report": ("pi_dynn.cli.report", "Make tables, and a page with plots, of saved runs."),
+    "watch": ("pi_dynn.cli.watch", "Watch a camera, a video or a folder that fills."),
     "serve": ("pi_dynn.cli.serve", "Serve a live page and an HTTP API."),
     "doctor": ("pi_dynn.cli.doctor", "Show what this machine offers, and cures for what is wrong."),
     "models": ("pi_dynn.cli.models", "List the networks that can be built."),

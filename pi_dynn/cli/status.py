@@ -2,7 +2,7 @@
 
 from enum import IntEnum, unique
 
-from pi_dynn.errors import CurrentOverflow, MeterBusError, MeterDenied, MeterNotFound, TraceInvalid
+from pi_dynn.errors import CameraUnavailable, CurrentOverflow, MeterBusError, MeterDenied, MeterNotFound, TraceInvalid
 
 
 @unique
@@ -18,6 +18,7 @@ class ExitStatus(IntEnum):
 
 
 _STATUS = {
+    CameraUnavailable: ExitStatus.HARDWARE_UNAVAILABLE,
     MeterNotFound: ExitStatus.HARDWARE_UNAVAILABLE,
     MeterDenied: ExitStatus.HARDWARE_UNAVAILABLE,
     MeterBusError: ExitStatus.HARDWARE_UNAVAILABLE,

@@ -1,0 +1,127 @@
+"""Cameras and video files, opened with OpenCV or picamera2."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from pi_dynn.clock import Clock
+from pi_dynn.errors import CameraUnavailable, InputError
+
+STALLED_S = 5.0  # a camera module that gives no frame for so long has lost its cable
+
+
+def import_opencv():
+    """The cv2 module, told to keep quiet. Raises InputError that says how to install it."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg would write to stderr at every attempt
+    try:
+        import cv2
+    except ImportError as error:
+        raise InputError("cameras and videos need OpenCV: install it with `pip install pi_dynn[watch]`") from error
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+class OpenCvCamera:
+    """A camera by its device path, or a stream by its address; messages call it `name`. Raises CameraUnavailable."""
+
+    def __init__(self, source: str, name: str) -> None:
+        cv2 = import_opencv()
+        self._cv2, self._name = cv2, name
+        is_stream = "://" in source
+        if not is_stream and not Path(source).exists():
+            raise CameraUnavailable(f"{name}: no such camera; plug it in, or see what /dev/video* there is")
+        self._video = cv2.VideoCapture(source, cv2.CAP_FFMPEG if is_stream else cv2.CAP_V4L2)
+        if not self._video.isOpened():
+            self._video.release()
+            cure = "check the address" if is_stream else "is another program using it, and is this user in group video?"
+            raise CameraUnavailable(f"{name}: cannot be opened; {cure}")
+
+    def grab(self) -> bool:
+        return self._video.grab()
+
+    def retrieve(self) -> np.ndarray:
+        return retrieve_rgb(self._cv2, self._video, self._name)
+
+    def release(self) -> None:
+        self._video.release()
+
+
+class OpenCvVideo:
+    """A video file, played at its own pace. Raises InputError if it is no video."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._cv2 = import_opencv()
+        self._path, self._clock = path, clock
+        self._video = self._cv2.VideoCapture(str(path), self._cv2.CAP_FFMPEG)
+        if not self._video.isOpened():
+            raise InputError(f"{path}: not a video that OpenCV can read; for photographs, watch their folder")
+        self._start_ns: int | None = None
+
+    def grab(self) -> bool:
+        if not self._video.grab():
+            return False
+        position_s = self._video.get(self._cv2.CAP_PROP_POS_MSEC) / 1e3
+        now_ns = self._clock.now_ns()
+        if self._start_ns is None:
+            self._start_ns = now_ns - round(position_s * 1e9)
+        self._clock.sleep(position_s - (now_ns - self._start_ns) * 1e-9)
+        return True
+
+    def retrieve(self) -> np.ndarray:
+        return retrieve_rgb(self._cv2, self._video, str(self._path))
+
+    def release(self) -> None:
+        self._video.release()
+
+
+def retrieve_rgb(cv2, video, name: str) -> np.ndarray:
+    """The frame grabbed last, as RGB (H, W, 3). Raises InputError if it cannot be decoded."""
+    good, picture = video.retrieve()
+    if not good:
+        raise InputError(f"{name}: a damaged frame")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+class PicameraCapture:
+    """A camera module on the ribbon cable. Raises CameraUnavailable; InputError without picamera2.
+
+    Source: Picamera2 manual, appendix A: the format BGR888 is laid out [R, G, B] in memory.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from picamera2 import Picamera2
+        except ImportError as error:
+            raise InputError(
+                "picamera needs picamera2: `sudo apt install python3-picamera2`, "
+                "and an environment made with --system-site-packages"
+            ) from error
+        try:
+            self._camera = Picamera2()
+            self._camera.configure(self._camera.create_video_configuration(main={"format": "BGR888"}))
+            self._camera.start()
+        except (RuntimeError, IndexError, OSError) as error:  # no camera is an IndexError there
+            raise CameraUnavailable(f"picamera: {error}; does `rpicam-hello --list-cameras` show it?") from error
+        self._request = None
+
+    def grab(self) -> bool:
+        self._let_go()
+        try:
+            self._request = self._camera.capture_request(wait=STALLED_S)
+        except (TimeoutError, RuntimeError):
+            return False
+        return True
+
+    def retrieve(self) -> np.ndarray:
+        return self._request.make_array("main")
+
+    def release(self) -> None:
+        self._let_go()
+        self._camera.close()
+
+    def _let_go(self) -> None:
+        """A request holds one of the camera's few buffers."""
+        if self._request is not None:
+            self._request.release()
+            self._request = None

@@ -1,0 +1,56 @@
+"""A camera without a lens, whose plug can be pulled; used only when asked for by name."""
+
+import numpy as np
+
+from pi_dynn.clock import Clock
+from pi_dynn.errors import CameraUnavailable
+
+
+class FakeCamera:
+    """Gives a gradient that moves on by one pixel with each frame; every column holds its place, modulo 256.
+
+    `open` is what a CaptureFeed wants; `unplug` and `plug_in` do what they say.
+    """
+
+    def __init__(self, clock: Clock, period_s: float = 0.1, height: int = 120, width: int = 160) -> None:
+        self._clock, self._period_s, self._shape = clock, period_s, (height, width)
+        self.plugged = True
+        self.opened = self.released = self.frames = self.retrieved = 0
+
+    def unplug(self) -> None:
+        """From now on no frame comes, and it cannot be opened."""
+        self.plugged = False
+
+    def plug_in(self) -> None:
+        """It can be opened again."""
+        self.plugged = True
+
+    def open(self) -> "FakeCapture":
+        """A capture. Raises CameraUnavailable while unplugged."""
+        if not self.plugged:
+            raise CameraUnavailable("fake: no such camera; plug it in")
+        self.opened += 1
+        return FakeCapture(self)
+
+
+class FakeCapture:
+    """An open FakeCamera; like a real one, it stays dead once its plug was pulled."""
+
+    def __init__(self, camera: FakeCamera) -> None:
+        self._camera, self._alive, self._open = camera, True, True
+
+    def grab(self) -> bool:
+        self._camera._clock.sleep(self._camera._period_s)
+        self._alive = self._alive and self._camera.plugged
+        self._camera.frames += self._alive
+        return self._alive
+
+    def retrieve(self) -> np.ndarray:
+        self._camera.retrieved += 1
+        height, width = self._camera._shape
+        row = (np.arange(width) + self._camera.frames - 1).astype(np.uint8)
+        return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
+
+    def release(self) -> None:
+        self._camera.released += self._open
+        self._open = False

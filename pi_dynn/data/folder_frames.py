@@ -1,0 +1,55 @@
+"""A folder that fills: the image file that was finished last."""
+
+from pathlib import Path
+
+from pi_dynn.clock import Clock
+from pi_dynn.data.decode import SUFFIXES
+from pi_dynn.data.frames import FrameFeed
+from pi_dynn.errors import InputError
+
+
+class FolderFeed(FrameFeed):
+    """Image files as they are closed by their writer, or moved in, anywhere below `folder`.
+
+    A file being written is waited for: the kernel tells when it is closed. Hidden files, and those without an
+    image's suffix, are left alone. What lay there before is not looked at.
+
+    Raises: InputError without watchdog, or if the kernel cannot watch the folder.
+    """
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        super().__init__(str(folder), clock)
+        try:
+            from watchdog.events import DirDeletedEvent, FileClosedEvent, FileMovedEvent, FileSystemEventHandler
+            from watchdog.observers.inotify import InotifyObserver
+        except ImportError as error:
+            raise InputError(
+                "watching a folder needs watchdog: install it with `pip install pi_dynn[watch]`"
+            ) from error
+        handler = FileSystemEventHandler()
+        handler.on_closed = lambda event: self._finished(event.src_path)
+        handler.on_moved = lambda event: self._finished(event.dest_path)
+        handler.on_deleted = lambda event: self._deleted(event.src_path)
+        # Full events name what is moved in from elsewhere; otherwise it looks like a file just begun.
+        self._observer = InotifyObserver(generate_full_events=True)
+        kinds = [FileClosedEvent, FileMovedEvent, DirDeletedEvent]
+        try:
+            self._observer.schedule(handler, str(folder), recursive=True, event_filter=kinds)
+            self._observer.start()
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be watched ({error.strerror}); see fs.inotify.max_user_watches in sysctl"
+            ) from error
+
+    def close(self) -> None:
+        self._observer.stop()
+        self._observer.join(timeout=2.0)
+
+    def _finished(self, path: str) -> None:
+        file = Path(path) if path else None  # a file moved out of the folder has no path any more
+        if file is not None and file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
+            self._arrived(str(file), lambda: file, keep=True)
+
+    def _deleted(self, path: str) -> None:
+        if path == self.name:
+            self._end(InputError(f"{path}: the folder is gone; make it again and start anew"))

@@ -1,0 +1,135 @@
+"""Answers to an MQTT broker, which may go and come back."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from pi_dynn.errors import BrokerUnavailable, InputError
+
+ANSWER_S = 10.0  # a broker that has not greeted by then is not one
+LAST_MESSAGE_S = 3.0
+KEEPALIVE_S = 15
+LONGEST_BACK_OFF_S = 30
+ON_THE_WAY = 20  # messages sent and not acknowledged; more are dropped
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where to publish: mqtt://[user:password@]host[:port]/topic, or mqtts:// with TLS."""
+
+    host: str
+    port: int
+    topic: str
+    user: str | None = None
+    password: str | None = None
+    tls: bool = False
+
+    @property
+    def name(self) -> str:
+        """The address without the password."""
+        return f"mqtt{'s' * self.tls}://{self.host}:{self.port}/{self.topic}"
+
+
+def parse_broker(url: str) -> Broker:
+    """The broker a URL names. Raises InputError, which does not repeat what may hold a password."""
+    expected = "expected mqtt://host/topic, or mqtts://user:password@host:port/topic"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InputError(f"the broker's address is no URL ({error}); {expected}") from error
+    topic = unquote(parts.path.removeprefix("/"))
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+        raise InputError(f"the broker's address starts with {parts.scheme or 'nothing'}://; {expected}")
+    if not topic or set(topic) & set("+#\0"):
+        raise InputError(f"the topic {topic!r} is empty or holds + or #, which are for those who subscribe; {expected}")
+    return Broker(
+        host=parts.hostname,
+        port=port or (8883 if parts.scheme == "mqtts" else 1883),
+        topic=topic,
+        user=None if parts.username is None else unquote(parts.username),
+        password=None if parts.password is None else unquote(parts.password),
+        tls=parts.scheme == "mqtts",
+    )
+
+
+class MqttPublisher:
+    """Publishes at QoS 1; a context manager that connects when entered, and waits for the last message at the end.
+
+    While the broker is gone messages are dropped, not queued, and the connection is tried again with growing
+    pauses; `say` is told when it goes and when it is back.
+
+    Attributes: published (messages acknowledged), unpublished (dropped, or not acknowledged yet).
+
+    Raises: InputError without paho-mqtt; when entered, BrokerUnavailable.
+    """
+
+    def __init__(self, broker: Broker, say: Callable[[str], None] = lambda text: None) -> None:
+        try:
+            from paho.mqtt import client as paho
+        except ImportError as error:
+            raise InputError("--mqtt needs paho-mqtt: install it with `pip install pi_dynn[mqtt]`") from error
+        self.broker, self.published = broker, 0
+        self._say, self._given, self._last = say, 0, None
+        self._greeted, self._refusal, self._lost = threading.Event(), None, False
+        self._client = client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        client.username_pw_set(broker.user, broker.password)
+        if broker.tls:
+            client.tls_set()
+        client.reconnect_delay_set(1, LONGEST_BACK_OFF_S)
+        client.max_queued_messages_set(ON_THE_WAY)
+        client.on_connect, client.on_disconnect, client.on_publish = self._connected, self._gone, self._acknowledged
+
+    def __enter__(self) -> "MqttPublisher":
+        name = self.broker.name
+        try:
+            self._client.connect(self.broker.host, self.broker.port, KEEPALIVE_S)
+        except OSError as error:
+            raise BrokerUnavailable(f"{name}: cannot be reached ({error}); is a broker running there?") from error
+        self._client.loop_start()
+        greeted = self._greeted.wait(ANSWER_S)
+        if not greeted or self._refusal is not None:
+            self._close()
+            raise BrokerUnavailable(f"{name}: {self._refusal or 'does not answer'}; check address, user and password")
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._last is not None and self._client.is_connected():
+            self._last.wait_for_publish(LAST_MESSAGE_S)
+        self._close()
+
+    @property
+    def unpublished(self) -> int:
+        return self._given - self.published
+
+    def publish(self, text: str) -> bool:
+        """Whether the message is on its way; False if there is no connection, or no room, and it is dropped."""
+        self._given += 1
+        if not self._client.is_connected():
+            return False
+        info = self._client.publish(self.broker.topic, text, qos=1)
+        if info.rc != 0:
+            return False
+        self._last = info
+        return True
+
+    def _close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _connected(self, client, userdata, flags, reason, properties) -> None:
+        if reason.is_failure:
+            self._refusal = f"refused: {reason}"
+        elif self._lost:
+            self._lost = False
+            self._say(f"{self.broker.name}: back")
+        self._greeted.set()
+
+    def _gone(self, client, userdata, flags, reason, properties) -> None:
+        if reason.is_failure and not self._lost and self._refusal is None:
+            self._lost = True
+            self._say(f"{self.broker.name}: connection lost; messages are dropped until it is back")
+
+    def _acknowledged(self, client, userdata, mid, reason, properties) -> None:
+        self.published += 1
