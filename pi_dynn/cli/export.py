@@ -27,11 +27,15 @@ from pi_dynn.cli.options import chosen_thresholds, threshold_option, thresholds_
 @click.option("--crop", type=click.FloatRange(0.1, 1.0), help="Centre share to keep. [default: all]")
 @click.option("--mean", metavar="R,G,B", help="Mean of the pixels, of 1. [default: ImageNet's]")
 @click.option("--std", metavar="R,G,B", help="Standard deviation of the pixels, of 1. [default: ImageNet's]")
-@click.option("--precision", type=click.Choice(["int8", "fp32"]), help="[default: int8, or that of the bundle]")
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "int8-static", "fp32"]),
+    help="int8-static: for convolutions, needs --data. [default: int8, or that of the bundle]",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Class folders with images to set the ranges of int8 convolutions with, for ONNX.",
+    help="Class folders with images to set the ranges of int8 convolutions with.",
 )
 def command(
     source, output, form, model, exits, threshold, thresholds, labels, image_size, crop, mean, std, precision, data
@@ -45,6 +49,7 @@ def command(
     Examples:
       pi-dynn export gfnet-xs.pth -o gfnet-xs.pt --labels imagenet.txt --crop 0.875
       pi-dynn export gfnet-xs.pt -o gfnet-xs.onnx.zip --format onnx
+      pi-dynn export cifar.safetensors -o cifar.pt --precision int8-static --data photos
     """
     limits = chosen_thresholds(threshold, thresholds, False)
     blocks = _numbers("--exits", exits, int)

@@ -2,11 +2,12 @@
 
 import copy
 import io
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.chain import deploy_chain
@@ -14,14 +15,18 @@ from pi_dynn.deploy.fuse import fuse_norms
 from pi_dynn.deploy.gfnet import deploy_gfnet, deploy_pyramid, linear_form
 from pi_dynn.deploy.network import EarlyExitNetwork
 from pi_dynn.deploy.quant_linear import runtime_attribute_names
+from pi_dynn.deploy.static_quant import quantise_statically
 from pi_dynn.errors import ModelError
 from pi_dynn.models.chain import ChainNetwork
 from pi_dynn.models.gfnet import GFNet
 from pi_dynn.models.gfnet_pyramid import GFNetPyramid
 from pi_dynn.models.macs import count_macs
 from pi_dynn.runtime.bundle import Bundle, pack_bundle
-from pi_dynn.runtime.engines import available_engines
-from pi_dynn.runtime.manifest import Manifest
+from pi_dynn.runtime.engine_choice import self_test_answers
+from pi_dynn.runtime.engines import available_engines, using_engine
+from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
+
+PRECISIONS = ("int8", INT8_STATIC, "fp32")
 
 
 def build_bundle(
@@ -33,17 +38,24 @@ def build_bundle(
     labels: Sequence[str],
     preprocess: Preprocess,
     notes: dict | None = None,
+    calibration: Tensor | None = None,
 ) -> Bundle:
     """The deploy form of a trained network, scripted, frozen and described.
 
     `exits` are blocks out of those the model was trained with, `thresholds` one value in 0..1 for each; an
-    image leaves where the gate reaches it. The engine is chosen when the bundle is loaded, not here.
+    image leaves where the gate reaches it. The engine is chosen when the bundle is loaded, not here. Convolutions
+    take "int8-static", and `calibration`: preprocessed images (N, 3, H, W) like those the network will see.
 
-    Raises: ModelError for exits the model lacks, or counts that do not fit together.
+    Raises: ModelError for exits the model lacks, counts that do not fit together, or a precision it cannot have.
     """
     _check(model, exits, thresholds, precision, labels, preprocess)
-    packed_engine = available_engines()[0] if precision == "int8" else None
-    network = deploy_form(model, list(exits), precision, packed_engine)
+    if (precision == INT8_STATIC) != (calibration is not None):
+        raise ModelError(f"calibration images and precision={INT8_STATIC!r} go together: give both or neither")
+    packed_engine = _packing_engine(precision)
+    if calibration is None:
+        scripted, found = script_and_freeze(deploy_form(model, list(exits), precision, packed_engine)), {}
+    else:
+        scripted, found = _static_form(model, list(exits), calibration, packed_engine)
     counted = fuse_norms(model) if isinstance(model, ChainNetwork) else model
     table = count_macs(counted, model.image_size).keeping(exits)
 
@@ -62,10 +74,31 @@ def build_bundle(
             weights_sha256=weights_sha256,
             pi_dynn_version=version("pi_dynn"),
             torch_version=torch.__version__,
-            notes={"parameters": sum(p.numel() for p in model.parameters())} | (notes or {}),
+            notes={"parameters": sum(p.numel() for p in model.parameters())} | found | (notes or {}),
+            self_test=self_test_answers(scripted, preprocess.size) if precision == INT8_STATIC else [],
         )
 
-    return pack_bundle(script_and_freeze(network), describe)
+    return pack_bundle(scripted, describe)
+
+
+def _packing_engine(precision: str) -> str | None:
+    """The engine int8 weights are packed for while they are made; loading packs them for the machine it is on."""
+    if precision == "fp32":
+        return None
+    engines = available_engines()
+    return "qnnpack" if precision == INT8_STATIC and "qnnpack" in engines else engines[0]
+
+
+def _static_form(
+    model: nn.Module, exits: list[int], images: Tensor, engine: str
+) -> tuple[torch.jit.ScriptModule, dict]:
+    """The scripted network with int8 convolutions, and the notes on it. Raises ModelError for a family without."""
+    if not isinstance(model, ChainNetwork):
+        raise ModelError(f'{type(model).__name__} has no {INT8_STATIC} form: its products take precision="int8"')
+    network, found = quantise_statically(deploy_form(model, exits, "fp32", None), images, engine)
+    with using_engine(engine), warnings.catch_warnings():  # frozen parts go through a file, and are packed anew
+        warnings.filterwarnings("ignore", message="The TorchScript type system", category=UserWarning)  # torch.ao's own
+        return script_and_freeze(network), {"static_int8": found.to_dict()}
 
 
 def deploy_form(model: nn.Module, exits: list[int], precision: str, engine: str | None) -> EarlyExitNetwork:
@@ -78,7 +111,10 @@ def deploy_form(model: nn.Module, exits: list[int], precision: str, engine: str 
             return deploy_pyramid(model, exits, linear)
         if isinstance(model, ChainNetwork):
             if precision != "fp32":
-                raise ModelError(f'{type(model).__name__} has no {precision} form yet: pass precision="fp32"')
+                raise ModelError(
+                    f"the convolutions of {type(model).__name__} have no {precision} form: pass "
+                    f'precision="{INT8_STATIC}" with calibration images, or "fp32"'
+                )
             return deploy_chain(model, exits)
     raise ModelError(f"{type(model).__name__} has no deploy form yet")
 
@@ -108,8 +144,8 @@ def _freeze(part: nn.Module) -> torch.jit.ScriptModule:
 
 
 def _check(model, exits, thresholds, precision, labels, preprocess: Preprocess) -> None:
-    if precision not in ("int8", "fp32"):
-        raise ModelError(f'precision={precision!r} is not known: give "int8" or "fp32"')
+    if precision not in PRECISIONS:
+        raise ModelError(f"precision={precision!r} is not known: give one of {', '.join(PRECISIONS)}")
     untrained = [block for block in exits if block not in model.exit_blocks]
     if untrained or list(exits) != sorted(set(exits)):
         raise ModelError(f"exits {list(exits)} must rise and be among the trained ones, {model.exit_blocks}")

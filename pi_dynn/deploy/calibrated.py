@@ -12,6 +12,7 @@ from pi_dynn.errors import ModelError
 from pi_dynn.exits.confidence import MarginGate, MaxProbabilityGate
 from pi_dynn.exits.entropy import EntropyGate
 from pi_dynn.runtime.bundle import Bundle, pack_bundle
+from pi_dynn.runtime.engine_choice import self_test_answers
 from pi_dynn.runtime.engines import available_engines
 
 OWN = "gate"  # the gates the bundle has
@@ -66,13 +67,15 @@ def calibrated_bundle(
     if temperatures is not None:
         fold_temperatures(network, temperatures)
     built_in = {"score": score, "temperatures": None if temperatures is None else [float(one) for one in temperatures]}
+    scripted = torch.jit.script(network)
     return pack_bundle(
-        torch.jit.script(network),
+        scripted,
         lambda digest: replace(
             manifest,
             thresholds=[float(value) for value in thresholds],
-            packed_engine=engine if manifest.precision == "int8" else None,
+            packed_engine=None if manifest.precision == "fp32" else engine,
             weights_sha256=digest,
+            self_test=self_test_answers(scripted, manifest.preprocess["size"]) if manifest.self_test else [],
             notes=manifest.notes | {"calibration": built_in, "made_from": bundle.sha256},
         ),
     )

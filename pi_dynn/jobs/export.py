@@ -20,6 +20,7 @@ from pi_dynn.models.gfnet import SIZES
 from pi_dynn.models.gfnet_pyramid import SIZES as PYRAMID_SIZES
 from pi_dynn.models.registry import canonical_name, create_model
 from pi_dynn.runtime.bundle import Bundle, is_bundle, load_bundle
+from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.train.weights_file import Card, read_card
 
 CALIBRATION_IMAGES = 128
@@ -39,7 +40,7 @@ class ExportSettings:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     precision: str | None = None  # int8, or a bundle's own
-    data: Path | None = None  # images to set the ranges of int8 convolutions with, for ONNX
+    data: Path | None = None  # images to set the ranges of int8 convolutions with
 
 
 def export(source: Path | None, settings: ExportSettings, form: str = "torchscript") -> Bundle:
@@ -47,14 +48,13 @@ def export(source: Path | None, settings: ExportSettings, form: str = "torchscri
 
     Raises: CheckpointError, ModelError, BundleError; InputError for settings that would change a bundle.
     """
-    if settings.data is not None and (form != "onnx" or settings.precision == "fp32"):
-        raise InputError("--data is for int8 in ONNX: pass --format onnx with it, and leave out --precision fp32")
+    _check_calibration(settings, form)
     if source is not None and not is_bundle(source):
-        if settings.data is None:
+        if settings.data is None or form != "onnx":
             bundle = export_checkpoint(source, settings)
             return onnx_bundle(bundle, settings.precision or "int8") if form == "onnx" else bundle
         bundle = export_checkpoint(source, replace(settings, precision="fp32"))
-        return onnx_bundle(bundle, "int8", calibration_images(bundle, settings.data))
+        return onnx_bundle(bundle, "int8", calibration_images(_preprocess_of(bundle), settings.data))
     if form != "onnx":
         raise InputError(f"{source or 'the embedded bundle'} is a bundle already: pass --format onnx for its ONNX form")
     given = [name for name, value in vars(replace(settings, precision=None, data=None)).items() if value is not None]
@@ -63,13 +63,29 @@ def export(source: Path | None, settings: ExportSettings, form: str = "torchscri
     bundle = load_bundle(source)
     if settings.data is None:
         return onnx_bundle(bundle, settings.precision)
-    return onnx_bundle(bundle, "int8", calibration_images(bundle, settings.data))
+    return onnx_bundle(bundle, "int8", calibration_images(_preprocess_of(bundle), settings.data))
 
 
-def calibration_images(bundle: Bundle, folder: Path) -> Tensor:
-    """Images of a folder of class folders as the bundle's network reads them, spread over all: (N, 3, S, S)."""
+def _check_calibration(settings: ExportSettings, form: str) -> None:
+    """Raise InputError unless images are given where they are of use, and only there."""
+    if settings.precision == INT8_STATIC:
+        if form == "onnx":
+            raise InputError(f"{INT8_STATIC} is for TorchScript: in ONNX, --precision int8 with --data is static")
+        if settings.data is None:
+            raise InputError(f"{INT8_STATIC} sets its ranges by images: pass --data DIR with a folder for each class")
+    elif settings.data is not None and (form != "onnx" or settings.precision == "fp32"):
+        raise InputError(
+            f"--data is for int8 convolutions: pass --precision {INT8_STATIC} with it, or --format onnx and no fp32"
+        )
+
+
+def _preprocess_of(bundle: Bundle) -> Preprocess:
+    return Preprocess.from_dict(bundle.manifest.preprocess)
+
+
+def calibration_images(preprocess: Preprocess, folder: Path) -> Tensor:
+    """Images of a folder of class folders as a network reads them, spread over all: (N, 3, S, S)."""
     data = open_image_folder(folder)
-    preprocess = Preprocess.from_dict(bundle.manifest.preprocess)
     count = min(len(data), CALIBRATION_IMAGES)
     return torch.stack([preprocess(data.source(i * len(data) // count)) for i in range(count)])
 
@@ -85,16 +101,18 @@ def export_checkpoint(path: Path, settings: ExportSettings) -> Bundle:
         thresholds = [float(thresholds)] * len(exits)
     preprocess = Preprocess(size=model.image_size) if card is None else Preprocess.from_dict(card.preprocess)
     given = {"crop": settings.crop, "mean": settings.mean, "std": settings.std}
+    preprocess = replace(
+        preprocess, size=model.image_size, **{name: value for name, value in given.items() if value is not None}
+    )
     return build_bundle(
         model.eval(),
         exits=exits,
         thresholds=thresholds,
         precision=settings.precision or "int8",
         labels=settings.labels or (card.classes if card else [str(index) for index in range(model.num_classes)]),
-        preprocess=replace(
-            preprocess, size=model.image_size, **{name: value for name, value in given.items() if value is not None}
-        ),
+        preprocess=preprocess,
         notes={"checkpoint": path.name, "thresholds_chosen": "given by hand at export"},
+        calibration=None if settings.precision != INT8_STATIC else calibration_images(preprocess, settings.data),
     )
 
 

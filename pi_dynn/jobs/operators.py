@@ -13,6 +13,15 @@ from torch.utils.flop_counter import flop_registry
 
 from pi_dynn.runtime.timed_network import TimedNetwork
 
+_quantized = torch.ops.quantized
+INT8_PRODUCTS = {  # operators: what unpacks the weight they are given, its output channels first
+    _quantized.linear_dynamic.default: _quantized.linear_unpack,
+    _quantized.linear.default: _quantized.linear_unpack,
+    _quantized.linear_relu.default: _quantized.linear_unpack,
+    _quantized.conv2d.new: _quantized.conv2d_unpack,
+    _quantized.conv2d_relu.new: _quantized.conv2d_unpack,
+}
+
 
 @dataclass
 class Work:
@@ -45,9 +54,9 @@ class _Counter(TorchDispatchMode):
         if operator is torch.ops.aten.scalar_tensor.default:
             self._now = self.work.setdefault(int(args[0]), Work())
             return result
-        if operator is torch.ops.quantized.linear_dynamic.default:
-            weight = torch.ops.quantized.linear_unpack(args[1])[0]
-            macs = args[0].numel() // weight.shape[1] * weight.numel()
+        if operator in INT8_PRODUCTS:
+            weight = INT8_PRODUCTS[operator](args[1])[0]
+            macs = result.numel() * weight[0].numel()
             self._now.int8_macs += macs
             self._now.moved_bytes += weight.numel()
         else:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from pi_dynn.errors import BundleError, BundleNotFound
+from pi_dynn.errors import BundleError, BundleNotFound, EngineUnavailable
 from pi_dynn.files import write_atomically
 from pi_dynn.runtime.engines import available_engines, using_engine
-from pi_dynn.runtime.manifest import Manifest
+from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
 
 MANIFEST_NAME = "pi_dynn.json"
 EMBEDDED = "ucm_gfnet_12_192_128.pt"
@@ -70,6 +70,11 @@ class Bundle:
             raise BundleError(f"{self.source or 'bundle'}: holds ONNX graphs, where a TorchScript network is needed")
         if self.manifest.precision == "fp32":
             return self._load()
+        if engine == "fp32" and self.manifest.precision == INT8_STATIC:
+            raise EngineUnavailable(
+                f"{self.source or 'bundle'}: convolutions in {INT8_STATIC} cannot compute in floats; choose another "
+                "engine, or export the checkpoint again with --precision fp32"
+            )
         packing = available_engines()[:1] if engine == "fp32" else [engine]
         if not packing:
             raise BundleError(f"{self.source or 'bundle'}: this torch has no int8 engine; use an fp32 bundle")

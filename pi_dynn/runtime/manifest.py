@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pi_dynn.errors import BundleError
 
 SCHEMA = 1
+INT8_STATIC = "int8-static"  # the precision of convolutions quantised with ranges found beforehand
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class Manifest:
 
     `exit_blocks` are the blocks after which an early exit stands; `thresholds` has one value for each of
     them and the answer after the last block (`depth` - 1) needs none. `macs` are multiply-adds to leave at
-    each exit, the last one included, with all exit checks on the way.
+    each exit, the last one included, with all exit checks on the way. `self_test` holds the logits of each exit for
+    the picture of noise that engines are tested with; only int8-static has it, which cannot compute in floats.
     """
 
     model: str
@@ -31,6 +33,7 @@ class Manifest:
     torch_version: str
     notes: dict = field(default_factory=dict)
     format: str = "torchscript"  # or "onnx"
+    self_test: list[list[float]] = field(default_factory=list)
     schema: int = SCHEMA
 
     def to_dict(self) -> dict:
@@ -47,7 +50,7 @@ class Manifest:
                 "export it again with this version"
             )
         known = {f.name for f in fields(cls)}
-        missing = sorted(known - set(values) - {"notes", "format"})
+        missing = sorted(known - set(values) - {"notes", "format", "self_test"})
         if missing:
             raise BundleError(f"the manifest lacks {', '.join(missing)}; export the bundle again")
         manifest = cls(**{name: value for name, value in values.items() if name in known})

@@ -92,7 +92,7 @@ def test_static_int8_by_a_folder_of_images(pi_dynn, tmp_path, photographs):
     outcome = pi_dynn(*arguments, "--data", tmp_path / "data")
     assert outcome.status == 0 and "branchynet int8, 2 classes, 1 exits, onnx" in outcome.out
     assert pi_dynn("classify", photographs, "--bundle", tmp_path / "net.onnx.zip").status == 0
-    assert "no int8 form yet" in pi_dynn(*arguments).err
+    assert "have no int8 form: pass precision=" in pi_dynn(*arguments).err
     assert "--data is for int8" in pi_dynn(*arguments, "--data", tmp_path / "data", "--precision", "fp32").err
 
 

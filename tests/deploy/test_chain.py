@@ -63,7 +63,7 @@ def test_manifest_and_session():
 
 
 def test_int8_is_refused_in_words():
-    with pytest.raises(ModelError, match='LSNet has no int8 form yet: pass precision="fp32"'):
+    with pytest.raises(ModelError, match='convolutions of LSNet have no int8 form: pass precision="int8-static"'):
         bundle_of(tiny_chain("lsnet"), [], precision="int8")
 
 

@@ -1,0 +1,140 @@
+"""Convolutions in int8: stages quantised statically by torch's FX path, with the ranges calibration images fill.
+
+Each stage is traced on its own, so the exits between stages stay real decisions; FX refuses to trace what branches
+on values, so no branch is frozen. Heads and gates stay in fp32, and so does a stage that cannot be traced.
+"""
+
+import copy
+import warnings
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.ao.quantization import (
+    HistogramObserver,
+    QConfig,
+    QConfigMapping,
+    default_per_channel_weight_observer,
+    get_default_qconfig_mapping,
+)
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+from pi_dynn.deploy.network import EarlyExitNetwork
+from pi_dynn.errors import ModelError
+from pi_dynn.runtime.engine_choice import relative_error
+from pi_dynn.runtime.engines import using_engine
+
+WORST_RELATIVE_ERROR = 0.30  # of the logits of an exit, as for static int8 in ONNX; what is broken is off by more
+BATCH = 16
+CLAMPS = (nn.ReLU6, nn.Hardtanh, F.relu6, F.hardtanh, torch.clamp, torch.clip, "clamp", "clip")
+
+
+@dataclass(frozen=True)
+class StaticQuantisation:
+    """What was quantised and what it cost, on the calibration images and for each exit, the last answer included."""
+
+    images: int
+    relative_error: list[float]
+    top1_agreement: list[float]
+    kept_in_fp32: dict[str, str]  # part of the network: why
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+@torch.no_grad()
+def quantise_statically(
+    network: EarlyExitNetwork, images: Tensor, engine: str
+) -> tuple[EarlyExitNetwork, StaticQuantisation]:
+    """The fp32 deploy form with its stages in int8 packed for `engine`, by preprocessed `images` (N, 3, H, W).
+
+    Raises: ModelError if no stage can be traced, or if int8 answers otherwise than fp32.
+    """
+    quantised, kept = copy.deepcopy(network), {}
+    inputs = list(images.split(BATCH))
+
+    def part(module: nn.Module, name: str) -> nn.Module:
+        nonlocal inputs
+        made = module
+        if any(isinstance(child, (nn.Conv2d, nn.Linear)) for child in module.modules()):
+            made, reason = _quantised(module, inputs)
+            if reason is not None:
+                kept[name] = reason
+        inputs = [module(x) for x in inputs]  # the stages after it are shown what fp32 makes of the images
+        return made
+
+    with using_engine(engine), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.ao is announced as deprecated; every supported torch has it
+        stages = [*network.stages, network.last_stage]
+        quantised.stem = part(network.stem, "stem")
+        made = [part(stage, f"stage {k}") for k, stage in enumerate(stages)]
+        quantised.stages, quantised.last_stage = nn.ModuleList(made[:-1]), made[-1]
+        if all(got is stage for got, stage in zip(made, stages, strict=True)):
+            reason = next(iter(kept.values()), "there is no convolution in them")
+            raise ModelError(f"no stage of the network has a static int8 form ({reason}): take fp32, or int8 in ONNX")
+        return quantised, _compared(network, quantised, images, kept)
+
+
+def _quantised(stage: nn.Module, inputs: list[Tensor]) -> tuple[nn.Module, str | None]:
+    """The stage in int8 and None; or the stage as it was, and why."""
+    try:
+        traced = _with_fusible_clamps(fx.symbolic_trace(copy.deepcopy(stage)))
+        observed = prepare_fx(traced, _qconfig_mapping(), (inputs[0][:1],))
+        for x in inputs:
+            observed(x)
+        return convert_fx(observed), None
+    except Exception as error:  # FX raises whatever the code that it stumbles over does
+        return stage, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+
+def _qconfig_mapping() -> QConfigMapping:
+    """qnnpack's 8-bit activations of one scale, with weights of one scale per channel, which depthwise ones need."""
+    activation = HistogramObserver.with_args(reduce_range=False)
+    mapping = get_default_qconfig_mapping("qnnpack")
+    mapping.set_global(QConfig(activation=activation, weight=default_per_channel_weight_observer))
+    for clamp in CLAMPS:  # qnnpack's quantised clamp scrambles the channels_last output of a convolution (torch 2.13)
+        mapping.set_object_type(clamp, None)
+    return mapping
+
+
+def _with_fusible_clamps(traced: fx.GraphModule) -> fx.GraphModule:
+    """`traced` with every ReLU6 behind a convolution as a ReLU, which fuses into it.
+
+    The observer behind still sees values up to 6 only, so the range of the quantised output is what clamps there.
+    """
+    modules = dict(traced.named_modules())
+
+    def behind_convolution(node: fx.Node) -> bool:
+        source = node.args[0]
+        if isinstance(modules.get(str(source.target)), nn.BatchNorm2d) and len(source.users) == 1:
+            source = source.args[0]
+        return isinstance(modules.get(str(source.target)), nn.Conv2d) and len(source.users) == 1
+
+    for number, node in enumerate(traced.graph.nodes):
+        if node.op == "call_module" and isinstance(modules[node.target], nn.ReLU6) and behind_convolution(node):
+            relu = nn.ReLU().eval()
+            relu.forward = F.relu6  # for the observer; fusing goes by the class
+            node.target = f"fused_clamp_{number}"
+            traced.add_submodule(node.target, relu)
+    traced.recompile()
+    return traced
+
+
+def _compared(
+    network: EarlyExitNetwork, quantised: EarlyExitNetwork, images: Tensor, kept: dict[str, str]
+) -> StaticQuantisation:
+    """How far int8 is off. Raises ModelError where it answers otherwise."""
+    got, wanted = (
+        [torch.cat(exits) for exits in zip(*(form.forward_all(x) for x in images.split(BATCH)), strict=True)]
+        for form in (quantised, network)
+    )
+    errors = [relative_error([a], [b]) for a, b in zip(got, wanted, strict=True)]
+    agreement = [float((a.argmax(1) == b.argmax(1)).float().mean()) for a, b in zip(got, wanted, strict=True)]
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    if not errors[worst] <= WORST_RELATIVE_ERROR:  # NaN is no parity either
+        raise ModelError(
+            f"static int8 is off by {errors[worst]:.0%} at exit {worst} and agrees with fp32 on "
+            f"{agreement[worst]:.0%} of the calibration images: take fp32, or int8 in ONNX"
+        )
+    return StaticQuantisation(len(images), errors, agreement, kept)
