@@ -97,13 +97,14 @@ class PicameraCapture:
                 "picamera needs picamera2: `sudo apt install python3-picamera2`, "
                 "and an environment made with --system-site-packages"
             ) from error
+        self._camera = self._request = None
         try:
             self._camera = Picamera2()
             self._camera.configure(self._camera.create_video_configuration(main={"format": "BGR888"}))
             self._camera.start()
         except (RuntimeError, IndexError, OSError) as error:  # no camera is an IndexError there
+            self.release()
             raise CameraUnavailable(f"picamera: {error}; does `rpicam-hello --list-cameras` show it?") from error
-        self._request = None
 
     def grab(self) -> bool:
         self._let_go()
@@ -118,7 +119,8 @@ class PicameraCapture:
 
     def release(self) -> None:
         self._let_go()
-        self._camera.close()
+        if self._camera is not None:
+            self._camera.close()
 
     def _let_go(self) -> None:
         """A request holds one of the camera's few buffers."""

@@ -13,7 +13,7 @@ class FakeCamera:
     """
 
     def __init__(self, clock: Clock, period_s: float = 0.1, height: int = 120, width: int = 160) -> None:
-        self._clock, self._period_s, self._shape = clock, period_s, (height, width)
+        self.clock, self.period_s, self.shape = clock, period_s, (height, width)
         self.plugged = True
         self.opened = self.released = self.frames = self.retrieved = 0
 
@@ -40,14 +40,14 @@ class FakeCapture:
         self._camera, self._alive, self._open = camera, True, True
 
     def grab(self) -> bool:
-        self._camera._clock.sleep(self._camera._period_s)
+        self._camera.clock.sleep(self._camera.period_s)
         self._alive = self._alive and self._camera.plugged
         self._camera.frames += self._alive
         return self._alive
 
     def retrieve(self) -> np.ndarray:
         self._camera.retrieved += 1
-        height, width = self._camera._shape
+        height, width = self._camera.shape
         row = (np.arange(width) + self._camera.frames - 1).astype(np.uint8)
         return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
 

@@ -158,8 +158,9 @@ class CaptureFeed(FrameFeed):
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2.0)  # a driver that hangs must not keep the program from ending
-        elif self._thread.ident is None:
+        elif self._thread.ident is None and self._capture is not None:
             self._capture.release()
+            self._capture = None
 
     def _run(self) -> None:
         error = None
