@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from pi_dynn.cli.calibration_options import budget_options, calibration_option, check_planning, chosen_plan, open_run
-from pi_dynn.cli.options import chosen_thresholds, exit_options, json_option, open_session, session_options
+from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluster_options
+from pi_dynn.cli.options import chosen_thresholds, exit_options, json_option, session_options
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
 
@@ -27,6 +28,7 @@ from pi_dynn.cli.status import ExitStatus
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Show the N likeliest classes.")
 @click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Images run together.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="FILE", help="Also write a CSV file.")
+@cluster_options
 @json_option
 @session_options
 def command(
@@ -38,6 +40,8 @@ def command(
     top,
     batch_size,
     csv_path,
+    cluster,
+    ship,
     as_json,
     bundle,
     engine,
@@ -55,22 +59,30 @@ def command(
       pi-dynn classify holiday/ --top 3 --csv answers.csv
       find . -name '*.jpg' | pi-dynn classify - --json
       pi-dynn classify camera/ --budget-ms 12 --adaptive
+      pi-dynn classify holiday/ --cluster tcp://scheduler:8786 --ship
     """
     limits = chosen_thresholds(threshold, thresholds, no_exit)
     adaptive = check_planning(planning, limits, batch_size)
     if deadline_ms is not None and batch_size > 1:
         raise click.UsageError("--deadline-ms is kept per image: use it with --batch-size 1")
-    session = open_session(bundle, engine, threads)
+    check_cluster(cluster, ship, adaptive=adaptive)
 
     from pi_dynn.data.sources import image_sources
     from pi_dynn.jobs.classify import ClassifySettings
+
+    settings = ClassifySettings(batch_size, limits, None if deadline_ms is None else deadline_ms / 1e3, top)
+    sources = image_sources(paths or (str(sample_folder()),), sys.stdin)
+    with answering_session(cluster, ship, bundle, engine, threads) as session:
+        plan = chosen_plan(session, **planning)
+        session.resolve_thresholds(limits)
+        run = open_run(session, sources, settings, plan, adaptive)
+        return show_run(run, session, as_json, csv_path)
+
+
+def show_run(run, session, as_json: bool, csv_path: Path | None) -> int:
+    """Print every answer of a run and its summary; the exit status."""
     from pi_dynn.report.classify import summary_line
 
-    plan = chosen_plan(session, **planning)
-    settings = ClassifySettings(batch_size, limits, None if deadline_ms is None else deadline_ms / 1e3, top)
-    session.resolve_thresholds(limits)
-    names = paths or (str(sample_folder()),)
-    run = open_run(session, image_sources(names, sys.stdin), settings, plan, adaptive)
     interrupted = False
     with ExitStack() as stack:
         write_csv = stack.enter_context(csv_rows(csv_path)) if csv_path else None

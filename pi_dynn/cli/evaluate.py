@@ -7,8 +7,9 @@ import click
 
 from pi_dynn.cli.calibrate_options import SCORE_NAMES
 from pi_dynn.cli.calibration_options import calibration_option, record_for
+from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluster_options
 from pi_dynn.cli.data_options import open_part, part_option, split_option
-from pi_dynn.cli.options import chosen_thresholds, exit_options, json_option, open_session, session_options
+from pi_dynn.cli.options import chosen_thresholds, exit_options, json_option, session_options
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.robustness_options import (
     evaluate_conditions,
@@ -30,10 +31,24 @@ from pi_dynn.cli.status import ExitStatus
 @click.option("--all-views", is_flag=True, help="... in the eight turned and flipped views of its images.")
 @click.option("--score", type=click.Choice(SCORE_NAMES), default="gate", show_default=True, help="... by this score.")
 @robustness_options
+@cluster_options
 @json_option
 @session_options
 def command(
-    dataset, threshold, thresholds, no_exit, calibration, split, part, as_json, bundle, engine, threads, **asked
+    dataset,
+    threshold,
+    thresholds,
+    no_exit,
+    calibration,
+    split,
+    part,
+    cluster,
+    ship,
+    as_json,
+    bundle,
+    engine,
+    threads,
+    **asked,
 ) -> int:
     """Measure accuracy, exits and cost on a folder that holds one folder of images per class.
 
@@ -43,6 +58,7 @@ def command(
       pi-dynn evaluate datasets/ucm --split calibration/ucm_split.json --rules
       pi-dynn evaluate datasets/ucm --corrupt noise,blur --severity 1,3,5
       pi-dynn evaluate imagenet-r --layout imagenet-r --bundle recnext_s.pt --wnids wnids.txt
+      pi-dynn evaluate datasets/ucm --cluster tcp://scheduler:8786 --ship
     """
     limits = chosen_thresholds(threshold, thresholds, no_exit)
     if calibration is not None and limits is not None:
@@ -50,19 +66,24 @@ def command(
     levels = _check(asked, split)
     data = None if asked["layout"] else open_part(dataset, split, part)
     others = open_part(dataset, split, asked["choose_on"]) if asked["rules"] else None
-    session = open_session(bundle, engine, threads)
-    record = None if calibration is None else record_for(session, calibration)
-    resolved = session.resolve_thresholds(limits if record is None else record.thresholds)
-    if asked["layout"] or asked["corrupt"]:
-        return _robustness(session, dataset, data, levels, resolved, record, asked, as_json)
+    check_cluster(cluster, ship, corrupt=asked["corrupt"], layout=asked["layout"])
+    with answering_session(cluster, ship, bundle, engine, threads) as session:
+        record = None if calibration is None else record_for(session, calibration)
+        resolved = session.resolve_thresholds(limits if record is None else record.thresholds)
+        if asked["layout"] or asked["corrupt"]:
+            return _robustness(session, dataset, data, levels, resolved, record, asked, as_json)
+        return _evaluate(session, data, others, resolved, record, asked, as_json)
 
+
+def _evaluate(session, data, others, thresholds, record, asked: dict, as_json: bool) -> int:
+    """Evaluate on images as they are; compare rules found on `others` if there are any."""
     from pi_dynn.jobs.calibrate import rescored
     from pi_dynn.jobs.evaluate import evaluate
     from pi_dynn.report.evaluate import evaluation_text
 
     outputs = _collect(session, data, "evaluate")
     judged = outputs if record is None else rescored(outputs, record)
-    result = evaluate(session, data, judged, resolved)
+    result = evaluate(session, data, judged, thresholds)
     click.echo(json.dumps(result.to_dict()) if as_json else evaluation_text(result))
     if others is not None:
         chosen_on = _collect(session, others, f"choose on {asked['choose_on']}", all_views=asked["all_views"])

@@ -8,11 +8,9 @@ import torch
 
 from pi_dynn.calibrate.exit_table import exit_table, leave_at, mean_cost
 from pi_dynn.data.folders import ImageFolder
-from pi_dynn.data.prefetch import prefetch
-from pi_dynn.data.views import turned_and_flipped
 from pi_dynn.errors import DatasetError, InputError
 from pi_dynn.records import Evaluation
-from pi_dynn.runtime.session import Session
+from pi_dynn.runtime.session import Alter, Session
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,6 @@ class ExitOutputs:
         return np.where(hopeless, -np.inf, logits)
 
 
-Alter = Callable[[np.ndarray, int], np.ndarray]
-"""From the uint8 pixels (size, size, 3) of an image and its number to other pixels."""
-
-
 def collect_outputs(
     session: Session,
     data: ImageFolder,
@@ -57,7 +51,7 @@ def collect_outputs(
     all_views: bool = False,
     only_present: bool = False,
 ) -> ExitOutputs:
-    """Run all exits over `data`, image by image as on the device. Files that do not decode are set aside.
+    """Run all exits over `data`. Files that do not decode are set aside.
 
     `alter` changes the pixels that the network sees; `all_views` answers the eight turned and flipped views of every
     image; `only_present` answers among the classes of `data` only.
@@ -72,17 +66,14 @@ def collect_outputs(
         )
     index = [session.manifest.labels.index(name) for name in data.classes]
     logits, scores, labels, groups, failed = [], [], [], [], []
-    for i, x in prefetch(range(len(data)), _loader(session, data, alter)):
-        if isinstance(x, InputError):
-            failed.append(x)
+    for i, outputs in session.stream_outputs(data, alter, all_views):
+        if isinstance(outputs, InputError):
+            failed.append(outputs)
         else:
-            views = turned_and_flipped(x.unsqueeze(0)) if all_views else x.unsqueeze(0)
-            for view in views.split(1):
-                exit_logits, exit_scores = session.forward_scored(view)
-                logits.append(torch.cat(exit_logits).numpy())
-                scores.append(torch.cat(exit_scores).numpy())
-                labels.append(index[data.labels[i]])
-                groups.append(i)
+            logits += list(outputs[0])
+            scores += list(outputs[1])
+            labels += [index[data.labels[i]]] * len(outputs[0])
+            groups += [i] * len(outputs[0])
         on_image()
     if not labels:
         raise DatasetError(f"{data.root}: none of its {len(data)} images can be read; first: {failed[0]}")
@@ -94,13 +85,6 @@ def collect_outputs(
         np.asarray(groups) if all_views else None,
         sorted(index) if only_present else None,
     )
-
-
-def _loader(session: Session, data: ImageFolder, alter: Alter | None) -> Callable[[int], torch.Tensor]:
-    preprocess = session.preprocess
-    if alter is None:
-        return lambda i: preprocess(data.source(i))
-    return lambda i: preprocess.tensor(alter(preprocess.pixels(data.picture(i)), i))
 
 
 def evaluate(session: Session, data: ImageFolder, outputs: ExitOutputs, thresholds: list[float]) -> Evaluation:

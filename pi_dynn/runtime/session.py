@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pi_dynn.clock import Clock, PerfClock
+from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.prefetch import prefetch
 from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.data.views import turned_and_flipped
 from pi_dynn.errors import EngineUnavailable, InputError
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
@@ -20,6 +23,10 @@ from pi_dynn.runtime.thresholds import NEVER, enabled_exits, resolve_thresholds
 from pi_dynn.runtime.timed_network import TimedNetwork
 
 Item = TypeVar("Item")
+Alter = Callable[[np.ndarray, int], np.ndarray]
+"""From the uint8 pixels (size, size, 3) of an image and its number to other pixels."""
+Outputs = tuple[np.ndarray, np.ndarray]
+"""Of one image in V views: logits (V, K, classes) and scores (V, K)."""
 # Images of a batch that run at once. More of them fall out of the caches: 64 at once took 1.5 times as long.
 RUN_TOGETHER = 16
 
@@ -154,6 +161,25 @@ class Session:
         """Logits (B, classes) and gate scores (B,) of every exit; the last answer's score is 1."""
         with torch.inference_mode(), torch.jit.optimized_execution(False):
             return self._network.forward_scored(x)
+
+    def exit_outputs(self, x: Tensor, all_views: bool = False) -> Outputs:
+        """All exits' outputs for the input (3, H, W) of one image, or for its eight turned and flipped views."""
+        views = turned_and_flipped(x.unsqueeze(0)) if all_views else x.unsqueeze(0)
+        outputs = [self.forward_scored(view) for view in views.split(1)]
+        return tuple(np.stack([torch.cat(exits).numpy() for exits in kind]) for kind in zip(*outputs, strict=True))
+
+    def stream_outputs(
+        self, data: ImageFolder, alter: Alter | None = None, all_views: bool = False
+    ) -> Iterator[tuple[int, Outputs | InputError]]:
+        """Each image's number and all exits' outputs, one by one as on the device, or why it cannot be read."""
+
+        def load(i: int) -> Tensor:
+            if alter is None:
+                return self.preprocess(data.source(i))
+            return self.preprocess.tensor(alter(self.preprocess.pixels(data.picture(i)), i))
+
+        for i, x in prefetch(range(len(data)), load):
+            yield i, x if isinstance(x, InputError) else self.exit_outputs(x, all_views)
 
     def resolve_thresholds(self, thresholds: Sequence[float] | float | None) -> list[float]:
         """One threshold per early exit: the given ones, one for all, or the bundle's own for None.
