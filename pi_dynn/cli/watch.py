@@ -88,9 +88,9 @@ def show(run, clock, write: Callable[[str], object]) -> None:
         age_s = (clock.now_ns() - frame.taken_ns) * 1e-9
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         line = frame_object(frame.name, frame.number, now, age_s, answer)
-        write(json.dumps(line))
         if isinstance(answer, InputError):
             _say(f"pi-dynn: error: {line['error']}")
+        write(json.dumps(line))
 
 
 @contextmanager
