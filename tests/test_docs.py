@@ -3,6 +3,8 @@
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,18 @@ def test_the_two_commands_are_those_ci_runs():
 def test_no_placeholder_is_left():
     for page in PAGES:
         assert "@@" not in page.read_text(), page.name
+
+
+def test_the_site_builds(tmp_path):
+    """Every page is in the navigation, and every name of the API reference is found."""
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Session" in (tmp_path / "api" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_has_an_example(name):
+    command = importlib.import_module(COMMANDS[name][0]).command
+    assert re.search(rf"pi-dynn {name}", command.help)
