@@ -18,6 +18,7 @@ from torch.ao.quantization import (
     default_per_channel_weight_observer,
     get_default_qconfig_mapping,
 )
+from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from pi_dynn.deploy.network import EarlyExitNetwork
@@ -27,7 +28,6 @@ from pi_dynn.runtime.engines import using_engine
 
 WORST_RELATIVE_ERROR = 0.30  # of the logits of an exit, as for static int8 in ONNX; what is broken is off by more
 BATCH = 16
-CLAMPS = (nn.ReLU6, nn.Hardtanh, F.relu6, F.hardtanh, torch.clamp, torch.clip, "clamp", "clip")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,21 @@ class StaticQuantisation:
 
     def to_dict(self) -> dict:
         return asdict(self)
+
+
+class FloatClamp(nn.Module):
+    """A clamp between `low` and `high` that quantising leaves in fp32, with what it reads.
+
+    qnnpack's quantised clamp (torch 2.13) calls channels_last results contiguous, and every convolution is
+    channels_last there: positions and channels are scrambled.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = float(low), float(high)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.clamp(x, self.low, self.high)
 
 
 @torch.no_grad()
@@ -79,11 +94,14 @@ def quantise_statically(
 def _quantised(stage: nn.Module, inputs: list[Tensor]) -> tuple[nn.Module, str | None]:
     """The stage in int8 and None; or the stage as it was, and why."""
     try:
-        traced = _with_fusible_clamps(fx.symbolic_trace(copy.deepcopy(stage)))
-        observed = prepare_fx(traced, _qconfig_mapping(), (inputs[0][:1],))
+        traced = _without_quantised_clamps(fx.symbolic_trace(copy.deepcopy(stage)))
+        leaves = PrepareCustomConfig().set_non_traceable_module_classes([FloatClamp])
+        observed = prepare_fx(traced, _qconfig_mapping(), (inputs[0][:1],), leaves)
         for x in inputs:
             observed(x)
-        return convert_fx(observed), None
+        converted = convert_fx(observed)
+        converted(inputs[0])  # qnnpack refuses some ranges only when it computes with them
+        return converted, None
     except Exception as error:  # FX raises whatever the code that it stumbles over does
         return stage, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
 
@@ -93,30 +111,32 @@ def _qconfig_mapping() -> QConfigMapping:
     activation = HistogramObserver.with_args(reduce_range=False)
     mapping = get_default_qconfig_mapping("qnnpack")
     mapping.set_global(QConfig(activation=activation, weight=default_per_channel_weight_observer))
-    for clamp in CLAMPS:  # qnnpack's quantised clamp scrambles the channels_last output of a convolution (torch 2.13)
-        mapping.set_object_type(clamp, None)
     return mapping
 
 
-def _with_fusible_clamps(traced: fx.GraphModule) -> fx.GraphModule:
-    """`traced` with every ReLU6 behind a convolution as a ReLU, which fuses into it.
+def _without_quantised_clamps(traced: fx.GraphModule) -> fx.GraphModule:
+    """`traced` with every ReLU6 behind a convolution as a ReLU, which fuses into it; other clamps as a FloatClamp.
 
     The observer behind still sees values up to 6 only, so the range of the quantised output is what clamps there.
     """
     modules = dict(traced.named_modules())
 
-    def behind_convolution(node: fx.Node) -> bool:
-        source = node.args[0]
-        if isinstance(modules.get(str(source.target)), nn.BatchNorm2d) and len(source.users) == 1:
-            source = source.args[0]
-        return isinstance(modules.get(str(source.target)), nn.Conv2d) and len(source.users) == 1
+    def made_by_convolution(node: fx.Node) -> bool:
+        if isinstance(modules.get(str(node.target)), nn.BatchNorm2d) and len(node.users) == 1:
+            node = node.args[0]
+        return isinstance(modules.get(str(node.target)), nn.Conv2d) and len(node.users) == 1
 
     for number, node in enumerate(traced.graph.nodes):
-        if node.op == "call_module" and isinstance(modules[node.target], nn.ReLU6) and behind_convolution(node):
-            relu = nn.ReLU().eval()
-            relu.forward = F.relu6  # for the observer; fusing goes by the class
-            node.target = f"fused_clamp_{number}"
-            traced.add_submodule(node.target, relu)
+        clamp = modules.get(str(node.target))
+        if not isinstance(clamp, nn.Hardtanh):  # which ReLU6 is
+            continue
+        if isinstance(clamp, nn.ReLU6) and made_by_convolution(node.args[0]):
+            changed = nn.ReLU().eval()
+            changed.forward = F.relu6  # for the observer; fusing goes by the class
+        else:
+            changed = FloatClamp(clamp.min_val, clamp.max_val).eval()
+        node.target = f"clamp_{number}"
+        traced.add_submodule(node.target, changed)
     traced.recompile()
     return traced
 

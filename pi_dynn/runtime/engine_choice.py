@@ -126,6 +126,10 @@ def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]
             continue
         _set_reduce_range(network, reduce_range)
         passed[engine] = network, reduce_range
+    if not passed and bundle.manifest.precision == INT8_STATIC:
+        raise EngineUnavailable(
+            f"no engine answers on this machine as {INT8_STATIC} should: export the checkpoint with --precision fp32"
+        )
     if not passed:
         return "fp32", bundle.load_network("fp32")
     times: dict[str, list[int]] = {engine: [] for engine in passed}

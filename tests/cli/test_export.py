@@ -80,14 +80,37 @@ def test_a_bundle_into_onnx(pi_dynn, tiny_bundle_path, tmp_path, photographs):
     assert not (tmp_path / "b.zip").exists()
 
 
-def test_static_int8_by_a_folder_of_images(pi_dynn, tmp_path, photographs):
-    pytest.importorskip("onnxruntime")
-    model = with_trained_norms(create_model("branchynet", num_classes=2, image_size=32, exits=[1]))
-    card = Card(
-        "branchynet", {"num_classes": 2, "image_size": 32, "exits": [1]}, ["ant", "bee"], Preprocess(32).to_dict()
-    )
+@pytest.fixture
+def with_images(tmp_path, photographs):
+    """A folder with a network of convolutions and, under data, images of a class."""
+    arguments = {"num_classes": 2, "image_size": 32, "exits": [1]}
+    torch.manual_seed(0)
+    model = with_trained_norms(create_model("branchynet", **arguments))
+    card = Card("branchynet", arguments, ["ant", "bee"], Preprocess(32).to_dict())
     save_weights(tmp_path / "net.safetensors", model.state_dict(), card)
     shutil.copytree(photographs, tmp_path / "data" / "ant")
+    return tmp_path
+
+
+def test_static_int8_in_torchscript(pi_dynn, with_images, photographs):
+    arguments = ("export", with_images / "net.safetensors", "-o", with_images / "net.pt", "--precision", "int8-static")
+    outcome = pi_dynn(*arguments, "--data", with_images / "data")
+    assert outcome.status == 0 and "branchynet int8-static, 2 classes, 1 exits, torchscript" in outcome.out
+    assert outcome.err == ""
+    assert load_bundle(with_images / "net.pt").manifest.notes["static_int8"]["images"] == 6
+    classify = ("classify", photographs, "--bundle", with_images / "net.pt", "--engine")
+    assert pi_dynn(*classify, "qnnpack").status == 0
+    in_floats = pi_dynn(*classify, "fp32")
+    assert in_floats.status != 0 and "cannot compute in floats" in in_floats.err
+    assert "pass --data DIR" in pi_dynn(*arguments).err
+    data = ("--data", with_images / "data")
+    assert "int8-static is for TorchScript" in pi_dynn(*arguments, *data, "--format", "onnx").err
+    assert "pass --precision int8-static" in pi_dynn(*arguments[:-2], *data).err
+
+
+def test_static_int8_in_onnx(pi_dynn, with_images, photographs):
+    pytest.importorskip("onnxruntime")
+    tmp_path = with_images
     arguments = ("export", tmp_path / "net.safetensors", "-o", tmp_path / "net.onnx.zip", "--format", "onnx")
     outcome = pi_dynn(*arguments, "--data", tmp_path / "data")
     assert outcome.status == 0 and "branchynet int8, 2 classes, 1 exits, onnx" in outcome.out
