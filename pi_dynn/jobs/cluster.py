@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import dask
 import numpy as np
-from distributed import Client, as_completed
+from distributed import CancelledError, Client, Future, as_completed
 
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.sources import ImageSource
@@ -53,6 +53,60 @@ class _Task:
 
     def singles(self) -> "list[_Task]":
         return [_Task([item], [image]) for item, image in zip(self.items, self.images, strict=True)]
+
+
+class _Flight:
+    """Tasks that are with the scheduler, in order, and the answers of those that are back."""
+
+    def __init__(self, client: Client, call: Callable[[_Task], tuple]) -> None:
+        self._client, self._call = client, call
+        self._waiting: deque[tuple[_Task, Future | None]] = deque()
+        self._back: dict[str, dict | Exception] = {}
+        self._completed = as_completed(loop=client.loop, with_results=True, raise_errors=False)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, task: _Task) -> None:
+        """Send a task off, unless nothing is in it to be sent."""
+        self._waiting.append((task, self._send(task)))
+
+    def first(self) -> tuple[_Task, dict | Exception]:
+        """The task that was submitted first, with its answer or what went wrong. Raises: CancelledError."""
+        task, future = self._waiting.popleft()
+        return task, self._answer(future)
+
+    def alone(self, task: _Task) -> dict | Exception:
+        """The answer to a task while no other is in flight. Raises: CancelledError.
+
+        When a worker dies, the scheduler suspects all that it held: only a task on its own is surely to blame.
+        """
+        for _, future in self._waiting:
+            self._await(future)
+        return self._answer(self._send(task))
+
+    def cancel(self) -> None:
+        """Forget what has not come back."""
+        self._client.cancel([future for _, future in self._waiting if future is not None])
+
+    def _send(self, task: _Task) -> Future | None:
+        if not task.sent:
+            return None
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):  # photographs are large
+            future = self._client.submit(*self._call(task), pure=False)
+        self._completed.add(future)
+        return future
+
+    def _await(self, future: Future | None) -> None:
+        while future is not None and future.key not in self._back:
+            finished, result = next(self._completed)
+            if isinstance(result, CancelledError):
+                raise result
+            self._back[finished.key] = result[1] if finished.status == "error" else result
+
+    def _answer(self, future: Future | None) -> dict | Exception:
+        self._await(future)
+        return {"results": []} if future is None else self._back.pop(future.key)
 
 
 class ClusterSession:
@@ -155,7 +209,9 @@ class ClusterSession:
             raise InputError("altered images are made on this machine: leave the cluster out")
         results = self._results(range(len(data)), data.source, exit_outputs, {"all_views": all_views})
         for i, result in results:
-            yield i, result if isinstance(result, InputError) else _outputs(result)
+            if not isinstance(result, InputError):
+                result = _array(result["logits"]), _array(result["scores"])
+            yield i, result
 
     def _results(
         self, items: Iterable[Item], path: Callable, function: Callable, settings: dict, at_least: int = 1
@@ -193,50 +249,35 @@ class ClusterSession:
     def _in_order(
         self, tasks: Iterable[_Task], function: Callable, settings: dict
     ) -> Iterator[tuple[_Task, Iterator[dict]]]:
-        """Tasks with their results, in order; the scheduler holds a bounded number of them."""
-        done: dict[str, object] = {}
-        waiting: deque[tuple[_Task, object]] = deque()
-        completed = as_completed(loop=self._client.loop, with_results=True, raise_errors=False)
-
-        def submit(task: _Task) -> tuple[_Task, object]:
-            if not task.sent:
-                return task, None
-            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):  # bytes are meant
-                future = self._client.submit(function, self._name, task.sent, settings, pure=False)
-            completed.add(future)
-            return task, future
-
-        def first() -> Iterator[tuple[_Task, Iterator[dict]]]:
-            task, future = waiting.popleft()
-            if future is None:
-                yield task, iter(())
-                return
-            while future.key not in done:
-                finished, result = next(completed)
-                done[finished.key] = (finished.status, result)
-            status, result = done.pop(future.key)
-            if status == "finished":
-                yield task, self._checked(result)
-            elif status == "cancelled":
-                raise ClusterError(f"the scheduler at {self._address} is lost: start it again, then this command")
-            elif len(task.items) > 1:
-                waiting.extendleft(map(submit, reversed(task.singles())))
-            else:
-                yield task, iter([{"error": f"{task.sent[0][0]}: no worker could answer ({result[1]})"}])
-
+        """Tasks with their results, in order; a task that failed comes back as single images."""
+        flight = _Flight(self._client, lambda task: (function, self._name, task.sent, settings))
         try:
             room = submitted = 0
             for task in tasks:
                 if submitted >= room:  # now and then, for workers come and go
                     room, submitted = self._room(), 0
-                waiting.append(submit(task))
+                flight.submit(task)
                 submitted += 1
-                while len(waiting) >= room:
-                    yield from first()
-            while waiting:
-                yield from first()
+                while len(flight) >= room:
+                    yield from self._landed(flight)
+            while len(flight):
+                yield from self._landed(flight)
+        except CancelledError as error:
+            raise ClusterError(f"the scheduler at {self._address} is lost: start it again, then this") from error
         finally:
-            self._client.cancel([future for _, future in waiting if future is not None])
+            flight.cancel()
+
+    def _landed(self, flight: "_Flight") -> Iterator[tuple[_Task, Iterator[dict]]]:
+        """The first task of a flight with its results, or its images one by one."""
+        task, answer = flight.first()
+        if not isinstance(answer, Exception):
+            yield task, self._checked(answer)
+            return
+        for single in task.singles():
+            answer = flight.alone(single)
+            if isinstance(answer, Exception):
+                answer = {"results": [{"error": f"{single.sent[0][0]}: no worker could answer ({answer})"}]}
+            yield single, self._checked(answer)
 
     def _room(self) -> int:
         """Tasks that may be in flight now."""
@@ -246,7 +287,8 @@ class ClusterSession:
         """The results of a task. Raises: ClusterError if the worker could not use the bundle."""
         if "refused" in answer:
             raise ClusterError(f"worker {answer['worker']} cannot answer: {answer['refused']}")
-        self.workers[answer["worker"]] = answer["engine"], answer["threads"]
+        if "worker" in answer:
+            self.workers[answer["worker"]] = answer["engine"], answer["threads"]
         return iter(answer["results"])
 
 
@@ -254,7 +296,6 @@ def _fields(result: dict | InputError) -> dict:
     return {} if isinstance(result, InputError) else result
 
 
-def _outputs(result: dict) -> Outputs:
-    views, exits, _ = shape = result["shape"]
-    logits = np.frombuffer(result["logits"], np.float32).reshape(shape)
-    return logits, np.frombuffer(result["scores"], np.float32).reshape(views, exits)
+def _array(packed: tuple[str, Sequence[int], bytes]) -> np.ndarray:
+    dtype, shape, content = packed
+    return np.frombuffer(content, dtype).reshape(shape)

@@ -64,7 +64,7 @@ def classify_images(plugin: str, images: list[Image], settings: dict) -> dict:
 def exit_outputs(plugin: str, images: list[Image], settings: dict) -> dict:
     """The task of `evaluate`: for each image the outputs of all exits in all its views, or the error.
 
-    They are float32 bytes: "logits" of shape (V, K, classes) and "scores" (V, K).
+    Each of "logits" (V, K, classes) and "scores" (V, K) is a data type, a shape and bytes.
     """
     from pi_dynn.data.prefetch import prefetch
 
@@ -74,8 +74,8 @@ def exit_outputs(plugin: str, images: list[Image], settings: dict) -> dict:
             if isinstance(x, InputError):
                 results.append(_error(x))
             else:
-                logits, scores = session.exit_outputs(x, **settings)
-                results.append({"shape": logits.shape, "logits": logits.tobytes(), "scores": scores.tobytes()})
+                arrays = zip(("logits", "scores"), session.exit_outputs(x, **settings), strict=True)
+                results.append({name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays})
         return results
 
     return get_worker().plugins[plugin].run(answers)
