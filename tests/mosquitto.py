@@ -1,6 +1,7 @@
 """A real MQTT broker for tests, which can be stopped and started again on the same port."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -14,7 +15,8 @@ BINARY = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:
 class Mosquitto:
     """The broker and a client that hears everything: `heard` lists (topic, payload)."""
 
-    def __init__(self, folder: Path, anonymous: bool = True) -> None:
+    def __init__(self, folder: Path, anonymous: bool = True, settings: tuple[str, ...] = ()) -> None:
+        """`settings` are further lines of its configuration."""
         if BINARY is None:
             pytest.skip("no mosquitto here")
         self._paho = pytest.importorskip("paho.mqtt.client")
@@ -22,7 +24,7 @@ class Mosquitto:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self._configuration = folder / "mosquitto.conf"
-        lines = [f"listener {self.port} 127.0.0.1", f"allow_anonymous {str(anonymous).lower()}", "user root"]
+        lines = [f"listener {self.port} 127.0.0.1", f"allow_anonymous {str(anonymous).lower()}", "user root", *settings]
         self._configuration.write_text("\n".join(lines) + "\n")
         self._process = self._listener = None
         self.heard: list[tuple[str, bytes]] = []
@@ -46,6 +48,14 @@ class Mosquitto:
         """Stop as by a power cut: nobody is told."""
         self._process.kill()
         self._process.wait()
+
+    def freeze(self) -> None:
+        """Answer nothing from now on, with all connections open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on where `freeze` stopped."""
+        self._process.send_signal(signal.SIGCONT)
 
     def listen(self) -> None:
         """Fill `heard` from now on."""

@@ -1,6 +1,8 @@
 """Publishing to a real mosquitto that goes and comes back."""
 
+import shutil
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -65,6 +67,42 @@ def test_a_broker_that_restarts_is_found_again_and_nothing_was_queued(broker):
         wait_until(lambda: broker.heard)
     assert {payload for _, payload in broker.heard} == {b"after"}
     assert "connection lost" in said[0] and said[1].endswith("back")
+
+
+def test_a_broker_that_hangs_is_not_waited_for(broker):
+    with MqttPublisher(parse_broker(broker.url())) as publisher:
+        broker.freeze()
+        assert sum(publisher.publish(str(i)) for i in range(200)) == ON_THE_WAY
+        assert (publisher.published, publisher.unpublished) == (0, 200)
+        broker.thaw()
+        wait_until(lambda: publisher.published == ON_THE_WAY)
+        assert publisher.publish("after")
+    assert (publisher.published, publisher.unpublished) == (ON_THE_WAY + 1, 200 - ON_THE_WAY)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here to make a certificate")
+# paho-mqtt leaves the socket of a failed handshake to the garbage collector
+@pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning")
+def test_tls_and_a_certificate_nobody_vouches_for(tmp_path, monkeypatch):
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        + ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+        + ["-out", certificate, "-keyout", key],
+        check=True,
+        capture_output=True,
+    )
+    mosquitto = Mosquitto(tmp_path, settings=(f"certfile {certificate}", f"keyfile {key}"))
+    try:
+        broker = parse_broker(mosquitto.url().replace("mqtt:", "mqtts:"))
+        with pytest.raises(BrokerUnavailable, match="certificate verify failed"):
+            MqttPublisher(broker).__enter__()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with MqttPublisher(broker) as publisher:
+            assert publisher.publish("in secret")
+        assert publisher.published == 1
+    finally:
+        mosquitto.close()
 
 
 def test_a_broker_that_refuses(tmp_path):
