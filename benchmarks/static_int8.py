@@ -5,10 +5,9 @@
     python benchmarks/static_int8.py resnet18 mobilenet_v2 --image-size 224
     python benchmarks/static_int8.py --checkpoint branchynet.safetensors --calibrate CALIBRATE --test TEST
 
-Without a checkpoint the weights are random, with norms set by what runs through them: that shows what can be
-quantised, and the error of the logits, which is larger than with trained weights; whether answers stay the same, only
-trained weights show. Images are noise then. With a checkpoint that has a card, or --model and what else it needs
-exported by `pi-dynn export --precision fp32`, the answers on real images are compared.
+Without a checkpoint weights are random, norms set by what runs through them, and images are noise: that shows what
+can be quantised and what qnnpack computes rightly; whether a network still answers well, only trained weights show.
+With a checkpoint (a card tells its network, or --model does) answers on real images are compared.
 """
 
 import statistics
