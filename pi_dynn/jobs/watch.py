@@ -17,7 +17,7 @@ class WatchRun(ClassifyRun):
     """A ClassifyRun over a feed: iterate over it for frames with answers, then ask for the summary.
 
     Every `every_s` seconds, or without a pause for 0, the newest frame is answered; frames are never waiting.
-    Whoever is late takes the next frame at once and counts from there. `most` ends it after so many frames.
+    The seconds count from frame to frame, so that none is made up for after a delay. `most` ends it after so many.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class WatchRun(ClassifyRun):
             frame = self._feed.take()
             if frame is None:
                 return
-            due_ns = max(due_ns, self._clock.now_ns() - round(self._every_s * 1e9)) + round(self._every_s * 1e9)
+            due_ns = self._clock.now_ns() + round(self._every_s * 1e9)
             yield frame, self._answer(frame)
 
     def _answer(self, frame: Frame) -> Prediction | InputError:

@@ -201,6 +201,19 @@ def test_nothing_is_decoded_that_nobody_asked_for():
     assert camera.retrieved <= 6 < 60 <= feed.seen
 
 
+def test_a_frame_that_was_decoded_too_late_is_not_kept_for_the_next_time():
+    camera, slow = FakeCamera(CLOCK, 0.001), threading.Event()
+    capture = camera.open()
+    retrieve, capture.retrieve = capture.retrieve, lambda: slow.wait(LONG_S) and retrieve()
+    with CaptureFeed("fake", lambda: capture, CLOCK) as feed:
+        assert feed.take(0.1) is None
+        late = feed.seen - 1
+        slow.set()
+        while feed.seen < late + 20:
+            time.sleep(0.001)
+        assert feed.take(LONG_S).number >= late + 19
+
+
 def test_closing_does_not_wait_for_the_back_off():
     camera = FakeCamera(CLOCK, 0.001)
     with CaptureFeed("fake", camera.open, CLOCK, delays_s=lambda: itertools.repeat(3600.0)) as feed:
