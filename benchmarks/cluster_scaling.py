@@ -33,7 +33,7 @@ SAMPLES = Path(pi_dynn.assets.__path__[0]) / "samples"
 @click.option("--images", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--workers", default="1,2,3", show_default=True)
-@click.option("--per-task", default="1,8,32", show_default=True, help="Images in a task.")
+@click.option("--per-task", default="8", show_default=True, help="Images in a task.")
 def main(images: int, repeats: int, workers: str, per_task: str) -> None:
     """Print the table."""
     paths = itertools.islice(itertools.cycle(sorted(SAMPLES.iterdir())), images)
@@ -66,7 +66,7 @@ def numbers(text: str) -> list[int]:
 
 def cluster_of(workers: int) -> distributed.LocalCluster:
     """A scheduler with worker processes of one thread."""
-    return distributed.LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
+    return distributed.LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0")
 
 
 def images_per_s(session, sources: list[ImageSource]) -> float:

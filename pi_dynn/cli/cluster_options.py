@@ -1,5 +1,6 @@
 """Options that hand the work to a cluster, shared by several commands."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,8 @@ def answering_session(
         raise InputError(f"--cluster needs {error.name}: install it with `pip install pi_dynn[cluster]`") from error
     from pi_dynn.runtime.bundle import load_bundle
 
+    for name in ("distributed", "distributed.client", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said in one line, by us
     exits = click.get_current_context().meta.get(ENABLED)
     settings = ClusterSettings(ship=ship)
     with ClusterSession(cluster, load_bundle(bundle), engine, threads, exits, settings) as session:

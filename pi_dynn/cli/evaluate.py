@@ -64,9 +64,9 @@ def command(
     if calibration is not None and limits is not None:
         raise click.UsageError("--calibration brings thresholds of its own: leave the others out")
     levels = _check(asked, split)
+    check_cluster(cluster, ship, corrupt=asked["corrupt"], layout=asked["layout"])
     data = None if asked["layout"] else open_part(dataset, split, part)
     others = open_part(dataset, split, asked["choose_on"]) if asked["rules"] else None
-    check_cluster(cluster, ship, corrupt=asked["corrupt"], layout=asked["layout"])
     with answering_session(cluster, ship, bundle, engine, threads) as session:
         record = None if calibration is None else record_for(session, calibration)
         resolved = session.resolve_thresholds(limits if record is None else record.thresholds)

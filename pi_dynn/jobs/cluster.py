@@ -5,7 +5,6 @@ that is gone to others; only the one result that arrives is used. A task that fa
 an image which takes its worker down is the only one without an answer.
 """
 
-import logging
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -87,7 +86,8 @@ class _Flight:
 
     def cancel(self) -> None:
         """Forget what has not come back."""
-        self._client.cancel([future for _, future in self._waiting if future is not None])
+        if self._client.status == "running":
+            self._client.cancel([future for _, future in self._waiting if future is not None])
 
     def _send(self, task: _Task) -> Future | None:
         if not task.sent:
@@ -136,7 +136,6 @@ class ClusterSession:
         self._name = f"pi-dynn-{bundle.sha256[:12]}-{uuid.uuid4().hex[:12]}"  # two runs do not end each other's
 
     def __enter__(self) -> "ClusterSession":
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said in one line, by us
         wait_s = self._settings.wait_s
         try:
             self._client = Client(self._address, timeout=wait_s, set_as_default=False)
@@ -263,7 +262,7 @@ class ClusterSession:
             while len(flight):
                 yield from self._landed(flight)
         except CancelledError as error:
-            raise ClusterError(f"the scheduler at {self._address} is lost: start it again, then this") from error
+            raise self._lost() from error
         finally:
             flight.cancel()
 
@@ -280,8 +279,15 @@ class ClusterSession:
             yield single, self._checked(answer)
 
     def _room(self) -> int:
-        """Tasks that may be in flight now."""
-        return self._settings.tasks_ahead * max(1, sum(self._client.nthreads().values()))
+        """Tasks that may be in flight now. Raises: ClusterError if the scheduler does not say."""
+        try:
+            threads = sum(self._client.nthreads().values())
+        except OSError as error:
+            raise self._lost() from error
+        return self._settings.tasks_ahead * max(1, threads)
+
+    def _lost(self) -> ClusterError:
+        return ClusterError(f"the scheduler at {self._address} is lost: start it again, then this")
 
     def _checked(self, answer: dict) -> Iterator[dict]:
         """The results of a task. Raises: ClusterError if the worker could not use the bundle."""

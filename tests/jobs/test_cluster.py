@@ -41,7 +41,7 @@ def cluster(tmp_path_factory):
     preload = tmp_path_factory.mktemp("preload") / "deadly_images.py"
     preload.write_text(PRELOAD)
     with distributed.LocalCluster(
-        n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None, preload=str(preload)
+        n_workers=3, threads_per_worker=1, processes=True, dashboard_address=":0", preload=str(preload)
     ) as cluster:
         yield cluster
 
