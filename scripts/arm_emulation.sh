@@ -9,6 +9,7 @@ Usage: scripts/arm_emulation.sh COMMAND
 
   setup                     make the emulated board ready; what is there already is kept
   run [OPTIONS] -- COMMAND  run `pi-dynn ...`, `python ...` or `pytest ...` on it
+  peers                     setup, and ONNX Runtime beside it as the site `peers`
   test [PYTEST ARGUMENTS]   the tests of runtime, deploy, power and cli on both cores
   ci                        import, engines, parity, classify, energy, refusals and instruction budgets
 
@@ -190,6 +191,11 @@ setup() {
     setup_site site --requirement "$repository/benchmarks/arm/requirements.txt"
 }
 
+setup_peers() {
+    setup
+    setup_site peers onnxruntime==1.31.1
+}
+
 # --- running ------------------------------------------------------------------------------------------------
 
 run() {
@@ -274,6 +280,7 @@ ci() {
 
 case ${1:-} in
     setup) setup ;;
+    peers) setup_peers ;;
     run) run "${@:2}" ;;
     test) tests "${@:2}" ;;
     ci) ci ;;

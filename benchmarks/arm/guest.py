@@ -7,33 +7,15 @@ answer to a picture of noise, and the instructions by class of an answer at full
 """
 
 import json
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from marks import count
 
 from pi_dynn.runtime.bundle import load_bundle
 
-WARM_UP = 2  # the first run of a layer packs and allocates
 NEVER = 2.0  # a threshold no score reaches
-
-
-def mark(counts) -> dict[str, int]:
-    """The totals by class so far; the plugin writes them whenever the parent's id is asked for."""
-    os.getppid()
-    return json.loads(counts.readlines()[-1])
-
-
-def count(run: Callable[[], object], counts) -> dict[str, int]:
-    """Instructions by class of one call of `run`."""
-    for _ in range(WARM_UP):
-        run()
-    before = mark(counts)
-    run()
-    after = mark(counts)
-    return {name: after[name] - before[name] for name in after}
 
 
 def main(counts_path: str, engine: str, *bundles: str) -> None:

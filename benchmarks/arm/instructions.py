@@ -4,6 +4,7 @@
     scripts/arm_emulation.sh setup
     python benchmarks/arm/instructions.py                    # every network, engine onednn
     python benchmarks/arm/instructions.py --engine qnnpack --network 12-192@128
+    python benchmarks/arm/instructions.py --peers            # ONNX Runtime; after scripts/arm_emulation.sh peers
     python benchmarks/arm/instructions.py --check            # the smallest network against budgets.json
 
 One thread, one image, full depth, random weights: what a weight is worth changes no count. Counts of one torch
@@ -38,11 +39,16 @@ EXIT_CHECK_LIMITS = (0.04, 0.06)  # of a block
 CLASSES = 10
 
 
-def save_bundle(network: str, folder: Path, exits: bool) -> Path:
-    """A bundle of `network` with an exit after every block but the last, or with none."""
+def new_model(network: str) -> torch.nn.Module:
+    """`network` with random weights, always the same, and an exit after every block but the last."""
     name, size, _ = NETWORKS[network]
     torch.manual_seed(0)
-    model = create_model(name, num_classes=CLASSES, image_size=size, exits="all").eval()
+    return create_model(name, num_classes=CLASSES, image_size=size, exits="all").eval()
+
+
+def save_bundle(network: str, folder: Path, exits: bool) -> Path:
+    """A bundle of `network` with an exit after every block but the last, or with none."""
+    model, size = new_model(network), NETWORKS[network][1]
     blocks = model.exit_blocks if exits else []
     labels = [str(k) for k in range(CLASSES)]
     bundle = build_bundle(
@@ -55,11 +61,14 @@ def save_bundle(network: str, folder: Path, exits: bool) -> Path:
 
 def measure(core: str, engine: str, bundles: list[Path]) -> list[dict]:
     """What benchmarks/arm/guest.py says of each bundle on `core`. Raises CalledProcessError."""
+    return _counted(core, [], "guest.py", [engine, *bundles])
+
+
+def _counted(core: str, options: list[str], guest: str, arguments: list) -> list[dict]:
+    """The JSON lines of a guest program on `core`."""
     with tempfile.NamedTemporaryFile() as counts:
-        command = [EMULATION, "run", "--cpu", core, "--count", counts.name, "--", "python", HERE / "guest.py"]
-        answer = subprocess.run(
-            [*command, counts.name, engine, *bundles], stdout=subprocess.PIPE, text=True, check=True
-        )
+        command = [EMULATION, "run", "--cpu", core, *options, "--count", counts.name, "--", "python", HERE / guest]
+        answer = subprocess.run([*command, counts.name, *arguments], stdout=subprocess.PIPE, text=True, check=True)
     return [json.loads(line) for line in answer.stdout.splitlines()]
 
 
@@ -75,6 +84,23 @@ def table(rows: list[tuple[str, str, dict]]) -> str:
         limit = NETWORKS[network][2][CORES.index(core)]
         shares = " | ".join(f"{row['instructions'][name] / 1e6:.1f}" for name in classes)
         lines.append(f"| {network} | {core} | {total(row) / 1e6:.1f} | {limit} | {shares} |")
+    return "\n".join(lines)
+
+
+def peers_table(networks: list[str], cores: list[str]) -> str:
+    """Markdown: our instructions and those of ONNX Runtime on the same core, with the best of its filter forms."""
+    from peers import save_peers
+
+    lines = ["| network | core | pi_dynn int8 | ONNX Runtime int8 | ours / its | its filter |", "|---" * 6 + "|"]
+    with tempfile.TemporaryDirectory() as folder:
+        for network in networks:
+            bundle = save_bundle(network, Path(folder), exits=False)
+            graphs = save_peers(new_model(network), Path(folder))
+            for core in cores:
+                [ours] = measure(core, "onednn", [bundle])
+                best = min(_counted(core, ["--site", "peers"], "guest_peers.py", graphs), key=total)
+                figures = f"{total(ours) / 1e6:.1f} | {total(best) / 1e6:.1f} | {total(ours) / total(best):.2f}"
+                lines.append(f"| {network} | {core} | {figures} | {best['bundle'].split(' ', 1)[1]} |")
     return "\n".join(lines)
 
 
@@ -125,15 +151,19 @@ def run_check(record: bool) -> list[str]:
 @click.option("--network", "networks", multiple=True, type=click.Choice(list(NETWORKS)), help="Default: all.")
 @click.option("--engine", type=click.Choice(["onednn", "qnnpack", "fp32"]), default="onednn", show_default=True)
 @click.option("--core", "cores", multiple=True, type=click.Choice(CORES), help="Default: both.")
+@click.option("--peers", is_flag=True, help="Beside ONNX Runtime int8; needs scripts/arm_emulation.sh peers.")
 @click.option("--check", is_flag=True, help="Compare every engine with budgets.json and with fp32.")
 @click.option("--record", is_flag=True, help="Write budgets.json anew.")
-def main(networks, engine: str, cores, check: bool, record: bool) -> None:
+def main(networks, engine: str, cores, peers: bool, check: bool, record: bool) -> None:
     """Count the instructions of an answer on emulated Arm cores."""
     if check or record:
         complaints = run_check(record)
         for complaint in complaints:
             click.echo(f"error: {complaint}", err=True)
         sys.exit(bool(complaints))
+    if peers:
+        click.echo(peers_table(list(networks or NETWORKS), list(cores or CORES)))
+        return
     rows, checks = [], []
     with tempfile.TemporaryDirectory() as folder:
         chosen = list(networks or NETWORKS)
