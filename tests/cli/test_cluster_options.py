@@ -1,6 +1,7 @@
 """`--cluster` and `--ship`, with a scheduler and workers started as a person would."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -75,6 +76,7 @@ def test_a_lost_scheduler_is_one_line(scheduler, tiny_bundle_path, photographs):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s"},  # else it asks for half a minute
     )
     name = str(next(photographs.iterdir()))
     for _ in range(64):  # more than may be in flight, so that an answer is seen
