@@ -68,7 +68,7 @@ async def load(address: str, pid: int, seconds: float, clients: int) -> None:
     tenth = max(1, len(memory) // 10)
     rows = [
         ("answers", f"{len(took_s):,} ({len(took_s) / seconds:.1f} a second)"),
-        ("lost", f"{int(counted) - len(took_s):+d} against the server's count"),
+        ("lost", f"{int(counted) - len(took_s):+d} against the count of the server"),
         ("refused with 503, then answered", f"{refused[0]:,} ({percent(refused[0] / (refused[0] + len(took_s)))})"),
         ("time of an answer, median", milliseconds(percentile(took_s, 50))),
         ("p99", milliseconds(percentile(took_s, 99))),

@@ -52,10 +52,16 @@ def build_bundle(
     if (precision == INT8_STATIC) != (calibration is not None):
         raise ModelError(f"calibration images and precision={INT8_STATIC!r} go together: give both or neither")
     packed_engine = _packing_engine(precision)
+    self_test: list = []
     if calibration is None:
         scripted, found = script_and_freeze(deploy_form(model, list(exits), precision, packed_engine)), {}
     else:
-        scripted, found = _static_form(model, list(exits), calibration, packed_engine)
+        try:
+            scripted, found = _static_form(model, list(exits), calibration, packed_engine)
+            self_test = self_test_answers(scripted, preprocess.size)
+        except RuntimeError as error:  # what torch.ao makes of some networks cannot be run
+            reason = str(error).strip().splitlines()[-1]
+            raise ModelError(f"{model.name} has no {INT8_STATIC} form that runs ({reason}): use fp32") from error
     counted = fuse_norms(model) if isinstance(model, ChainNetwork) else model
     table = count_macs(counted, model.image_size).keeping(exits)
 
@@ -75,7 +81,7 @@ def build_bundle(
             pi_dynn_version=version("pi_dynn"),
             torch_version=torch.__version__,
             notes={"parameters": sum(p.numel() for p in model.parameters())} | found | (notes or {}),
-            self_test=self_test_answers(scripted, preprocess.size) if precision == INT8_STATIC else [],
+            self_test=self_test,
         )
 
     return pack_bundle(scripted, describe)
