@@ -37,6 +37,10 @@ SAME_FLOOR = {("deploy", "runtime"), ("models", "exits"), ("cli", "web")}
 NO_TORCH = {"power", "report", "board", "torch_build", "errors", "clock", "records", "stats", "files"}
 LOWEST_FLOOR_ONLY = {"report"}
 TORCHSCRIPT_ROOMS = {"deploy", "runtime"}
+EXTRAS = {
+    *("jinja2", "starlette", "uvicorn", "prometheus_client", "cv2", "watchdog", "paho", "distributed"),
+    *("onnx", "onnxruntime", "tensorboard", "imagecorruptions", "smbus2", "ina219"),
+}
 
 
 def room_of(path: Path) -> str:
@@ -120,7 +124,11 @@ def modules_after(statement: str) -> set[str]:
     ("statement", "absent"),
     [
         ("import pi_dynn", {"torch", "numpy", "PIL", "click"}),
-        ("from pi_dynn.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass", {"torch", "matplotlib"}),
+        (
+            "from pi_dynn.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+            {"torch", "matplotlib"} | EXTRAS,
+        ),
+        ("import pi_dynn.cli.classify, pi_dynn.jobs.classify, pi_dynn.runtime.session", {"matplotlib"} | EXTRAS),
         ("import pi_dynn.power, pi_dynn.board", {"torch", "smbus2", "ina219"}),
         ("import pi_dynn.runtime.session", {"pi_dynn.models", "pi_dynn.deploy", "pi_dynn.train", "torchvision"}),
     ],
