@@ -37,6 +37,7 @@ SAME_FLOOR = {("deploy", "runtime"), ("models", "exits"), ("cli", "web")}
 NO_TORCH = {"power", "report", "board", "torch_build", "errors", "clock", "records", "stats", "files"}
 LOWEST_FLOOR_ONLY = {"report"}
 TORCHSCRIPT_ROOMS = {"deploy", "runtime"}
+SHOW_HELP = "from pi_dynn.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass"
 EXTRAS = {
     *("jinja2", "starlette", "uvicorn", "prometheus_client", "cv2", "watchdog", "paho", "distributed"),
     *("onnx", "onnxruntime", "tensorboard", "imagecorruptions", "smbus2", "ina219"),
