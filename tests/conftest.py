@@ -3,12 +3,16 @@
 import importlib.util
 import os
 import shutil
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 from PIL import Image
+
+# A shell that runs the tests in its background has interrupts ignored, and every process they start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REFERENCE_FILL = Path(__file__).parent / "data" / "reference" / "fill.py"
 

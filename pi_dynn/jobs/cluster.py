@@ -8,6 +8,7 @@ an image which takes its worker down is the only one without an answer.
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -261,10 +262,13 @@ class ClusterSession:
                     yield from self._landed(flight)
             while len(flight):
                 yield from self._landed(flight)
-        except CancelledError as error:
+        except ClusterError:
+            raise
+        except (CancelledError, OSError) as error:  # the second where a call meets the closed connection first
             raise self._lost() from error
         finally:
-            flight.cancel()
+            with suppress(OSError):
+                flight.cancel()
 
     def _landed(self, flight: "_Flight") -> Iterator[tuple[_Task, Iterator[dict]]]:
         """The first task of a flight with its results, or its images one by one."""
