@@ -156,8 +156,9 @@ class ClusterSession:
         return self
 
     def __exit__(self, *_) -> None:
-        if self._client.status == "running":
-            self._client.unregister_worker_plugin(self._name)
+        with suppress(OSError):  # a scheduler that is lost has nothing to forget
+            if self._client.status == "running":
+                self._client.unregister_worker_plugin(self._name)
         self._client.close()
 
     @property

@@ -66,7 +66,6 @@ def test_evaluate_says_what_it_says_without(pi_dynn, scheduler, tiny_bundle_path
     assert json.loads(pi_dynn(*arguments, "--cluster", scheduler[0]).out) == json.loads(pi_dynn(*arguments).out)
 
 
-@pytest.mark.xfail(strict=False, reason="a known race when a process dies between two calls; seldom")
 def test_a_lost_scheduler_is_one_line(scheduler, tiny_bundle_path, photographs):
     """Must be the last test here: the scheduler is gone afterwards."""
     address, server = scheduler
