@@ -30,12 +30,12 @@ from pi_dynn.cli.options import chosen_thresholds, threshold_option, thresholds_
 @click.option(
     "--precision",
     type=click.Choice(["int8", "int8-static", "fp32"]),
-    help="int8-static: for convolutions, needs --data. [default: int8, or that of the bundle]",
+    help="int8-static: ranges set by --data, any network. [default: int8, or that of the bundle]",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Class folders with images to set the ranges of int8 convolutions with.",
+    help="Class folders with images to set the ranges of static int8 with.",
 )
 def command(
     source, output, form, model, exits, threshold, thresholds, labels, image_size, crop, mean, std, precision, data

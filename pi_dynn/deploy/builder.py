@@ -15,6 +15,7 @@ from pi_dynn.deploy.fuse import fuse_norms
 from pi_dynn.deploy.gfnet import deploy_gfnet, deploy_pyramid, linear_form
 from pi_dynn.deploy.network import EarlyExitNetwork
 from pi_dynn.deploy.quant_linear import runtime_attribute_names
+from pi_dynn.deploy.static_linear import quantise_products
 from pi_dynn.deploy.static_quant import quantise_statically
 from pi_dynn.errors import ModelError
 from pi_dynn.models.chain import ChainNetwork
@@ -43,8 +44,8 @@ def build_bundle(
     """The deploy form of a trained network, scripted, frozen and described.
 
     `exits` are blocks out of those the model was trained with, `thresholds` one value in 0..1 for each; an
-    image leaves where the gate reaches it. The engine is chosen when the bundle is loaded, not here. Convolutions
-    take "int8-static", and `calibration`: preprocessed images (N, 3, H, W) like those the network will see.
+    image leaves where the gate reaches it. The engine is chosen when the bundle is loaded, not here. "int8-static", the
+    only int8 of convolutions, takes `calibration`: preprocessed images (N, 3, H, W) like those the network will see.
 
     Raises: ModelError for exits the model lacks, counts that do not fit together, or a precision it cannot have.
     """
@@ -58,7 +59,8 @@ def build_bundle(
     else:
         try:
             scripted, found = _static_form(model, list(exits), calibration, packed_engine)
-            self_test = self_test_answers(scripted, preprocess.size)
+            if isinstance(model, ChainNetwork):  # convolutions cannot fall back to floats
+                self_test = self_test_answers(scripted, preprocess.size)
         except RuntimeError as error:  # what torch.ao makes of some networks cannot be run
             reason = str(error).strip().splitlines()[-1]
             raise ModelError(f"{model.name} has no {INT8_STATIC} form that runs ({reason}): use fp32") from error
@@ -98,10 +100,9 @@ def _packing_engine(precision: str) -> str | None:
 def _static_form(
     model: nn.Module, exits: list[int], images: Tensor, engine: str
 ) -> tuple[torch.jit.ScriptModule, dict]:
-    """The scripted network with int8 convolutions, and the notes on it. Raises ModelError for a family without."""
-    if not isinstance(model, ChainNetwork):
-        raise ModelError(f'{type(model).__name__} has no {INT8_STATIC} form: its products take precision="int8"')
-    network, found = quantise_statically(deploy_form(model, exits, "fp32", None), images, engine)
+    """The scripted network in static int8, and the notes on it. Raises ModelError for a family without."""
+    quantise = quantise_statically if isinstance(model, ChainNetwork) else quantise_products
+    network, found = quantise(deploy_form(model, exits, "fp32", None), images, engine)
     with using_engine(engine), warnings.catch_warnings():  # frozen parts go through a file, and are packed anew
         warnings.filterwarnings("ignore", message="The TorchScript type system", category=UserWarning)  # torch.ao's own
         return script_and_freeze(network), {"static_int8": found.to_dict()}

@@ -11,21 +11,9 @@ from pi_dynn.deploy.fold import BareNorm, CentredNorm, centred, fold_norm_into_l
 from pi_dynn.deploy.global_filter import deploy_filter
 from pi_dynn.deploy.heads import CentredMeanHead, MeanHead, TokenHead
 from pi_dynn.deploy.network import EarlyExitNetwork
-from pi_dynn.deploy.quant_linear import DynamicQuantLinear
+from pi_dynn.deploy.quant_linear import DynamicQuantLinear, FloatLinear
 from pi_dynn.models.gfnet import PREFIX_TOKENS, Block, GFNet
 from pi_dynn.models.gfnet_pyramid import GFNetPyramid, ScaledBlock
-
-
-class FloatLinear(nn.Module):
-    """The fp32 counterpart of DynamicQuantLinear: (B, N, in) -> (B, N, out)."""
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight.detach().float().clone())
-        self.register_buffer("bias", bias.detach().float().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight, self.bias)
 
 
 class PatchStem(nn.Module):

@@ -1,7 +1,7 @@
-"""A linear layer with int8 weights and dynamically quantised activations.
+"""Linear layers with int8 weights, and their counterpart in floats.
 
-Written against the two stable operators rather than `torch.ao.nn.quantized.dynamic.Linear`, because that
-module fixes `reduce_range=True`, which costs half the activations' resolution where a CPU does not need it.
+Written against torch's stable operators rather than `torch.ao.nn.quantized`, because its dynamic module fixes
+`reduce_range=True`, which costs half the activations' resolution where a CPU does not need it.
 """
 
 import warnings
@@ -29,21 +29,37 @@ def quantise_weight(weight: Tensor) -> Tensor:
         return torch.quantize_per_tensor(weight.detach().float(), scale, 0, torch.qint8)
 
 
-class DynamicQuantLinear(nn.Module):
-    """y = x W^T + b with int8 W; x is quantised by its own range, sample by sample: (B, N, in) -> (B, N, out).
+class FloatLinear(nn.Module):
+    """The fp32 counterpart: (B, N, in) -> (B, N, out)."""
 
-    A sample's answer must not depend on its neighbours in a batch, so each is quantised alone; the matrix
-    product over its N tokens is large enough that this costs next to nothing.
-    """
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach().float().clone())
+        self.register_buffer("bias", bias.detach().float().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class QuantLinear(nn.Module):
+    """An int8 weight packed for an engine, and what the runtime chooses for the machine it loads on."""
 
     def __init__(self, weight: Tensor, bias: Tensor, engine: str) -> None:
         super().__init__()
         with using_engine(engine):
             self.packed = torch.ops.quantized.linear_prepack(quantise_weight(weight), bias.detach().float())
         self.register_buffer("bias", bias.detach().float().clone())
-        self.reduce_range = engine != "qnnpack"  # the runtime chooses for the machine it loads on
+        self.reduce_range = engine != "qnnpack"
         self.in_float = False
         self.weight_float = torch.zeros(0)
+
+
+class DynamicQuantLinear(QuantLinear):
+    """y = x W^T + b with int8 W; x is quantised by its own range, sample by sample: (B, N, in) -> (B, N, out).
+
+    A sample's answer must not depend on its neighbours in a batch, so each is quantised alone; the matrix
+    product over its N tokens is large enough that this costs next to nothing.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if self.in_float:
@@ -54,11 +70,34 @@ class DynamicQuantLinear(nn.Module):
         return torch.stack(samples)
 
 
+class StaticQuantLinear(QuantLinear):
+    """y = x W^T + b with int8 W; x and y have 8 bits over ranges found beforehand: (B, N, in) -> (B, N, out).
+
+    A range is (scale, zero point) of unsigned values, the one type every engine takes.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, engine: str, range_in: tuple[float, int], range_out: tuple[float, int]
+    ) -> None:
+        super().__init__(weight, bias, engine)
+        self.scale_in, self.zero_in = range_in
+        self.scale_out, self.zero_out = range_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_float:
+            return F.linear(x, self.weight_float, self.bias)
+        scale, zero = self.scale_in, self.zero_in
+        if self.reduce_range:  # the same range in 7 bits
+            scale, zero = 2.0 * scale, zero // 2
+        x = torch.quantize_per_tensor(x, scale, zero, torch.quint8)
+        return torch.ops.quantized.linear(x, self.packed, self.scale_out, self.zero_out).dequantize()
+
+
 def runtime_attribute_names(model: nn.Module) -> list[str]:
     """Dotted names of all attributes in `model` that freezing has to preserve for the runtime."""
     return [
         f"{name}.{attribute}"
         for name, module in model.named_modules()
-        if isinstance(module, DynamicQuantLinear)
+        if isinstance(module, QuantLinear)
         for attribute in RUNTIME_ATTRIBUTES
     ]

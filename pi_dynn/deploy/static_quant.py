@@ -6,7 +6,6 @@ on values, so no branch is frozen. Heads and gates stay in fp32, and so does a s
 
 import copy
 import warnings
-from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,25 +21,9 @@ from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from pi_dynn.deploy.network import EarlyExitNetwork
+from pi_dynn.deploy.static_check import BATCH, StaticQuantisation, compared
 from pi_dynn.errors import ModelError
-from pi_dynn.runtime.engine_choice import relative_error
 from pi_dynn.runtime.engines import using_engine
-
-WORST_RELATIVE_ERROR = 0.30  # of the logits of an exit, as for static int8 in ONNX; what is broken is off by more
-BATCH = 16
-
-
-@dataclass(frozen=True)
-class StaticQuantisation:
-    """What was quantised and what it cost, on the calibration images and for each exit, the last answer included."""
-
-    images: int
-    relative_error: list[float]
-    top1_agreement: list[float]
-    kept_in_fp32: dict[str, str]  # part of the network: why
-
-    def to_dict(self) -> dict:
-        return asdict(self)
 
 
 class FloatClamp(nn.Module):
@@ -88,7 +71,7 @@ def quantise_statically(
         if all(got is stage for got, stage in zip(made, stages, strict=True)):
             reason = next(iter(kept.values()), "there is no convolution in them")
             raise ModelError(f"no stage of the network has a static int8 form ({reason}): take fp32, or int8 in ONNX")
-        return quantised, _compared(network, quantised, images, kept)
+        return quantised, compared(network, quantised, images, kept)
 
 
 def _quantised(stage: nn.Module, inputs: list[Tensor]) -> tuple[nn.Module, str | None]:
@@ -139,22 +122,3 @@ def _without_quantised_clamps(traced: fx.GraphModule) -> fx.GraphModule:
         traced.add_submodule(node.target, changed)
     traced.recompile()
     return traced
-
-
-def _compared(
-    network: EarlyExitNetwork, quantised: EarlyExitNetwork, images: Tensor, kept: dict[str, str]
-) -> StaticQuantisation:
-    """How far int8 is off. Raises ModelError where it answers otherwise."""
-    got, wanted = (
-        [torch.cat(exits) for exits in zip(*(form.forward_all(x) for x in images.split(BATCH)), strict=True)]
-        for form in (quantised, network)
-    )
-    errors = [relative_error([a], [b]) for a, b in zip(got, wanted, strict=True)]
-    agreement = [float((a.argmax(1) == b.argmax(1)).float().mean()) for a, b in zip(got, wanted, strict=True)]
-    worst = max(range(len(errors)), key=errors.__getitem__)
-    if not errors[worst] <= WORST_RELATIVE_ERROR:  # NaN is no parity either
-        raise ModelError(
-            f"static int8 is off by {errors[worst]:.0%} at exit {worst} and agrees with fp32 on "
-            f"{agreement[worst]:.0%} of the calibration images: take fp32, or int8 in ONNX"
-        )
-    return StaticQuantisation(len(images), errors, agreement, kept)

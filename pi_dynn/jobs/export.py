@@ -40,7 +40,7 @@ class ExportSettings:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     precision: str | None = None  # int8, or a bundle's own
-    data: Path | None = None  # images to set the ranges of int8 convolutions with
+    data: Path | None = None  # images to set the ranges of static int8 with
 
 
 def export(source: Path | None, settings: ExportSettings, form: str = "torchscript") -> Bundle:
@@ -75,7 +75,7 @@ def _check_calibration(settings: ExportSettings, form: str) -> None:
             raise InputError(f"{INT8_STATIC} sets its ranges by images: pass --data DIR with a folder for each class")
     elif settings.data is not None and (form != "onnx" or settings.precision == "fp32"):
         raise InputError(
-            f"--data is for int8 convolutions: pass --precision {INT8_STATIC} with it, or --format onnx and no fp32"
+            f"--data is for static int8: pass --precision {INT8_STATIC} with it, or --format onnx and no fp32"
         )
 
 

@@ -50,10 +50,10 @@ def executorch_stages(
     size = model.image_size
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns of its own future
-        program = _lowered(network, torch.zeros(1, 3, size, size), precision)
+        program = lowered(network, torch.zeros(1, 3, size, size), precision)
     portable_lib._unsafe_reset_threadpool(threads)
     loaded = Runtime.get().load_program(program)
-    methods = [loaded.load_method(_method(k)) for k in range(network.exits + 1)]
+    methods = [loaded.load_method(method_name(k)) for k in range(network.exits + 1)]
 
     def stage(method) -> Callable:
         def run(x: Tensor, _kept_alive=(program, loaded)) -> tuple[Tensor, ...]:  # ExecuTorch only points at them
@@ -64,12 +64,12 @@ def executorch_stages(
     return [stage(method) for method in methods], list(network.gates)
 
 
-def _method(k: int) -> str:
+def method_name(k: int) -> str:
     return f"stage{k}"
 
 
-def _lowered(network: EarlyExitNetwork, x: Tensor, precision: str) -> bytes:
-    """The program of all stages for images like `x`."""
+def lowered(network: EarlyExitNetwork, x: Tensor, precision: str) -> bytes:
+    """The program of all stages for images like `x`, for XNNPACK; "int8" quantises dynamically."""
     from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
@@ -83,7 +83,7 @@ def _lowered(network: EarlyExitNetwork, x: Tensor, precision: str) -> bytes:
         outputs = stage(x)
         if precision == "int8":
             stage = _quantised(stage, x)
-        programs[_method(k)] = torch.export.export(stage, (x,))
+        programs[method_name(k)] = torch.export.export(stage, (x,))
         x = outputs[0]
     return to_edge_transform_and_lower(programs, partitioner=partitioners).to_executorch().buffer
 

@@ -70,7 +70,7 @@ class Bundle:
             raise BundleError(f"{self.source or 'bundle'}: holds ONNX graphs, where a TorchScript network is needed")
         if self.manifest.precision == "fp32":
             return self._load()
-        if engine == "fp32" and self.manifest.precision == INT8_STATIC:
+        if engine == "fp32" and not self.manifest.has_floats:
             raise EngineUnavailable(
                 f"{self.source or 'bundle'}: convolutions in {INT8_STATIC} cannot compute in floats; choose another "
                 "engine, or export the checkpoint again with --precision fp32"

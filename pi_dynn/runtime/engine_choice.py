@@ -15,7 +15,6 @@ from pi_dynn.errors import EngineUnavailable, PiDynnError
 from pi_dynn.files import write_text
 from pi_dynn.runtime.bundle import Bundle, quantised_layers
 from pi_dynn.runtime.engines import ENGINES, available_engines
-from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME, open_onnx
 
 CANDIDATES = {"arm": ("onednn", "qnnpack"), "x86": ("x86", "onednn")}
@@ -87,21 +86,21 @@ def _tested(bundle: Bundle, engine: str) -> tuple[torch.jit.ScriptModule, bool]:
     x86 without VNNI instructions saturates on the full 8-bit range and needs 7 bits; elsewhere 7 bits only
     lose accuracy. The machine decides: the range with the smaller error against fp32 is kept.
     """
-    x, static = _probe(bundle.manifest.preprocess["size"]), bundle.manifest.precision == INT8_STATIC
-    if static:  # tested against what the network answered where it was made
-        reference = [torch.tensor([logits]) for logits in bundle.manifest.self_test]
-    else:
+    x, has_floats = _probe(bundle.manifest.preprocess["size"]), bundle.manifest.has_floats
+    if has_floats:
         reference = _run(bundle.load_network("fp32"), x)
+    else:  # what the network answered where it was made
+        reference = [torch.tensor([logits]) for logits in bundle.manifest.self_test]
     network = bundle.load_network(engine)
     errors = {}
-    # qnnpack has one range only and says so on stderr when asked for the other; static ranges are what they are.
-    for reduce_range in (False,) if engine == "qnnpack" or static else (False, True):
+    # qnnpack has one range only and says so on stderr when asked for the other; convolutions are packed with theirs.
+    for reduce_range in (False,) if engine == "qnnpack" or not has_floats else (False, True):
         _set_reduce_range(network, reduce_range)
         errors[reduce_range] = relative_error(_run(network, x), reference)
     best = min(errors, key=lambda key: errors[key])
-    if errors[best] > (WORST_STATIC_ERROR if static else WORST_RELATIVE_ERROR):
+    if errors[best] > (WORST_RELATIVE_ERROR if has_floats else WORST_STATIC_ERROR):
         against, cure = (
-            ("the machine it was made on", "another") if static else ("fp32 on this machine", "another or fp32")
+            ("fp32 on this machine", "another or fp32") if has_floats else ("the machine it was made on", "another")
         )
         raise EngineUnavailable(f"engine {engine!r} is off by {errors[best]:.0%} against {against}; choose {cure}")
     return network, best
@@ -119,16 +118,17 @@ def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]
     x = _probe(bundle.manifest.preprocess["size"])
     passed: dict[str, tuple[torch.jit.ScriptModule, bool]] = {}
     # A network that cannot fall back to floats tries every engine there is.
-    for engine in available_engines() if bundle.manifest.precision == INT8_STATIC else candidates():
+    for engine in candidates() if bundle.manifest.has_floats else available_engines():
         try:
             network, reduce_range = _tested(bundle, engine)
         except (EngineUnavailable, RuntimeError):  # torch 2.13 on ARM offers an engine that only raises
             continue
         _set_reduce_range(network, reduce_range)
         passed[engine] = network, reduce_range
-    if not passed and bundle.manifest.precision == INT8_STATIC:
+    if not passed and not bundle.manifest.has_floats:
         raise EngineUnavailable(
-            f"no engine answers on this machine as {INT8_STATIC} should: export the checkpoint with --precision fp32"
+            f"no engine answers on this machine as {bundle.manifest.precision} should: export the checkpoint with "
+            "--precision fp32"
         )
     if not passed:
         return "fp32", bundle.load_network("fp32")

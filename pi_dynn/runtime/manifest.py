@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pi_dynn.errors import BundleError
 
 SCHEMA = 1
-INT8_STATIC = "int8-static"  # the precision of convolutions quantised with ranges found beforehand
+INT8_STATIC = "int8-static"  # int8 with ranges found beforehand, on images
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Manifest:
     `exit_blocks` are the blocks after which an early exit stands; `thresholds` has one value for each of
     them and the answer after the last block (`depth` - 1) needs none. `macs` are multiply-adds to leave at
     each exit, the last one included, with all exit checks on the way. `self_test` holds the logits of each exit for
-    the picture of noise that engines are tested with; only int8-static has it, which cannot compute in floats.
+    the picture of noise that engines are tested with, where the network cannot compute in floats: convolutions in
+    int8-static.
     """
 
     model: str
@@ -35,6 +36,11 @@ class Manifest:
     format: str = "torchscript"  # or "onnx"
     self_test: list[list[float]] = field(default_factory=list)
     schema: int = SCHEMA
+
+    @property
+    def has_floats(self) -> bool:
+        """Whether the network can also compute in floats, which is what engines are tested against."""
+        return not self.self_test
 
     def to_dict(self) -> dict:
         return asdict(self)

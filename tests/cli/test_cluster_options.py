@@ -14,6 +14,7 @@ import pytest
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory):
     """The address of a scheduler with one worker, and the scheduler's process."""
+    pytest.importorskip("distributed", reason="needs the extra [cluster]")
     folder = tmp_path_factory.mktemp("dask")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -116,7 +116,7 @@ def test_static_int8_in_onnx(pi_dynn, with_images, photographs):
     assert outcome.status == 0 and "branchynet int8, 2 classes, 1 exits, onnx" in outcome.out
     assert pi_dynn("classify", photographs, "--bundle", tmp_path / "net.onnx.zip").status == 0
     assert "have no int8 form: pass precision=" in pi_dynn(*arguments).err
-    assert "--data is for int8" in pi_dynn(*arguments, "--data", tmp_path / "data", "--precision", "fp32").err
+    assert "--data is for static int8" in pi_dynn(*arguments, "--data", tmp_path / "data", "--precision", "fp32").err
 
 
 def test_exits_by_choice(pi_dynn, tiny_bundle_path, photographs):

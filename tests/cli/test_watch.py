@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -14,6 +15,10 @@ import pytest
 from pi_dynn.records import Prediction
 from pi_dynn.watch_records import WatchSummary
 from tests.mosquitto import Mosquitto, wait_until
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} comes with an extra")
 
 
 @pytest.fixture
@@ -147,10 +152,10 @@ def test_the_address_of_the_broker_may_come_from_the_environment(watch, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (("/dev/video99",), 3, "/dev/video99: no such camera"),
+        pytest.param(("/dev/video99",), 3, "/dev/video99: no such camera", marks=needs("cv2")),
         (("nothing",), 1, "nothing: no such folder, video file or camera"),
         (("fake", "--mqtt", "http://who:secret@host/a"), 1, "expected mqtt://host/topic"),
-        (("fake", "--mqtt", "mqtt://127.0.0.1:1/a"), 1, "mqtt://127.0.0.1:1/a: cannot be reached"),
+        pytest.param(("fake", "--mqtt", "mqtt://127.0.0.1:1/a"), 1, "1/a: cannot be reached", marks=needs("paho")),
         (("fake", "--thresholds", "0.5"), 1, "got 1 thresholds for 3 exits"),
         (("fake", "--every", "-1"), 2, "--every"),
         ((), 2, "SOURCE"),

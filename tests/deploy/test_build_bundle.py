@@ -42,7 +42,7 @@ def expected(network, images):
         return network.forward_exits(images)
 
 
-@pytest.fixture(scope="module", params=["fp32", "int8"])
+@pytest.fixture(scope="module", params=["fp32", "int8", "int8-static"])
 def bundle(network, request) -> Bundle:
     return bundle_of(network, request.param)
 
@@ -55,6 +55,9 @@ def bundle_of(network, precision: str) -> Bundle:
         precision=precision,
         labels=list("abcdef"),
         preprocess=Preprocess(size=32),
+        calibration=None
+        if precision != "int8-static"
+        else torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1)),
     )
 
 
@@ -94,16 +97,19 @@ def test_every_way_to_run_leaves_at_the_same_exit(bundle, images):
     logits, scores = network.forward_scored(images)
     limits = [between(score) for score in scores[:-1]]
     together = network.forward_batch(images, limits)
+    # ARM computes the fp32 convolutions of a pyramid otherwise in a batch, and int8 after them rounds to a neighbour.
+    convolutions_before_int8 = bundle.manifest.model.startswith("gfnet_h") and bundle.manifest.precision != "fp32"
+    tolerance = 0.03 if convolutions_before_int8 else 1e-5
     for i, image in enumerate(images.split(1)):
         k = next((k for k, limit in enumerate(limits) if scores[k][i] >= limit), len(limits))
         alone = network(image, limits)
         assert alone.exit_index == together.exit_index[i] == k
-        assert relative_error([alone.logits], [logits[k][i : i + 1]]) < 1e-5
-        assert relative_error([together.logits[i : i + 1]], [logits[k][i : i + 1]]) < 1e-5
+        assert relative_error([alone.logits], [logits[k][i : i + 1]]) < tolerance
+        assert relative_error([together.logits[i : i + 1]], [logits[k][i : i + 1]]) < tolerance
         features = network.start(image)
         for step in range(k + 1):
             features, stepped, _ = network.advance(features, step)
-        assert relative_error([stepped], [logits[k][i : i + 1]]) < 1e-5
+        assert relative_error([stepped], [logits[k][i : i + 1]]) < tolerance
 
 
 def test_manifest_says_what_it_is(tiny_bundle):
