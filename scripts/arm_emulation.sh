@@ -9,7 +9,7 @@ Usage: scripts/arm_emulation.sh COMMAND
 
   setup                     make the emulated board ready; what is there already is kept
   run [OPTIONS] -- COMMAND  run `pi-dynn ...`, `python ...` or `pytest ...` on it
-  peers                     setup, and ONNX Runtime beside it as the site `peers`
+  peers                     setup, and ONNX Runtime and ExecuTorch beside it as the site `peers`
   test [PYTEST ARGUMENTS]   the tests of runtime, deploy, power and cli on both cores
   ci                        import, engines, parity, classify, energy, refusals and instruction budgets
 
@@ -22,6 +22,7 @@ Options of run:
 Environment:
   PI_DYNN_ARM  where the board lives (default: build/arm below the repository, 2 GB)
   PYTHON       a Python with pip, for the aarch64 wheels (default: .venv/bin/python, else python3)
+  DEBIAN_MIRROR  where Debian's packages are (default: what apt uses here, on Debian)
 
 It takes Debian's QEMU, Python and libraries as packages and unpacks them below that folder; nothing is installed.
 Emulated time means nothing; instruction counts repeat.
@@ -30,7 +31,7 @@ END
 
 home=${PI_DYNN_ARM:-$repository/build/arm}
 suite=bookworm # the last Debian whose qemu-user takes plugins
-mirror=http://deb.debian.org/debian
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(LABEL) $(REPO_URI)' 2>/dev/null | sed -n '/^Debian http/{s/^Debian //p;q}')}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=python3
@@ -49,6 +50,7 @@ say() { echo "arm_emulation: $1" >&2; }
 # Whether the board can be made here; says why not.
 check_host() {
     [ "$(uname -sm)" = "Linux x86_64" ] || fail "needs Linux on x86-64, this is $(uname -sm)" 3
+    [ -n "$mirror" ] || fail "needs Debian's packages: set DEBIAN_MIRROR to the address of a mirror" 3
     local tool
     for tool in apt-get dpkg-deb cc; do
         command -v "$tool" >/dev/null || fail "needs $tool: use a Debian or Ubuntu with a C compiler" 3
@@ -193,7 +195,7 @@ setup() {
 
 setup_peers() {
     setup
-    setup_site peers onnxruntime==1.31.1
+    setup_site peers onnxruntime==1.31.1 executorch==1.0.1 # the last ExecuTorch for the board's torch
 }
 
 # --- running ------------------------------------------------------------------------------------------------

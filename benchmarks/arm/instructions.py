@@ -4,7 +4,9 @@
     scripts/arm_emulation.sh setup
     python benchmarks/arm/instructions.py                    # every network, engine onednn
     python benchmarks/arm/instructions.py --engine qnnpack --network 12-192@128
-    python benchmarks/arm/instructions.py --peers            # ONNX Runtime; after scripts/arm_emulation.sh peers
+    python benchmarks/arm/instructions.py --precision int8-static
+    python benchmarks/arm/instructions.py --operators --network 12-384@224 --core cortex-a72
+    python benchmarks/arm/instructions.py --peer onnxruntime --peer executorch   # after arm_emulation.sh peers
     python benchmarks/arm/instructions.py --check            # the smallest network against budgets.json
 
 One thread, one image, full depth, random weights: what a weight is worth changes no count. Counts of one torch
@@ -12,15 +14,18 @@ build repeat to a few thousandths; time means nothing under emulation and is not
 """
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import torch
 
 from pi_dynn import Preprocess, build_bundle, create_model
+from pi_dynn.runtime.manifest import INT8_STATIC
 
 HERE = Path(__file__).resolve().parent
 EMULATION = HERE.parents[1] / "scripts" / "arm_emulation.sh"
@@ -37,6 +42,8 @@ NETWORKS = {
 CHECKED = "12-192@128"
 EXIT_CHECK_LIMITS = (0.04, 0.06)  # of a block
 CLASSES = 10
+LEAST_SHARE = 0.005  # of an answer, for an operator to have a line of its own
+ILLEGAL_INSTRUCTION = 128 + signal.SIGILL
 
 
 def new_model(network: str) -> torch.nn.Module:
@@ -46,13 +53,19 @@ def new_model(network: str) -> torch.nn.Module:
     return create_model(name, num_classes=CLASSES, image_size=size, exits="all").eval()
 
 
-def save_bundle(network: str, folder: Path, exits: bool) -> Path:
+def save_bundle(network: str, folder: Path, exits: bool, precision: str = "int8") -> Path:
     """A bundle of `network` with an exit after every block but the last, or with none."""
     model, size = new_model(network), NETWORKS[network][1]
     blocks = model.exit_blocks if exits else []
     labels = [str(k) for k in range(CLASSES)]
     bundle = build_bundle(
-        model, exits=blocks, thresholds=[0.5] * len(blocks), labels=labels, preprocess=Preprocess(size=size)
+        model,
+        exits=blocks,
+        thresholds=[0.5] * len(blocks),
+        precision=precision,
+        labels=labels,
+        preprocess=Preprocess(size=size),
+        calibration=torch.randn(16, 3, size, size) if precision == INT8_STATIC else None,
     )
     path = folder / f"{network}{' with exits' if exits else ''}.pt"
     bundle.save(path)
@@ -87,20 +100,52 @@ def table(rows: list[tuple[str, str, dict]]) -> str:
     return "\n".join(lines)
 
 
-def peers_table(networks: list[str], cores: list[str]) -> str:
-    """Markdown: our instructions and those of ONNX Runtime on the same core, with the best of its filter forms."""
-    from peers import save_peers
+def peers_table(networks: list[str], cores: list[str], peers: list[str]) -> Iterator[str]:
+    """Lines of Markdown: our instructions and those of peers on the same core, with the best of their filter forms."""
+    from peers import NAMES, save_peers
 
-    lines = ["| network | core | pi_dynn int8 | ONNX Runtime int8 | ours / its | its filter |", "|---" * 6 + "|"]
-    with tempfile.TemporaryDirectory() as folder:
-        for network in networks:
+    yield f"| network | core | pi_dynn int8 | {' | '.join(f'{NAMES[peer]} int8 | ours / its' for peer in peers)} |"
+    yield "|---" * (3 + 2 * len(peers)) + "|"
+    for network in networks:
+        with tempfile.TemporaryDirectory() as folder:
             bundle = save_bundle(network, Path(folder), exits=False)
-            graphs = save_peers(new_model(network), Path(folder))
+            files = {peer: save_peers(new_model(network), peer, Path(folder)) for peer in peers}
             for core in cores:
                 [ours] = measure(core, "onednn", [bundle])
-                best = min(_counted(core, ["--site", "peers"], "guest_peers.py", graphs), key=total)
-                figures = f"{total(ours) / 1e6:.1f} | {total(best) / 1e6:.1f} | {total(ours) / total(best):.2f}"
-                lines.append(f"| {network} | {core} | {figures} | {best['bundle'].split(' ', 1)[1]} |")
+                cells = [_beside(total(ours), core, files[peer]) for peer in peers]
+                yield f"| {network} | {core} | {total(ours) / 1e6:.1f} | {' | '.join(cells)} |"
+
+
+def _beside(ours: int, core: str, files: list[Path]) -> str:
+    """Two cells: the fewest instructions a peer takes, with the filter form they are for, and ours over them."""
+    try:
+        best = min((_counted(core, ["--site", "peers"], "guest_peers.py", [file])[0] for file in files), key=total)
+    except subprocess.CalledProcessError as error:
+        if error.returncode != ILLEGAL_INSTRUCTION:
+            raise
+        return "illegal instruction | -"
+    return f"{total(best) / 1e6:.1f} ({best['bundle'].split(' ', 1)[1]}) | {ours / total(best):.2f}"
+
+
+def operators_table(network: str, core: str, engine: str, precision: str) -> str:
+    """Markdown: every operator of an answer with its calls, millions of instructions and share, the largest first."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = save_bundle(network, Path(folder), exits=False, precision=precision)
+        [whole] = measure(core, engine, [bundle])
+        rows = _counted(core, [], "guest_operators.py", [engine, bundle])
+    named = sum(row["instructions"] for row in rows)
+    lines = [
+        f"{network}, {core}, {precision}: {total(whole) / 1e6:.1f} million",
+        "",
+        "| operator | calls | million | share |",
+    ]
+    lines.append("|---" * 4 + "|")
+    for row in sorted(rows, key=lambda row: -row["instructions"]):
+        share = row["instructions"] / total(whole)
+        if share >= LEAST_SHARE:
+            lines.append(f"| {row['operator']} | {row['calls']} | {row['instructions'] / 1e6:.1f} | {share:.1%} |")
+            named -= row["instructions"]
+    lines.append(f"| all others | | {named / 1e6:.1f} | {named / total(whole):.1%} |")
     return "\n".join(lines)
 
 
@@ -151,30 +196,44 @@ def run_check(record: bool) -> list[str]:
 @click.option("--network", "networks", multiple=True, type=click.Choice(list(NETWORKS)), help="Default: all.")
 @click.option("--engine", type=click.Choice(["onednn", "qnnpack", "fp32"]), default="onednn", show_default=True)
 @click.option("--core", "cores", multiple=True, type=click.Choice(CORES), help="Default: both.")
-@click.option("--peers", is_flag=True, help="Beside ONNX Runtime int8; needs scripts/arm_emulation.sh peers.")
+@click.option("--precision", type=click.Choice(["int8", INT8_STATIC]), default="int8", show_default=True)
+@click.option("--operators", is_flag=True, help="What each operator takes, network by network.")
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    type=click.Choice(["onnxruntime", "executorch"]),
+    help="Beside others in int8; needs scripts/arm_emulation.sh peers, and executorch here for its files.",
+)
 @click.option("--check", is_flag=True, help="Compare every engine with budgets.json and with fp32.")
 @click.option("--record", is_flag=True, help="Write budgets.json anew.")
-def main(networks, engine: str, cores, peers: bool, check: bool, record: bool) -> None:
+def main(networks, engine: str, cores, precision: str, operators: bool, peers, check: bool, record: bool) -> None:
     """Count the instructions of an answer on emulated Arm cores."""
     if check or record:
         complaints = run_check(record)
         for complaint in complaints:
             click.echo(f"error: {complaint}", err=True)
         sys.exit(bool(complaints))
+    chosen, cores = list(networks or NETWORKS), list(cores or CORES)
     if peers:
-        click.echo(peers_table(list(networks or NETWORKS), list(cores or CORES)))
+        for line in peers_table(chosen, cores, list(peers)):
+            click.echo(line)
+        return
+    if operators:
+        for network in chosen:
+            for core in cores:
+                click.echo(operators_table(network, core, engine, precision) + "\n")
         return
     rows, checks = [], []
     with tempfile.TemporaryDirectory() as folder:
-        chosen = list(networks or NETWORKS)
-        bundles = [save_bundle(network, Path(folder), exits=False) for network in chosen]
-        with_exits = [save_bundle(chosen[0], Path(folder), exits=True)]
-        for core in cores or CORES:
+        bundles = [save_bundle(network, Path(folder), exits=False, precision=precision) for network in chosen]
+        with_exits = [save_bundle(chosen[0], Path(folder), exits=True, precision=precision)]
+        for core in cores:
             *plain, last = measure(core, engine, bundles + with_exits)
             rows += [(network, core, row) for network, row in zip(chosen, plain, strict=True)]
             checks.append(exit_check(plain[0], last, core))
     click.echo(table(sorted(rows, key=lambda row: chosen.index(row[0]))))
-    click.echo("\n".join(["", *checks, "", f"engine {engine}, one thread, one image, full depth"]))
+    click.echo("\n".join(["", *checks, "", f"engine {engine}, {precision}, one thread, one image, full depth"]))
 
 
 if __name__ == "__main__":

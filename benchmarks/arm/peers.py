@@ -1,9 +1,10 @@
-"""The networks of benchmarks/arm/instructions.py as files for ONNX Runtime, in int8, full depth.
+"""The networks of benchmarks/arm/instructions.py as files for ONNX Runtime and ExecuTorch, in int8, full depth.
 
-What suits torch need not suit a peer, so it is given the deploy form with three forms of the global filter, and the
+What suits torch need not suit a peer, so it is given the deploy form with several forms of the global filter, and the
 one that takes the fewest instructions counts.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 
 from pi_dynn import Preprocess, build_bundle
 from pi_dynn.deploy import gfnet, global_filter
+from pi_dynn.deploy.builder import deploy_form
 from pi_dynn.deploy.onnx import exported_graphs, optimised
 from pi_dynn.deploy.onnx_int8 import dynamic_graphs
+from pi_dynn.jobs.peer_executorch import lowered
 from pi_dynn.runtime.onnx_network import FULL_DEPTH
 
 
@@ -45,6 +48,9 @@ FILTERS: dict[str, Callable] = {
     "without writes": WithoutWrites,
     "one product": global_filter.FullFilter,
 }
+# ExecuTorch turns a write into a part of a tensor into a dozen operators of its slow portable library.
+PEERS = {"onnxruntime": tuple(FILTERS), "executorch": ("without writes", "one product")}
+NAMES = {"onnxruntime": "ONNX Runtime", "executorch": "ExecuTorch"}
 
 
 def onnx_file(model: nn.Module, x: Tensor) -> bytes:
@@ -57,12 +63,20 @@ def onnx_file(model: nn.Module, x: Tensor) -> bytes:
     return dynamic_graphs({FULL_DEPTH: optimised(whole)})[FULL_DEPTH].SerializeToString()
 
 
-def save_peers(model: nn.Module, folder: Path) -> list[Path]:
-    """One file for each form of the global filter."""
+def executorch_file(model: nn.Module, x: Tensor) -> bytes:
+    """The program for XNNPACK, quantised by ExecuTorch itself. Raises ImportError without executorch."""
+    with torch.no_grad():
+        return lowered(deploy_form(model, [], "fp32", None), x, "int8")
+
+
+def save_peers(model: nn.Module, peer: str, folder: Path) -> list[Path]:
+    """One file for each form of the global filter that `peer` is given."""
+    make_file, suffix = (onnx_file, "onnx") if peer == "onnxruntime" else (executorch_file, "pte")
     size, paths = model.image_size, []
-    for form, make in FILTERS.items():
-        path = folder / f"{model.name}@{size} {form}.onnx"
-        with patch.object(gfnet, "deploy_filter", make):
-            path.write_bytes(onnx_file(model, torch.zeros(1, 3, size, size)))
+    for form in PEERS[peer]:
+        path = folder / f"{model.name}@{size} {form}.{suffix}"
+        with patch.object(gfnet, "deploy_filter", FILTERS[form]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # exporters warn of their own future
+            path.write_bytes(make_file(model, torch.zeros(1, 3, size, size)))
         paths.append(path)
     return paths

@@ -63,7 +63,7 @@ def command(
     from pi_dynn.jobs.calibrate import CalibrationSource, calibrate
 
     of_split = (file_sha256(split), part) if split else (None, None)
-    source = CalibrationSource(str(dataset), *of_split, _costs(session, options, unit), unit)
+    source = CalibrationSource(dataset.resolve().name, *of_split, _costs(session, options, unit), unit)
     outputs = _collect(session, data, f"calibrate on {part}", all_views=all_views)
     record, choice = calibrate(
         outputs,

@@ -96,6 +96,7 @@ class OpenedData:
 
     @property
     def images(self) -> int:
+        """Of both parts together."""
         return len(self.data) + (0 if self.held_out is None else len(self.held_out))
 
 

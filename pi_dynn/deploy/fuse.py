@@ -97,6 +97,7 @@ def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
 
 
 def linear_of(weight: Tensor, bias: Tensor) -> PooledLinear:
+    """A PooledLinear with this weight (out, in) and bias (out)."""
     made = PooledLinear(weight.shape[1], weight.shape[0])
     made.weight.copy_(weight)
     made.bias.copy_(bias)

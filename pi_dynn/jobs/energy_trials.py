@@ -63,6 +63,7 @@ class Case:
 
     @property
     def thresholds(self) -> list[float]:
+        """One value for each exit; with a forced exit those that let every image leave there."""
         if self.forced_exit is None:
             return self.candidate.thresholds
         return self.candidate.session.forced_thresholds(self.forced_exit)
@@ -84,6 +85,7 @@ class Tally:
 
     @property
     def elapsed_s(self) -> float:
+        """From the start to the end of the last inference; 0 before there is one."""
         return (self.stops_ns[-1] - self.start_ns) * 1e-9 if self.stops_ns else 0.0
 
     def record(self, case: Case, label: str, planned_n: int) -> TimedPass:

@@ -101,6 +101,7 @@ class MqttPublisher:
 
     @property
     def unpublished(self) -> int:
+        """Messages the broker has not acknowledged."""
         return self._given - self.published
 
     def publish(self, text: str) -> bool:

@@ -65,6 +65,7 @@ def executorch_stages(
 
 
 def method_name(k: int) -> str:
+    """The method of the program that holds stage `k`."""
     return f"stage{k}"
 
 

@@ -51,6 +51,7 @@ class TrainData:
 
     @property
     def classes(self) -> list[str]:
+        """Names of the classes, in the order of the logits."""
         return self.train.classes
 
     @property

@@ -36,6 +36,7 @@ class BranchedNetwork(ChainNetwork):
     """Base of the networks here: exits are branches of their own design, judged by entropy."""
 
     def add_gates(self, inverted: bool) -> None:
+        """Give each exit an entropy gate; `inverted` as in EntropyGate."""
         if self.exit_blocks:
             self.gates = nn.ModuleList(EntropyGate(self.num_classes, inverted) for _ in self.exit_blocks)
 
@@ -172,6 +173,7 @@ class PaperNetwork(BranchedNetwork):
 
 
 def conv_relu(channels: int, out_channels: int, kernel_size: int = 3) -> list[nn.Module]:
+    """A convolution that keeps the size, and its ReLU."""
     return [nn.Conv2d(channels, out_channels, kernel_size, padding=kernel_size // 2), nn.ReLU()]
 
 

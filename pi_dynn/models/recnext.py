@@ -48,6 +48,7 @@ def mlp(dim: int, ratio: float) -> nn.Sequential:
 
 
 def drop_path_layer(p: float) -> nn.Module:
+    """Stochastic depth with probability `p`; nothing for 0."""
     return StochasticDepth(p) if p > 0.0 else nn.Identity()
 
 

@@ -36,6 +36,7 @@ class TraceQuality:
 
     @property
     def valid(self) -> bool:
+        """Whether nothing speaks against the trace."""
         return not self.invalid_reasons
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Span(NamedTuple):
 
     @property
     def duration_s(self) -> float:
+        """From the first to the last moment."""
         return (self.t1_ns - self.t0_ns) * 1e-9
 
 

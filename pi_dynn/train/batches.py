@@ -63,6 +63,7 @@ class Order:
 
     @property
     def steps(self) -> int:
+        """Batches in an epoch; at least one."""
         return max(1, self.size // self.samples)
 
     def batches(self, epoch: int) -> list[list[int]]:

@@ -56,7 +56,7 @@ def test_a_record_says_what_it_was_made_of(calibrate, dataset, split, tiny_bundl
     outcome = calibrate(*arguments)
     assert outcome.status == 0
     record = load_record(path)
-    assert (record.rule, record.images, record.part, record.dataset) == ("sweep", 12, "calibrate", str(dataset))
+    assert (record.rule, record.images, record.part, record.dataset) == ("sweep", 12, "calibrate", dataset.name)
     assert record.bundle == tiny_bundle.sha256 and len(record.split) == 64
     assert record.exits == [1, 4, 8, 11] and record.costs == [float(value) for value in tiny_bundle.manifest.macs]
     assert record.settings["keep"] == 2 and len(record.temperatures) == 4
