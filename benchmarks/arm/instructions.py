@@ -23,6 +23,7 @@ from pathlib import Path
 
 import click
 import torch
+from peers import NAMES, PEERS, save_peers
 
 from pi_dynn import Preprocess, build_bundle, create_model
 from pi_dynn.runtime.manifest import INT8_STATIC
@@ -102,8 +103,6 @@ def table(rows: list[tuple[str, str, dict]]) -> str:
 
 def peers_table(networks: list[str], cores: list[str], peers: list[str]) -> Iterator[str]:
     """Lines of Markdown: our instructions and those of peers on the same core, with the best of their filter forms."""
-    from peers import NAMES, save_peers
-
     yield f"| network | core | pi_dynn int8 | {' | '.join(f'{NAMES[peer]} int8 | ours / its' for peer in peers)} |"
     yield "|---" * (3 + 2 * len(peers)) + "|"
     for network in networks:
@@ -202,7 +201,7 @@ def run_check(record: bool) -> list[str]:
     "--peer",
     "peers",
     multiple=True,
-    type=click.Choice(["onnxruntime", "executorch"]),
+    type=click.Choice(PEERS),
     help="Beside others in int8; needs scripts/arm_emulation.sh peers, and executorch here for its files.",
 )
 @click.option("--check", is_flag=True, help="Compare every engine with budgets.json and with fp32.")

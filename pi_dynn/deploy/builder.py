@@ -13,8 +13,9 @@ from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.chain import deploy_chain
 from pi_dynn.deploy.fuse import fuse_norms
 from pi_dynn.deploy.gfnet import deploy_gfnet, deploy_pyramid, linear_form
+from pi_dynn.deploy.global_filter import SeparableFilter
 from pi_dynn.deploy.network import EarlyExitNetwork
-from pi_dynn.deploy.quant_linear import runtime_attribute_names
+from pi_dynn.deploy.quant_linear import QuantLinear
 from pi_dynn.deploy.static_linear import quantise_products
 from pi_dynn.deploy.static_quant import quantise_statically
 from pi_dynn.errors import ModelError
@@ -27,6 +28,11 @@ from pi_dynn.runtime.engine_choice import self_test_answers
 from pi_dynn.runtime.engines import available_engines, using_engine
 from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
 
+# What is set after loading, by the runtime or an exporter; freezing must leave it alone.
+SET_AFTER_LOADING = {
+    QuantLinear: ("packed", "reduce_range", "in_float", "weight_float"),
+    SeparableFilter: ("whole_tensors",),
+}
 PRECISIONS = ("int8", INT8_STATIC, "fp32")
 
 
@@ -142,12 +148,23 @@ def script_and_freeze(network: EarlyExitNetwork) -> torch.jit.ScriptModule:
 
 
 def _freeze(part: nn.Module) -> torch.jit.ScriptModule:
-    frozen = torch.jit.freeze(torch.jit.script(part.eval()), preserved_attrs=runtime_attribute_names(part))
+    frozen = torch.jit.freeze(torch.jit.script(part.eval()), preserved_attrs=_set_after_loading(part))
     # TorchScript: only a module that has been through a file can become part of another scripted one.
     stream = io.BytesIO()
     torch.jit.save(frozen, stream)
     stream.seek(0)
     return torch.jit.load(stream)
+
+
+def _set_after_loading(part: nn.Module) -> list[str]:
+    """Dotted names of all attributes in `part` that freezing has to preserve."""
+    return [
+        f"{name}.{attribute}"
+        for name, module in part.named_modules()
+        for kind, attributes in SET_AFTER_LOADING.items()
+        if isinstance(module, kind)
+        for attribute in attributes
+    ]
 
 
 def _check(model, exits, thresholds, precision, labels, preprocess: Preprocess) -> None:

@@ -125,10 +125,14 @@ class SeparableFilter(nn.Module):
     just these. So a coefficient of the answer is the sum of its own, of the one with the other function along
     a, along b, and along both, each times a weight. First the partners along b are mixed into two sums, then the
     second sum goes to its partner along a: that takes five elementwise operations, where one term each takes nine.
+
+    The sums are written into parts of tensors. What is exported must not be: other runtimes copy the whole for each
+    part, so `whole_tensors` set on a loaded network has it computed without.
     """
 
     def __init__(self, source: GlobalFilter, norm: nn.LayerNorm, scale: float = 1.0) -> None:
         super().__init__()
+        self.whole_tensors = False
         self.a, self.b = source.a, source.b
         rows, columns = axis_basis(source.a), axis_basis(source.b)  # (2p, a), (2q, b)
         self.p, self.q = len(rows) // 2, len(columns) // 2
@@ -144,7 +148,8 @@ class SeparableFilter(nn.Module):
         self.register_buffer("own", own)  # (2, 2, q, 2, p, C)
         self.register_buffer("cosine_from_sine", other[:, 0].contiguous())  # (2, q, 2, p, C)
         self.register_buffer("sine_from_cosine", other[:, 1].contiguous())
-        # What beta adds, a constant per channel, is one coefficient: that of the mean.
+        # What beta adds, a constant per channel, is one coefficient: that of the mean, which each token has a share of.
+        self.mean_share = (source.a * source.b) ** -0.5
         self.register_buffer("constant", (spectrum[0, 0].real * beta * (source.a * source.b) ** 0.5).float())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -158,6 +163,13 @@ class SeparableFilter(nn.Module):
         a, b, p, q = self.a, self.b, self.p, self.q
         y = torch.mm(self.rows, x.view(a, b * C)).view(2 * p, b, C).transpose(0, 1)
         y = torch.mm(self.columns, y.reshape(b, 2 * p * C)).view(2, q, 2, p, C)
+        z = self.mixed_in_whole(y) if self.whole_tensors else self.mixed(y)
+        z = torch.mm(self.columns_back, z.view(2 * q, 2 * p * C)).view(b, 2 * p, C).transpose(0, 1)
+        tokens = torch.mm(self.rows_back, z.reshape(2 * p, b * C)).view(1, a * b, C)
+        return tokens + self.constant * self.mean_share if self.whole_tensors else tokens
+
+    def mixed(self, y: Tensor) -> Tensor:
+        """The coefficients (2, q, 2, p, C) after the filter, what the norm's beta adds included."""
         # TorchScript: select, because it makes of every colon of an index an operation that runs.
         sums = y * self.own
         sums.select(1, 0).addcmul_(y.select(0, 1), self.cosine_from_sine)
@@ -165,9 +177,15 @@ class SeparableFilter(nn.Module):
         z, second = sums.select(0, 0), sums.select(0, 1)
         z.select(2, 0).add_(second.select(2, 1))
         z.select(2, 1).add_(second.select(2, 0))
-        z.view(-1, C).select(0, 0).add_(self.constant)
-        z = torch.mm(self.columns_back, z.view(2 * q, 2 * p * C)).view(b, 2 * p, C).transpose(0, 1)
-        return torch.mm(self.rows_back, z.reshape(2 * p, b * C)).view(1, a * b, C)
+        z.view(-1, z.shape[-1]).select(0, 0).add_(self.constant)
+        return z
+
+    def mixed_in_whole(self, y: Tensor) -> Tensor:
+        """The coefficients (2, q, 2, p, C) after the filter, without what the norm's beta adds."""
+        one, other = y[0], y[1]
+        z = y * self.own[0] + torch.stack((other * self.cosine_from_sine[0], one * self.sine_from_cosine[0]))
+        second = y * self.own[1] + torch.stack((other * self.cosine_from_sine[1], one * self.sine_from_cosine[1]))
+        return z + torch.cat((second[:, :, 1:], second[:, :, :1]), 2)
 
 
 def axis_basis(n: int) -> Tensor:

@@ -106,6 +106,7 @@ def import_onnx():
 @torch.no_grad()
 def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict:
     """The ONNX graphs of a loaded network by file, for images like `x`: its stages and its full depth."""
+    in_whole_tensors(network)
     stages, heads, gates = (list(part.children()) for part in (network.stages, network.heads, network.gates))
     stages, last, image = [*stages, network.last_stage], len(stages), x
     trunk = torch.jit.script(nn.Sequential(network.stem, *stages))
@@ -123,6 +124,14 @@ def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict:
             part = LastStage(without_writes_into_views(stage, entry), network.last_head, shape)
             graphs[name] = exported(part, entry, ["logits"])
     return graphs
+
+
+def in_whole_tensors(network: nn.Module) -> nn.Module:
+    """`network` without writes into parts of tensors, as far as it knows how; the same object."""
+    for module in network.modules():
+        if hasattr(module, "whole_tensors"):
+            module.whole_tensors = True
+    return network
 
 
 def without_writes_into_views(stage: torch.jit.ScriptModule, x: Tensor) -> torch.jit.ScriptModule:

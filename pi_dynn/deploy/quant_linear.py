@@ -12,9 +12,6 @@ from torch import Tensor, nn
 
 from pi_dynn.runtime.engines import using_engine
 
-# Attributes the runtime sets after loading; freezing must leave them alone.
-RUNTIME_ATTRIBUTES = ("packed", "reduce_range", "in_float", "weight_float")
-
 
 def quantise_weight(weight: Tensor) -> Tensor:
     """Per-tensor symmetric int8 of a weight (out, in), in [-127, 127].
@@ -91,13 +88,3 @@ class StaticQuantLinear(QuantLinear):
             scale, zero = 2.0 * scale, zero // 2
         x = torch.quantize_per_tensor(x, scale, zero, torch.quint8)
         return torch.ops.quantized.linear(x, self.packed, self.scale_out, self.zero_out).dequantize()
-
-
-def runtime_attribute_names(model: nn.Module) -> list[str]:
-    """Dotted names of all attributes in `model` that freezing has to preserve for the runtime."""
-    return [
-        f"{name}.{attribute}"
-        for name, module in model.named_modules()
-        if isinstance(module, QuantLinear)
-        for attribute in RUNTIME_ATTRIBUTES
-    ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pi_dynn.deploy.builder import deploy_form
 from pi_dynn.deploy.network import EarlyExitNetwork
+from pi_dynn.deploy.onnx import in_whole_tensors
 from pi_dynn.errors import EngineUnavailable
 
 _CURE = "pip install executorch (torch's next runtime; its wheels follow one version of torch)"
@@ -46,7 +47,7 @@ def executorch_stages(
         from executorch.runtime import Runtime
     except ImportError as error:
         raise EngineUnavailable(f"peer 'executorch' needs its package ({error}): {_CURE}") from error
-    network = deploy_form(model, exits, "fp32", None)
+    network = in_whole_tensors(deploy_form(model, exits, "fp32", None))
     size = model.image_size
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns of its own future
