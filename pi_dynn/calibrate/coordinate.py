@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes
+from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, between
 
 Choose = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From right answers (L + 1,) and costs (L + 1,) over all images, at each level, to a value to be greatest."""
@@ -111,10 +111,7 @@ def _cuts(scores: np.ndarray, most: int) -> np.ndarray:
     values = np.unique(scores)
     if len(values) > most:
         values = np.unique(np.quantile(scores, np.linspace(0.0, 1.0, most + 1)[:-1], method="nearest"))
-    between = (values[1:] + values[:-1]) / 2
-    # Two neighbouring numbers have no middle: the upper one parts them as well.
-    between = np.where(between > values[:-1], between, values[1:])
-    return np.concatenate(([min(0.0, values[0])], between))
+    return np.concatenate(([min(0.0, values[0])], between(values[:-1], values[1:])))
 
 
 def neighbourhood_mean(total: np.ndarray, mass: np.ndarray) -> np.ndarray:

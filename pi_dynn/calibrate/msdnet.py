@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point, threshold_for
 from pi_dynn.calibration_records import OperatingPoint
 
 PUBLISHED_RATIOS = tuple((np.arange(1, 40) / 20).tolist())
@@ -28,7 +28,7 @@ def msdnet_thresholds(outcomes: ExitOutcomes, ratio: float) -> list[float]:
     for scores, share in zip(outcomes.scores[:-1], shares[:-1], strict=True):
         left = scores[there]
         leaving = min(int(round(share * outcomes.images)), len(left))
-        thresholds.append(float(np.partition(left, -leaving)[-leaving]) if leaving else NEVER)
+        thresholds.append(threshold_for(left, leaving))
         there &= scores < thresholds[-1]
     return thresholds
 

@@ -15,6 +15,24 @@ from pi_dynn.errors import CalibrationError
 NEVER = 2.0  # a threshold no score reaches
 
 
+def between(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Thresholds that scores `upper` reach and scores `lower` do not, as far from both as may be.
+
+    A device computes a score again and may be off by a rounding error, so none of those seen is a threshold itself.
+    """
+    middle = (lower + upper) / 2
+    return np.where(middle > lower, middle, upper)  # two neighbouring numbers have no middle
+
+
+def threshold_for(scores: np.ndarray, leaving: int) -> float:
+    """The threshold that the `leaving` greatest scores (N,) reach, and those equal to the least of them."""
+    if leaving == 0:
+        return NEVER
+    least = np.partition(scores, -leaving)[-leaving]
+    staying = scores[scores < least]
+    return float(between(staying.max(), least)) if len(staying) else 0.0
+
+
 @dataclass(frozen=True)
 class ExitOutcomes:
     """Scores (K, N), whether each exit is right (K, N), and what it costs to leave there (K,), cumulative.

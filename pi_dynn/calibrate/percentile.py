@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point, threshold_for
 from pi_dynn.calibration_records import OperatingPoint
 
 DESIRED = tuple(np.arange(0.50, 0.951, 0.05).round(2).tolist())
@@ -30,11 +30,9 @@ def percentile_thresholds(outcomes: ExitOutcomes, desired: float) -> list[float]
 
 def _threshold(scores: np.ndarray, right: np.ndarray, desired: float) -> float:
     leaving = int(desired * len(scores))
-    if leaving == 0:
-        return NEVER
-    if right.mean() > desired:
+    if leaving > 0 and right.mean() > desired:
         return 0.0
-    return float(np.partition(scores, -leaving)[-leaving])
+    return threshold_for(scores, leaving)
 
 
 def inverted_thresholds(entropies: np.ndarray, right: np.ndarray, desired: float) -> list[float]:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pi_dynn.calibrate.outcomes import ExitOutcomes, check_labels, operating_point
+from pi_dynn.calibrate.outcomes import ExitOutcomes, check_labels, operating_point, threshold_for
 from pi_dynn.errors import CalibrationError
 from tests.calibrate.synthetic import synthetic_outcomes
 
@@ -60,3 +62,15 @@ def test_labels_that_show_nothing():
         check_labels(np.array([0, 1]), 3)
     with pytest.raises(CalibrationError, match="all 4 images are of class 1"):
         check_labels(np.array([1, 1, 1, 1]), 3)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30, unique=True), st.data())
+def test_a_threshold_is_no_score_that_was_seen(values, data):
+    """So a rounding error on another machine moves nobody, unless two scores are neighbouring numbers."""
+    scores = np.array(values)
+    leaving = data.draw(st.integers(0, len(scores)))
+    threshold = threshold_for(scores, leaving)
+    assert (scores >= threshold).sum() == leaving
+    gaps = np.diff(np.unique(scores))
+    if leaving < len(scores) and (len(gaps) == 0 or gaps.min() > 1e-12):
+        assert threshold not in scores

@@ -13,7 +13,7 @@ def test_the_surest_share_of_those_still_there_leaves():
     outcomes = ExitOutcomes(scores, np.zeros((3, 100)), [1, 2, 3])
     point = percentile_points(outcomes, [0.6])[0]
     assert point.exit_rates == [0.6, 0.24, 0.16]
-    assert point.thresholds[0] == scores[0, 40]
+    assert point.thresholds[0] == (scores[0, 39] + scores[0, 40]) / 2
 
 
 def test_everybody_leaves_an_exit_that_is_good_enough():
