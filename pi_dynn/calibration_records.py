@@ -75,6 +75,7 @@ class CalibrationRecord(Record):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "CalibrationRecord":
+        """The record with its curve and promise from what `to_dict` gave. Raises KeyError for one without a curve."""
         promise = values.get("promise")
         parts = {
             "curve": [OperatingPoint.from_dict(point) for point in values["curve"]],

@@ -132,19 +132,15 @@ def operators_table(network: str, core: str, engine: str, precision: str) -> str
         bundle = save_bundle(network, Path(folder), exits=False, precision=precision)
         [whole] = measure(core, engine, [bundle])
         rows = _counted(core, [], "guest_operators.py", [engine, bundle])
-    named = sum(row["instructions"] for row in rows)
-    lines = [
-        f"{network}, {core}, {precision}: {total(whole) / 1e6:.1f} million",
-        "",
-        "| operator | calls | million | share |",
-    ]
-    lines.append("|---" * 4 + "|")
-    for row in sorted(rows, key=lambda row: -row["instructions"]):
+    listed = [row for row in rows if row["instructions"] >= LEAST_SHARE * total(whole)]
+    listed.sort(key=lambda row: -row["instructions"])
+    others = sum(row["instructions"] for row in rows if row not in listed)
+    listed.append({"operator": "all others", "calls": "", "instructions": others})
+    lines = [f"{network}, {core}, {precision}: {total(whole) / 1e6:.1f} million", ""]
+    lines += ["| operator | calls | million | share |", "|---" * 4 + "|"]
+    for row in listed:
         share = row["instructions"] / total(whole)
-        if share >= LEAST_SHARE:
-            lines.append(f"| {row['operator']} | {row['calls']} | {row['instructions'] / 1e6:.1f} | {share:.1%} |")
-            named -= row["instructions"]
-    lines.append(f"| all others | | {named / 1e6:.1f} | {named / total(whole):.1%} |")
+        lines.append(f"| {row['operator']} | {row['calls']} | {row['instructions'] / 1e6:.1f} | {share:.1%} |")
     return "\n".join(lines)
 
 

@@ -191,6 +191,7 @@ class Told:
             self._advance()
 
     def epoch(self, name: str, row: dict[str, float]) -> None:
+        """Say how an epoch of the stage `name` went: a line of text, or of JSON."""
         from pi_dynn.report.train import epoch_text
 
         if not self._speaks:

@@ -38,12 +38,15 @@ class OpenCvCamera:
             raise CameraUnavailable(f"{name}: cannot be opened; {cure}")
 
     def grab(self) -> bool:
+        """Whether there is a next frame, which `retrieve` then gives."""
         return self._video.grab()
 
     def retrieve(self) -> np.ndarray:
+        """The frame that was grabbed: (H, W, 3) uint8, RGB."""
         return retrieve_rgb(self._cv2, self._video, self._name)
 
     def release(self) -> None:
+        """Give the source back."""
         self._video.release()
 
 
@@ -59,6 +62,7 @@ class OpenCvVideo:
         self._start_ns: int | None = None
 
     def grab(self) -> bool:
+        """Whether there is a next frame, which `retrieve` then gives."""
         if not self._video.grab():
             return False
         position_s = self._video.get(self._cv2.CAP_PROP_POS_MSEC) / 1e3
@@ -69,9 +73,11 @@ class OpenCvVideo:
         return True
 
     def retrieve(self) -> np.ndarray:
+        """The frame that was grabbed: (H, W, 3) uint8, RGB."""
         return retrieve_rgb(self._cv2, self._video, str(self._path))
 
     def release(self) -> None:
+        """Give the source back."""
         self._video.release()
 
 
@@ -107,6 +113,7 @@ class PicameraCapture:
             raise CameraUnavailable(f"picamera: {error}; does `rpicam-hello --list-cameras` show it?") from error
 
     def grab(self) -> bool:
+        """Whether there is a next frame, which `retrieve` then gives."""
         self._let_go()
         try:
             self._request = self._camera.capture_request(wait=STALLED_S)
@@ -115,9 +122,11 @@ class PicameraCapture:
         return True
 
     def retrieve(self) -> np.ndarray:
+        """The frame that was grabbed: (H, W, 3) uint8, RGB."""
         return self._request.make_array("main")
 
     def release(self) -> None:
+        """Give the source back."""
         self._let_go()
         if self._camera is not None:
             self._camera.close()

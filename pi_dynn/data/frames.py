@@ -155,6 +155,7 @@ class CaptureFeed(FrameFeed):
             self._thread.start()
 
     def close(self) -> None:
+        """Stop the thread that reads the capture, which lets go of it; waits two seconds at most."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2.0)  # a driver that hangs must not keep the program from ending

@@ -64,9 +64,7 @@ def build_bundle(
         scripted, found = script_and_freeze(deploy_form(model, list(exits), precision, packed_engine)), {}
     else:
         try:
-            scripted, found = _static_form(model, list(exits), calibration, packed_engine)
-            if isinstance(model, ChainNetwork):  # convolutions cannot fall back to floats
-                self_test = self_test_answers(scripted, preprocess.size)
+            scripted, found, self_test = _static_form(model, list(exits), calibration, packed_engine)
         except RuntimeError as error:  # what torch.ao makes of some networks cannot be run
             reason = str(error).strip().splitlines()[-1]
             raise ModelError(f"{model.name} has no {INT8_STATIC} form that runs ({reason}): use fp32") from error
@@ -74,6 +72,7 @@ def build_bundle(
     table = count_macs(counted, model.image_size).keeping(exits)
 
     def describe(weights_sha256: str) -> Manifest:
+        """The manifest of the network whose weights have this digest."""
         return Manifest(
             model=model.name,
             arguments=model.arguments,
@@ -105,13 +104,19 @@ def _packing_engine(precision: str) -> str | None:
 
 def _static_form(
     model: nn.Module, exits: list[int], images: Tensor, engine: str
-) -> tuple[torch.jit.ScriptModule, dict]:
-    """The scripted network in static int8, and the notes on it. Raises ModelError for a family without."""
-    quantise = quantise_statically if isinstance(model, ChainNetwork) else quantise_products
+) -> tuple[torch.jit.ScriptModule, dict, list]:
+    """The scripted network in static int8, the notes on it, and its self-test. Raises ModelError for a family without.
+
+    Convolutions cannot fall back to floats, so engines are tested against their answers.
+    """
+    convolutions = isinstance(model, ChainNetwork)
+    quantise = quantise_statically if convolutions else quantise_products
     network, found = quantise(deploy_form(model, exits, "fp32", None), images, engine)
     with using_engine(engine), warnings.catch_warnings():  # frozen parts go through a file, and are packed anew
         warnings.filterwarnings("ignore", message="The TorchScript type system", category=UserWarning)  # torch.ao's own
-        return script_and_freeze(network), {"static_int8": found.to_dict()}
+        scripted = script_and_freeze(network)
+    self_test = self_test_answers(scripted, model.image_size) if convolutions else []
+    return scripted, {"static_int8": found.to_dict()}, self_test
 
 
 def deploy_form(model: nn.Module, exits: list[int], precision: str, engine: str | None) -> EarlyExitNetwork:

@@ -37,6 +37,7 @@ class PatchStem(nn.Module):
         self.register_buffer("prefix", prefix.detach().clone())  # (1, 0 or 2, C)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W), whose sides are multiples of the patch, to tokens (B, N, C)."""
         B, _, H, W = x.shape
         p = self.patch
         x = x.view(B, 3, H // p, p, W // p, p).permute(0, 2, 4, 1, 3, 5).reshape(B, -1, 3 * p * p)
@@ -67,6 +68,7 @@ class DeployBlock(nn.Module):
         self.fc2 = linear(weight, bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, C) to tokens of the same shape."""
         hidden = self.fc1(self.norm2(self.filter(self.norm1(x))))
         # In place: nobody else holds what the linear layers give.
         return self.fc2(torch.ops.aten.gelu_(hidden)).add_(x)

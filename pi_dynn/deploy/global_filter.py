@@ -108,6 +108,7 @@ class FullFilter(nn.Module):
         self.register_buffer("constant", (spectrum[0, 0].real * beta).float())  # (C,): beta times the mean gain
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, C) to tokens of the same shape."""
         B, N, C = x.shape
         if B == 1:  # a plain product starts faster than a batch of one
             y = torch.mm(self.analysis, x[0]).view(1, 2, self.pairs, C)
@@ -153,6 +154,7 @@ class SeparableFilter(nn.Module):
         self.register_buffer("constant", (spectrum[0, 0].real * beta * (source.a * source.b) ** 0.5).float())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, C) to tokens of the same shape, each sample alone."""
         if x.shape[0] == 1:
             return self.filtered(x)
         return torch.cat([self.filtered(sample) for sample in x.split(1)])

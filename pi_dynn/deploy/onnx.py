@@ -82,6 +82,7 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
     _assert_parity(network, files, x if images is None else images, precision if images is None else "static")
 
     def describe(weights_sha256: str) -> Manifest:
+        """The manifest of the graphs whose weights have this digest."""
         values = bundle.manifest.to_dict() | {
             "format": ONNX,
             "precision": precision,

@@ -46,6 +46,7 @@ def static_graphs(graphs: Mapping[str, object], images: Tensor) -> dict:
         inputs = first if name == FULL_DEPTH else features
 
         def quantise(graph, path: str, inputs: list = inputs) -> None:
+            """Write `graph` to `path` with the ranges that `inputs` fill."""
             quantize_static(
                 graph,
                 path,

@@ -35,25 +35,23 @@ def quantise_products(
 
 def _ranges(network: EarlyExitNetwork, images: Tensor) -> dict[str, tuple[tuple[float, int], tuple[float, int]]]:
     """For each linear layer the ranges of what goes in and of what comes out."""
-    observers, hooks = {}, []
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, FloatLinear)}
+    observers = {module: (HistogramObserver(), HistogramObserver()) for module in layers.values()}
 
-    def watch(module: FloatLinear, name: str) -> None:
-        before, after = observers[name] = HistogramObserver(), HistogramObserver()
-        # Blocks change in place what a layer gave, so it has to be looked at here.
-        hooks.append(
-            module.register_forward_hook(lambda _, inputs, output: (before(inputs[0]), after(output), None)[2])
-        )
+    def look(module: FloatLinear, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Blocks change in place what a layer gave, so it has to be looked at as it leaves."""
+        before, after = observers[module]
+        before(inputs[0])
+        after(output)
 
-    for name, module in network.named_modules():
-        if isinstance(module, FloatLinear):
-            watch(module, name)
+    hooks = [module.register_forward_hook(look) for module in observers]
     try:
         for x in images.split(BATCH):
             network.forward_all(x)
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: tuple(_range(observer) for observer in pair) for name, pair in observers.items()}
+    return {name: tuple(_range(observer) for observer in observers[module]) for name, module in layers.items()}
 
 
 def _range(observer: nn.Module) -> tuple[float, int]:
