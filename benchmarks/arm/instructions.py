@@ -134,7 +134,7 @@ def operators_table(network: str, core: str, engine: str, precision: str) -> str
         rows = _counted(core, [], "guest_operators.py", [engine, bundle])
     listed = [row for row in rows if row["instructions"] >= LEAST_SHARE * total(whole)]
     listed.sort(key=lambda row: -row["instructions"])
-    others = sum(row["instructions"] for row in rows if row not in listed)
+    others = total(whole) - sum(row["instructions"] for row in listed)
     listed.append({"operator": "all others", "calls": "", "instructions": others})
     lines = [f"{network}, {core}, {precision}: {total(whole) / 1e6:.1f} million", ""]
     lines += ["| operator | calls | million | share |", "|---" * 4 + "|"]
