@@ -18,9 +18,9 @@ import torch
 from pi_dynn import Preprocess, build_bundle, create_model
 from pi_dynn.clock import PerfClock
 from pi_dynn.deploy.onnx import onnx_bundle
-from pi_dynn.jobs.benchmark import Variant, measure
-from pi_dynn.report.text import markdown_table, milliseconds, table
+from pi_dynn.latency.benchmark import Variant, measure
 from pi_dynn.runtime.onnx_network import FULL_DEPTH, OnnxNetwork
+from pi_dynn.text import markdown_table, milliseconds, table
 
 PUBLISHED_MS = {"recnext_t": 105, "recnext_s": 182, "recnext_b": 296, "lsnet_t": 91, "lsnet_s": 139, "lsnet_b": 335}
 CLASSES, SIZE = 1000, 224

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from pi_dynn import Preprocess, attach_exits, build_bundle
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.torchvision_ops import torchvision
-from pi_dynn.jobs.benchmark import Variant, measure
-from pi_dynn.report.benchmark import latency_table
+from pi_dynn.latency.benchmark import Variant, measure
+from pi_dynn.latency.text import latency_table
 from pi_dynn.runtime.session import NEVER
 
 CLASSES = 10

@@ -23,10 +23,10 @@ from pi_dynn.cli.classify import sample_folder
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.decode import decode_image
 from pi_dynn.data.folders import walk_images
-from pi_dynn.report.text import markdown_table, milliseconds, table
 from pi_dynn.runtime.bundle import load_bundle
 from pi_dynn.runtime.session import Session
 from pi_dynn.stats import median
+from pi_dynn.text import markdown_table, milliseconds, table
 
 HEADERS = ("batch", "images", "one by one", "batched", "batched / one by one", "full depth for all")
 

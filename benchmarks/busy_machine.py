@@ -22,7 +22,7 @@ import json, sys
 from pi_dynn.cli.classify import sample_folder
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.folders import walk_images
-from pi_dynn.jobs.benchmark import measure, session_variants
+from pi_dynn.latency.benchmark import measure, session_variants
 from pi_dynn.runtime.session import Session
 session = Session(threads=int(sys.argv[1]) or None)
 inputs = [session.preprocess.load(path) for path in walk_images(sample_folder())]
@@ -59,7 +59,7 @@ def latency(policy: str | None, threads: int, rounds: int) -> dict:
 @click.option("--markdown", is_flag=True)
 def main(rounds: int, busy: str, spinning: bool, markdown: bool) -> None:
     """Print median and p99 of full depth, quiet and busy; exit status 1 if the default collapses."""
-    from pi_dynn.report.text import markdown_table, milliseconds, table
+    from pi_dynn.text import markdown_table, milliseconds, table
 
     settings = [("default", None, 0), ("one thread", None, 1)] + ([("spinning", "ACTIVE", 0)] if spinning else [])
     rows, collapsed = [], []

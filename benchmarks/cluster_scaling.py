@@ -18,13 +18,13 @@ import click
 import distributed
 
 import pi_dynn.assets
+from pi_dynn.classify.cluster import ClusterSession, ClusterSettings
+from pi_dynn.classify.run import ClassifyRun, ClassifySettings
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.sources import ImageSource
-from pi_dynn.jobs.classify import ClassifyRun, ClassifySettings
-from pi_dynn.jobs.cluster import ClusterSession, ClusterSettings
-from pi_dynn.report.text import table
 from pi_dynn.runtime.bundle import load_bundle
 from pi_dynn.runtime.session import Session
+from pi_dynn.text import table
 
 SAMPLES = Path(pi_dynn.assets.__path__[0]) / "samples"
 

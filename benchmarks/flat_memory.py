@@ -33,7 +33,7 @@ def feed(stream, images: int) -> None:
 @click.option("--slack", default=0.05, show_default=True, help="Share the memory may grow by after start-up.")
 def main(images: int, slack: float) -> None:
     """Print the resident memory over the run."""
-    from pi_dynn.report.text import percent, table
+    from pi_dynn.text import percent, table
 
     command = [sys.executable, "-m", "pi_dynn.cli", "classify", "-", "--json"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -16,11 +16,11 @@ import click
 import numpy as np
 
 from pi_dynn.calibrate.exit_table import leave_at
-from pi_dynn.cli.data_options import open_part
-from pi_dynn.jobs.evaluate import collect_outputs
-from pi_dynn.report.text import percent, table
+from pi_dynn.cli.options import open_part
+from pi_dynn.evaluate.outputs import collect_outputs
 from pi_dynn.runtime.bundle import load_bundle
 from pi_dynn.runtime.session import Session
+from pi_dynn.text import percent, table
 
 SAME_LABEL, SAME_EXIT, ACCURACY_POINTS = 0.99, 0.97, 0.3
 

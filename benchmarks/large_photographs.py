@@ -22,9 +22,9 @@ from PIL import Image
 
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.report.text import milliseconds
 from pi_dynn.runtime.session import Session
 from pi_dynn.stats import bootstrap_interval, median
+from pi_dynn.text import milliseconds
 
 ORIENTATION = 0x0112  # EXIF tag
 

@@ -9,9 +9,9 @@ import math
 
 import click
 
+from benchmarks.risk_simulation import PromiseSimulation
 from pi_dynn.calibrate.risk import RiskSettings
-from pi_dynn.calibrate.risk_simulation import PromiseSimulation
-from pi_dynn.report.text import markdown_table, percent
+from pi_dynn.text import markdown_table, percent
 from tests.calibrate.synthetic import synthetic_outcomes
 
 EPSILONS = (0.005, 0.01, 0.02)

@@ -20,8 +20,8 @@ import httpx2 as httpx
 import psutil
 
 import pi_dynn.assets
-from pi_dynn.report.text import milliseconds, percent, table
 from pi_dynn.stats import percentile
+from pi_dynn.text import milliseconds, percent, table
 
 SAMPLES = Path(pi_dynn.assets.__path__[0]) / "samples"
 

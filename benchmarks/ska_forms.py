@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pi_dynn.clock import PerfClock
-from pi_dynn.jobs.benchmark import Variant, measure
+from pi_dynn.latency.benchmark import Variant, measure
+from pi_dynn.latency.text import latency_table
 from pi_dynn.models.lsnet import KERNEL_CHANNELS, SIZES, STRIDE
 from pi_dynn.models.ska import SmallKernelAggregation
-from pi_dynn.report.benchmark import latency_table
 
 
 def unfold(x: Tensor, kernels: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from pi_dynn import Preprocess, Session, build_bundle, create_model, list_models
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.folders import open_image_folder
+from pi_dynn.deploy.export import ExportSettings, export_checkpoint
 from pi_dynn.errors import PiDynnError
-from pi_dynn.jobs.export import ExportSettings, export_checkpoint
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engine_choice import relative_error
 from pi_dynn.runtime.manifest import INT8_STATIC

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 import torch
 
-from pi_dynn.jobs.benchmark import session_variants
+from pi_dynn.latency.benchmark import session_variants
 from pi_dynn.models import create_model
 
 

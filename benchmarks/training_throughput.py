@@ -26,18 +26,16 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.folders import open_image_folder
 from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.jobs.train_networks import faster_on
 from pi_dynn.models import create_model
-from pi_dynn.report.text import percent, table
-from pi_dynn.train.augment import augmentation
+from pi_dynn.text import percent, table
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
 from pi_dynn.train.distill import Distillation
-from pi_dynn.train.engine import Surroundings, Trainer
+from pi_dynn.train.engine import Stage, Surroundings, Trainer
 from pi_dynn.train.exits import HeadWarmup
 from pi_dynn.train.features import collect_features
-from pi_dynn.train.images import AugmentedImages, decode_all
+from pi_dynn.train.images import AugmentedImages, augmentation, decode_all
+from pi_dynn.train.networks import faster_on
 from pi_dynn.train.recipe import Recipe
-from pi_dynn.train.stage import Stage
 from pi_dynn.train.teacher_network import TeacherNetwork
 from pi_dynn.train.transfer import Transfer
 

@@ -40,8 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _limit(text: str):
+    from pi_dynn.energy.text import parse_limit
     from pi_dynn.errors import InputError
-    from pi_dynn.report.energy_benchmark import parse_limit
 
     try:
         return parse_limit(text)
@@ -84,10 +84,10 @@ class WithBenchmark:
 
     def measure(self, call: Callable[[], object], benchmark, node: pytest.Item) -> None:
         """Measure `call` and keep the figures with the benchmark."""
+        from pi_dynn.energy.protocol import measure_call
+        from pi_dynn.energy.results import energy_results
+        from pi_dynn.energy.text import extra_info
         from pi_dynn.errors import PowerError
-        from pi_dynn.jobs.energy_call import measure_call
-        from pi_dynn.jobs.energy_results import energy_results
-        from pi_dynn.report.energy_benchmark import extra_info
 
         try:
             parts, call = self._open(call)
@@ -104,8 +104,8 @@ class WithBenchmark:
         if self._parts is None:
             from pi_dynn.board import Board
             from pi_dynn.clock import PerfClock
-            from pi_dynn.jobs.energy_protocol import EnergyParts
-            from pi_dynn.jobs.energy_rehearsal import rehearsal_parts
+            from pi_dynn.energy.protocol import EnergyParts
+            from pi_dynn.energy.rehearsal import rehearsal_parts
             from pi_dynn.power import open_meter
 
             if name == "fake":
@@ -115,13 +115,13 @@ class WithBenchmark:
                 meter = self._meter_stack.enter_context(open_meter(name, clock=clock))
                 self._parts = EnergyParts(meter, clock, Board())
         if name == "fake":
-            from pi_dynn.jobs.energy_rehearsal import rehearsed_call
+            from pi_dynn.energy.rehearsal import rehearsed_call
 
             return self._parts, rehearsed_call(call, self._parts.clock)
         return self._parts, call
 
     def _settings(self, measured: bool):
-        from pi_dynn.jobs.energy_protocol import EnergySettings
+        from pi_dynn.energy.protocol import EnergySettings
 
         chosen = dict(_CAREFUL if measured else _QUICK)
         for name in chosen:
@@ -166,7 +166,7 @@ class WithBenchmark:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._results:
-            from pi_dynn.report.energy_benchmark import benchmark_table
+            from pi_dynn.energy.text import benchmark_table
 
             terminalreporter.section("energy")
             terminalreporter.write_line(benchmark_table(self._results))

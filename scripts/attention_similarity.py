@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pi_dynn.models.linear_attention import LinearAttention
-from pi_dynn.report.text import table
+from pi_dynn.text import table
 
 PUBLISHED = {"softplus": 0.996636, "elu": 0.995216, "relu": 0.994811}
 

@@ -16,12 +16,12 @@ from pi_dynn import Preprocess, build_bundle, load_bundle
 from pi_dynn.cli.classify import sample_folder
 from pi_dynn.cli.main import main
 from pi_dynn.data.folders import save_split
-from pi_dynn.jobs.energy_rehearsal import RehearsedSession
-from pi_dynn.jobs.latency_model import save_latency_model
+from pi_dynn.energy.rehearsal import RehearsedSession
+from pi_dynn.latency.latency_model import save_latency_model
+from pi_dynn.latency.records import LatencyModel
 from pi_dynn.models import create_model
-from pi_dynn.profile_records import LatencyModel
-from pi_dynn.runtime.thread_choice import usable_cores
-from pi_dynn.train.weights_file import Card, save_weights
+from pi_dynn.models.card import Card, save_weights
+from pi_dynn.runtime.engine_choice import usable_cores
 from tests.cli import conftest
 from tests.networks import random_gfnet, with_trained_norms
 from tests.test_docs import PAGES, ROOT, command_lines
@@ -37,7 +37,7 @@ ELSEWHERE = {
     "watch incoming/ --mqtt": "needs a broker, and goes on until it is interrupted; tests/cli/test_watch.py",
     "energy --require-meter": "needs a meter; tests/cli/test_energy.py",
     "energy --n 4000": "minutes; tests/cli/test_energy.py has fewer answers",
-    "benchmark --threads 1 --against": "minutes; tests/cli/test_other_commands.py and tests/jobs/test_benchmark.py",
+    "benchmark --threads 1 --against": "minutes; tests/cli/test_other_commands.py and tests/latency/test_benchmark.py",
     "benchmark --cold-start": "many fresh processes; tests/cli/test_other_commands.py has fewer answers beside them",
     "train ": "hours; tests/cli/test_train.py and tests/train/test_pipeline.py have a tiny network",
     "classify holiday/ --cluster": "needs a scheduler and workers; tests/cli/test_cluster_options.py",

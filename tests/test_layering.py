@@ -10,32 +10,25 @@ import pytest
 import pi_dynn
 
 ROOT = Path(pi_dynn.__file__).parent
-FLOORS = {
-    "errors": -1,  # every room may raise them
-    "assets": 0,
-    "clock": 0,
-    "records": 0,
-    "stats": 0,
-    "files": 0,
-    "board": 1,
-    "torch_build": 1,
-    "power": 1,
-    "data": 1,
-    "exits": 1,
-    "models": 2,
-    "calibrate": 2,
-    "runtime": 2,
-    "deploy": 3,
-    "train": 3,
-    "jobs": 4,
-    "report": 4,
-    "cli": 5,
-    "web": 5,
-    "pytest_plugin": 5,
-}
-SAME_FLOOR = {("deploy", "runtime"), ("models", "exits"), ("cli", "web")}
-NO_TORCH = {"power", "report", "board", "torch_build", "errors", "clock", "records", "stats", "files"}
-LOWEST_FLOOR_ONLY = {"report"}
+# From the ground up; a room imports rooms of lower floors only.
+FLOORS = [
+    ("errors",),
+    ("assets", "clock", "records", "files", "text", "stats"),
+    ("figures", "board", "torch_build"),
+    ("exits", "data", "power", "calibrate"),
+    ("models", "runtime"),
+    ("deploy",),
+    ("classify", "energy", "latency"),
+    ("evaluate",),
+    ("train", "report"),
+    ("doctor", "web", "pytest_plugin"),
+    ("cli",),
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+SAME_FLOOR = {("models", "exits")}
+NEVER = {("runtime", "models"), ("report", "train")}
+NO_TORCH = {room for floor in FLOORS[:3] for room in floor} | {"power", "calibrate", "report", "doctor"}
+NO_TORCH_FILES = {"records", "text"}
 TORCHSCRIPT_ROOMS = {"deploy", "runtime"}
 SHOW_HELP = "from pi_dynn.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass"
 EXTRAS = {
@@ -45,10 +38,8 @@ EXTRAS = {
 
 
 def room_of(path: Path) -> str:
-    """The room a file is in; a record or file module of the ground floor is a room of its own."""
-    first = path.relative_to(ROOT).parts[0]
-    name = first.removesuffix(".py")
-    return "records" if name.endswith("_records") else name
+    """The room a file is in; a file beside the rooms is one of its own."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
 def imports_of(path: Path) -> list[tuple[str, int]]:
@@ -69,19 +60,31 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.p
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_go_down(path):
     room = room_of(path)
-    assert room in FLOORS, f"{room} is no room of the house"
+    assert room in FLOOR, f"{room} is no room of the house"
     for module, line in imports_of(path):
         where = f"{path.name}:{line} imports {module}"
-        if room in NO_TORCH:
+        if room in NO_TORCH or path.stem in NO_TORCH_FILES:
             assert module.split(".")[0] not in ("torch", "torchvision"), where
         if not module.startswith("pi_dynn."):
             continue
         other = room_of(ROOT / (module.split(".")[1] + ".py"))
-        if other == room or other not in FLOORS:  # a public name of the package itself
+        if other == room or other not in FLOOR:  # a public name of the package itself
             continue
-        assert (room, other) in SAME_FLOOR or FLOORS[other] < FLOORS[room], where
-        if room in LOWEST_FLOOR_ONLY:
-            assert FLOORS[other] <= 0, where
+        assert FLOOR[other] < FLOOR[room] or (room, other) in SAME_FLOOR, where
+        assert (room, other) not in NEVER, where
+
+
+def test_every_room_is_on_a_floor():
+    rooms = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    files = {path.stem for path in ROOT.glob("*.py")} - {"__init__"}
+    assert rooms | files == set(FLOOR)
+
+
+@pytest.mark.parametrize("name", sorted(NO_TORCH_FILES))
+def test_records_and_texts_import_no_torch_in_passing(name):
+    for path in ROOT.rglob(f"{name}.py"):
+        module = ".".join(("pi_dynn", *path.relative_to(ROOT).with_suffix("").parts))
+        assert not {"torch"} & modules_after(f"import {module}"), module
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -129,7 +132,7 @@ def modules_after(statement: str) -> set[str]:
             "from pi_dynn.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
             {"torch", "matplotlib"} | EXTRAS,
         ),
-        ("import pi_dynn.cli.classify, pi_dynn.jobs.classify, pi_dynn.runtime.session", {"matplotlib"} | EXTRAS),
+        ("import pi_dynn.cli.classify, pi_dynn.classify.run, pi_dynn.runtime.session", {"matplotlib"} | EXTRAS),
         ("import pi_dynn.power, pi_dynn.board", {"torch", "smbus2", "ina219"}),
         ("import pi_dynn.runtime.session", {"pi_dynn.models", "pi_dynn.deploy", "pi_dynn.train", "torchvision"}),
     ],

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from pi_dynn import Preprocess, build_bundle
 from pi_dynn.deploy import gfnet, global_filter
 from pi_dynn.deploy.builder import deploy_form
-from pi_dynn.deploy.onnx import exported_graphs, in_whole_tensors, optimised
-from pi_dynn.deploy.onnx_int8 import dynamic_graphs
-from pi_dynn.jobs.peer_executorch import lowered
+from pi_dynn.deploy.onnx import dynamic_graphs, exported_graphs, in_whole_tensors, optimised
+from pi_dynn.latency.peers import lowered
 from pi_dynn.runtime.onnx_network import FULL_DEPTH
 
 FILTERS: dict[str, Callable] = {"as deployed": global_filter.deploy_filter, "one product": global_filter.FullFilter}

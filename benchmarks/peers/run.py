@@ -25,10 +25,10 @@ from pi_dynn import Preprocess, Session, build_bundle
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.folders import walk_images
 from pi_dynn.errors import EngineUnavailable
-from pi_dynn.jobs.benchmark import measure, peer_variants
-from pi_dynn.jobs.peers import PEERS, Peer, peers_of, session_peer
+from pi_dynn.latency.benchmark import measure, peer_variants
+from pi_dynn.latency.peers import PEERS, Peer, peers_of, session_peer
+from pi_dynn.latency.text import latency_table
 from pi_dynn.models import create_model
-from pi_dynn.report.benchmark import latency_table
 
 CLASSES = 10
 SIZE = 128

@@ -16,10 +16,10 @@ import click
 import numpy as np
 
 from pi_dynn.board import BoardSnapshot
-from pi_dynn.energy_records import EnergyRecording, Subject, TimedPass
-from pi_dynn.jobs.energy_file import save_run
-from pi_dynn.jobs.energy_protocol import IDLE_AFTER, IDLE_BEFORE, Measurement
-from pi_dynn.jobs.energy_results import energy_results
+from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE, Measurement
+from pi_dynn.energy.records import EnergyRecording, Subject, TimedPass
+from pi_dynn.energy.results import energy_results
+from pi_dynn.energy.runs import save_run
 from pi_dynn.power import SIMULATED, MeterInfo, Span, Trace
 
 ROWS = json.loads((Path(__file__).parent / "energy.json").read_text(encoding="utf-8"))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pi_dynn.calibrate.records import ExitRow
 from pi_dynn.errors import CalibrationError
-from pi_dynn.records import ExitRow
 
 
 def leave_at(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pi_dynn.calibrate.outcomes import ExitOutcomes
-from pi_dynn.calibration_records import OperatingPoint
+from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.errors import CalibrationError
 
 _TOLERANCE = 1e-9  # of a share: 3 of 4 right reach a target of 0.75

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point, threshold_for
-from pi_dynn.calibration_records import OperatingPoint
+from pi_dynn.calibrate.records import OperatingPoint
 
 PUBLISHED_RATIOS = tuple((np.arange(1, 40) / 20).tolist())
 

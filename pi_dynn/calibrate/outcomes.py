@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pi_dynn.calibrate.exit_table import exit_table, leave_at, mean_cost
-from pi_dynn.calibration_records import OperatingPoint
+from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.errors import CalibrationError
 
 NEVER = 2.0  # a threshold no score reaches

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point, threshold_for
-from pi_dynn.calibration_records import OperatingPoint
+from pi_dynn.calibrate.records import OperatingPoint
 
 DESIRED = tuple(np.arange(0.50, 0.951, 0.05).round(2).tolist())
 

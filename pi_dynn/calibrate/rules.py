@@ -8,10 +8,10 @@ from pi_dynn.calibrate.goal import Goal, pareto, pick
 from pi_dynn.calibrate.msdnet import msdnet_points
 from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
 from pi_dynn.calibrate.percentile import best_ratio, percentile_points
+from pi_dynn.calibrate.records import OperatingPoint, Promise
 from pi_dynn.calibrate.risk import RiskSettings, common_path, control_risk, split_control_risk
 from pi_dynn.calibrate.search import search_with_frontier
 from pi_dynn.calibrate.sweep import PUBLISHED_GRID, prune, sweep
-from pi_dynn.calibration_records import OperatingPoint, Promise
 from pi_dynn.errors import CalibrationError
 
 

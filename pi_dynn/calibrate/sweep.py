@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
-from pi_dynn.calibration_records import OperatingPoint
+from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.errors import CalibrationError
 
 PUBLISHED_GRID = tuple(np.arange(0.35, 0.901, 0.05).round(2).tolist())

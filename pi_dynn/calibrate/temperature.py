@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pi_dynn.calibrate.records import ExitReliability, ReliabilityBin
 from pi_dynn.calibrate.scores import softmax
-from pi_dynn.calibration_records import ExitReliability, ReliabilityBin
 from pi_dynn.errors import CalibrationError
 
 SHARPEST, FLATTEST = 0.05, 20.0  # temperatures outside mean that there was nothing to fit

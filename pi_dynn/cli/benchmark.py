@@ -37,8 +37,8 @@ def command(images, rounds, each_exit, against, cold_start, markdown, as_json, b
     from pi_dynn.cli.classify import sample_folder
     from pi_dynn.clock import PerfClock
     from pi_dynn.data.sources import image_sources
-    from pi_dynn.jobs.benchmark import measure
-    from pi_dynn.report.benchmark import cold_start_table, latency_table
+    from pi_dynn.latency.benchmark import measure
+    from pi_dynn.latency.text import cold_start_table, latency_table
 
     counts = _thread_counts(options["thread_counts"], options["threads"])
     sessions = _sessions(bundle, _engines(options["engines"], engine), counts[0])
@@ -77,7 +77,7 @@ def _thread_counts(text: str | None, threads: int | None) -> list[int | None]:
     if threads is not None:
         raise click.UsageError("give only one of --threads and --thread-counts")
     if text == "all":
-        from pi_dynn.runtime.thread_choice import usable_cores
+        from pi_dynn.runtime.engine_choice import usable_cores
 
         return list(range(1, usable_cores() + 1))
     try:
@@ -107,7 +107,7 @@ def _sessions(bundle, engines: list[str], threads: int | None) -> list:
 
 
 def _variants(sessions: list, inputs: list, counts: list[int | None], each_exit: bool) -> list:
-    from pi_dynn.jobs.benchmark import session_variants
+    from pi_dynn.latency.benchmark import session_variants
 
     found = []
     for session in sessions:
@@ -120,8 +120,8 @@ def _variants(sessions: list, inputs: list, counts: list[int | None], each_exit:
 
 def _peer_variants(session, inputs: list, names: list[str], threads: int | None) -> list:
     """The bundle's network as others run it, leaving where the bundle does."""
-    from pi_dynn.jobs.benchmark import natural_exits, peer_variants
-    from pi_dynn.jobs.peers import peers_of, session_peer
+    from pi_dynn.latency.benchmark import natural_exits, peer_variants
+    from pi_dynn.latency.peers import peers_of, session_peer
     from pi_dynn.models import create_model
 
     manifest = session.manifest
@@ -135,6 +135,6 @@ def _peer_variants(session, inputs: list, names: list[str], threads: int | None)
 
 
 def _cold_starts(bundle, sessions: list, source) -> list:
-    from pi_dynn.jobs.cold_start import measure_cold_start
+    from pi_dynn.latency.benchmark import measure_cold_start
 
     return [measure_cold_start(bundle, one.engine, one.threads, source.check()) for one in sessions]

@@ -2,15 +2,119 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from pi_dynn.cli.calibrate_options import budget_and_unit, rule_options, rule_settings
-from pi_dynn.cli.data_options import open_part, part_option, split_option
-from pi_dynn.cli.options import json_option, open_session, session_options
+from pi_dynn.cli.options import json_option, open_part, open_session, part_option, session_options, split_option
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
+
+RULE_NAMES = ("sweep", "target-accuracy", "budget", "percentile", "msdnet", "risk")
+SCORE_NAMES = ("gate", "max-probability", "margin", "entropy", "patience")
+_UNITS = {"budget_macs": ("macs", 1e6), "budget_ms": ("s", 1e-3), "budget_mj": ("J", 1e-3)}
+
+_OPTIONS = (
+    click.option("--rule", type=click.Choice(RULE_NAMES), required=True, help="How thresholds are chosen."),
+    click.option(
+        "--score", type=click.Choice(SCORE_NAMES), default="gate", show_default=True, help="What is compared."
+    ),
+    click.option("--target-accuracy", type=click.FloatRange(0, 100, min_open=True), metavar="PERCENT"),
+    click.option("--max-loss", type=click.FloatRange(0, 100), metavar="POINTS", help="Target: full depth less this."),
+    click.option("--budget-macs", type=click.FloatRange(0, min_open=True), metavar="M", help="Million multiply-adds."),
+    click.option(
+        "--budget-ms", type=click.FloatRange(0, min_open=True), metavar="MS", help="Mean latency; profile --fit."
+    ),
+    click.option("--budget-mj", type=click.FloatRange(0, min_open=True), metavar="MJ", help="Mean energy; --costs."),
+    click.option(
+        "--costs",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Measured costs, not the latency model's: energy --each-exit --save, benchmark --each-exit --json.",
+    ),
+    click.option("--cost-unit", type=click.Choice(["macs", "ms", "mj"]), help="Unit of costs. [default: the budget's]"),
+    click.option("--grid", metavar="T1,T2,...", help="Thresholds of a sweep. [default: 0.35 to 0.90]"),
+    click.option("--keep", type=click.IntRange(1), metavar="N", help="Prune a sweep to its N best early exits."),
+    click.option(
+        "--epsilon",
+        type=click.FloatRange(0, 100, min_open=True, max_open=True),
+        default=1.0,
+        show_default=True,
+        metavar="POINTS",
+        help="Risk: the most that may be lost...",
+    ),
+    click.option(
+        "--delta",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        default=0.1,
+        show_default=True,
+        help="... but for this probability.",
+    ),
+    click.option(
+        "--risk",
+        type=click.Choice(["harm", "gap"]),
+        default="harm",
+        show_default=True,
+        help="Count images harmed, or the gap in accuracy.",
+    ),
+    click.option("--uncorrected", is_flag=True, help="Risk: trust the normal limit instead of the exact test."),
+    click.option("--per-exit", is_flag=True, help="Risk: half of the images find thresholds for each exit."),
+    click.option("--legacy-inverted", is_flag=True, help="Percentile: the published rule with its sign error."),
+)
+
+
+def rule_options(command: Callable) -> Callable:
+    """The options of all rules."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def budget_and_unit(options: dict) -> tuple[float | None, str]:
+    """The budget in SI units, if one is given, and the unit of all costs.
+
+    Raises: click.UsageError for options that contradict each other.
+    """
+    given = [name for name in _UNITS if options[name] is not None]
+    if len(given) > 1:
+        raise click.UsageError("give only one of --budget-macs, --budget-ms and --budget-mj")
+    named = {"macs": "macs", "ms": "s", "mj": "J", None: None}[options["cost_unit"]]
+    if options["legacy_inverted"] and options["rule"] != "percentile":
+        raise click.UsageError("--legacy-inverted belongs to --rule percentile")
+    if not given:
+        return None, named or "macs"
+    unit, scale = _UNITS[given[0]]
+    if named not in (None, unit):
+        raise click.UsageError(
+            f"--{given[0].replace('_', '-')} and --cost-unit {options['cost_unit']} contradict each other"
+        )
+    return options[given[0]] * scale, unit
+
+
+def rule_settings(options: dict, budget: float | None):
+    """The settings these options describe. Raises: click.UsageError for a grid that is none."""
+    from pi_dynn.calibrate.rules import RuleSettings
+    from pi_dynn.calibrate.sweep import PUBLISHED_GRID
+
+    target, loss = options["target_accuracy"], options["max_loss"]
+    try:
+        grid = tuple(float(value) for value in options["grid"].split(",")) if options["grid"] else PUBLISHED_GRID
+    except ValueError:
+        raise click.UsageError(f"--grid {options['grid']!r}: expected numbers separated by commas") from None
+    return RuleSettings(
+        target_accuracy=None if target is None else target / 100,
+        max_loss=None if loss is None else loss / 100,
+        budget=budget,
+        grid=grid,
+        keep=options["keep"],
+        epsilon=options["epsilon"] / 100,
+        delta=options["delta"],
+        risk=options["risk"],
+        corrected=not options["uncorrected"],
+        per_exit=options["per_exit"],
+        inverted=options["legacy_inverted"],
+    )
 
 
 @click.command()
@@ -58,9 +162,9 @@ def command(
     others = open_part(dataset, split, compare) if compare is not None else None
     session = open_session(bundle, engine, threads)
 
-    from pi_dynn.calibrate.record import save_record
+    from pi_dynn.calibrate.records import save_record
+    from pi_dynn.evaluate.thresholds import CalibrationSource, calibrate
     from pi_dynn.files import file_sha256
-    from pi_dynn.jobs.calibrate import CalibrationSource, calibrate
 
     of_split = (file_sha256(split), part) if split else (None, None)
     source = CalibrationSource(dataset.resolve().name, *of_split, _costs(session, options, unit), unit)
@@ -89,19 +193,19 @@ def _costs(session, options: dict, unit: str) -> list[float]:
     if unit == "macs":
         return [float(count) for count in session.manifest.macs]
     if options["costs"] is None and unit == "s":
-        from pi_dynn.jobs.latency_model import saved_latency_model
+        from pi_dynn.latency.latency_model import saved_latency_model
 
         return saved_latency_model(session).predict_s(session.manifest.blocks)
     if options["costs"] is None:
         raise click.UsageError("costs in mJ are measured: give --costs with a saved energy run")
-    from pi_dynn.jobs.exit_costs import read_exit_costs
+    from pi_dynn.evaluate.thresholds import read_exit_costs
 
     return read_exit_costs(options["costs"], unit, session.manifest.blocks, session.bundle.sha256)
 
 
 def _collect(session, data, title: str, all_views: bool = False):
     """All exits' outputs on `data`; a line on stderr for each file that cannot be read."""
-    from pi_dynn.jobs.evaluate import collect_outputs
+    from pi_dynn.evaluate.outputs import collect_outputs
 
     with progress(title, total=len(data)) as advance:
         outputs = collect_outputs(session, data, advance, all_views=all_views)
@@ -127,7 +231,7 @@ def _fold(bundle, record, path: Path):
 
 def _static(given, engine, threads, data) -> list:
     """Networks without exits: bundles at their own full depth on `data`, or figures as they are given."""
-    from pi_dynn.calibration_records import StaticNetwork
+    from pi_dynn.calibrate.records import StaticNetwork
 
     found = []
     for text in given:
@@ -145,8 +249,8 @@ def _static(given, engine, threads, data) -> list:
 def _show(record, choice, outputs, seen, session, as_json, compare, plot, static) -> None:
     """Print the record, the comparison if asked for, and save the plots if asked for."""
     from pi_dynn.calibrate.compare import compare_rules
-    from pi_dynn.jobs.calibrate import exit_outcomes, reliability
-    from pi_dynn.report import calibrate as report
+    from pi_dynn.evaluate import text
+    from pi_dynn.evaluate.thresholds import exit_outcomes, reliability
 
     results = []
     if compare is not None or plot is not None:
@@ -160,13 +264,13 @@ def _show(record, choice, outputs, seen, session, as_json, compare, plot, static
             click.echo(json.dumps({"comparison": result.to_dict()}))
     else:
         if len(choice.points) > 1 and choice.points[0].settings:
-            click.echo(report.points_table(choice.points, record.exits, record.cost_unit) + "\n")
-        click.echo(report.record_text(record, choice.point, choice.before) + "\n")
-        click.echo(report.reliability_table(honesty))
+            click.echo(text.points_table(choice.points, record.exits, record.cost_unit) + "\n")
+        click.echo(text.record_text(record, choice.point, choice.before) + "\n")
+        click.echo(text.reliability_table(honesty))
         if compare is not None:
             click.echo(f"\non part {compare}, {len(seen.labels)} images no rule has seen:")
-            click.echo(report.comparison_text(results, len(seen.labels), record.images, record.part))
-    for note in report.empty_exit_notes(record):
+            click.echo(text.comparison_text(results, len(seen.labels), record.images, record.part))
+    for note in text.empty_exit_notes(record):
         click.echo(f"Note: {note}", err=True)
     if plot is not None:
         _plot(plot, record, choice, results, honesty, static, seen)
@@ -175,9 +279,9 @@ def _show(record, choice, outputs, seen, session, as_json, compare, plot, static
 def _plot(folder: Path, record, choice, results, honesty, static, seen) -> None:
     """Save the plots; what they are of is said on stderr."""
     from pi_dynn.calibrate.outcomes import operating_point
-    from pi_dynn.jobs.calibrate import exit_outcomes
-    from pi_dynn.report import calibration_plots as plots
-    from pi_dynn.report.figures import save_figure
+    from pi_dynn.evaluate import plots
+    from pi_dynn.evaluate.thresholds import exit_outcomes
+    from pi_dynn.figures import save_figure
 
     point = operating_point(exit_outcomes(seen, record.score, record.costs), record.thresholds)
     unit = record.cost_unit

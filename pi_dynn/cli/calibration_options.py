@@ -50,7 +50,7 @@ def check_planning(planning: dict, limits, batch_size: int) -> bool:
 
 def record_for(session, path: Path):
     """The record in a file, made for the session's bundle. Raises: CalibrationError."""
-    from pi_dynn.calibrate.record import check_bundle, load_record
+    from pi_dynn.calibrate.records import check_bundle, load_record
 
     record = load_record(path)
     check_bundle(record, session.bundle.sha256, path)
@@ -62,8 +62,8 @@ def chosen_plan(session, calibration: Path | None, budget_ms: float | None, budg
 
     Raises: click.UsageError for options that contradict each other, CalibrationError for no record that fits.
     """
-    from pi_dynn.calibrate.record import best_within, find_records
-    from pi_dynn.jobs.adaptive import plan_of
+    from pi_dynn.calibrate.records import best_within, find_records
+    from pi_dynn.classify.run import plan_of
 
     if budget_ms is not None and budget_mj is not None:
         raise click.UsageError("give only one of --budget-ms and --budget-mj")
@@ -77,10 +77,9 @@ def chosen_plan(session, calibration: Path | None, budget_ms: float | None, budg
 def open_run(session, sources, settings, plan, adaptive: bool):
     """A classify run; one by a plan says on stderr when exits drift or thresholds move."""
     from pi_dynn.board import Board
+    from pi_dynn.classify.run import ClassifyRun, PlannedRun, board_strain
     from pi_dynn.clock import PerfClock
-    from pi_dynn.jobs.adaptive import PlannedRun, board_strain
-    from pi_dynn.jobs.classify import ClassifyRun
-    from pi_dynn.report.calibrate import drift_line, move_line
+    from pi_dynn.evaluate.text import drift_line, move_line
 
     if plan is None:
         return ClassifyRun(session, PerfClock(), sources, settings)

@@ -67,8 +67,8 @@ def command(
         raise click.UsageError("--deadline-ms is kept per image: use it with --batch-size 1")
     check_cluster(cluster, ship, adaptive=adaptive)
 
+    from pi_dynn.classify.run import ClassifySettings
     from pi_dynn.data.sources import image_sources
-    from pi_dynn.jobs.classify import ClassifySettings
 
     settings = ClassifySettings(batch_size, limits, None if deadline_ms is None else deadline_ms / 1e3, top)
     sources = image_sources(paths or (str(sample_folder()),), sys.stdin)
@@ -81,7 +81,7 @@ def command(
 
 def show_run(run, session, as_json: bool, csv_path: Path | None) -> int:
     """Print every answer of a run and its summary; the exit status."""
-    from pi_dynn.report.classify import summary_line
+    from pi_dynn.classify.text import summary_line
 
     interrupted = False
     with ExitStack() as stack:
@@ -102,8 +102,8 @@ def show_run(run, session, as_json: bool, csv_path: Path | None) -> int:
 
 def show_answer(path: str, answer, as_json: bool, session, write_csv: Callable[[dict], None] | None) -> None:
     """Print one answer or error, and write it to the CSV file if there is one."""
+    from pi_dynn.classify.text import csv_row, prediction_line, prediction_object
     from pi_dynn.errors import InputError
-    from pi_dynn.report.classify import csv_row, prediction_line, prediction_object
 
     if isinstance(answer, InputError):
         message = " ".join(str(answer).split())
@@ -124,8 +124,8 @@ def show_answer(path: str, answer, as_json: bool, session, write_csv: Callable[[
 @contextmanager
 def csv_rows(path: Path) -> Iterator[Callable[[dict], None]]:
     """A function that adds a row to the CSV file at `path`, which appears whole when the block ends."""
+    from pi_dynn.classify.text import CSV_FIELDS
     from pi_dynn.files import replacing
-    from pi_dynn.report.classify import CSV_FIELDS
 
     with replacing(path) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8", newline="")

@@ -42,7 +42,7 @@ def answering_session(
         yield open_session(bundle, engine, threads)
         return
     try:
-        from pi_dynn.jobs.cluster import ClusterSession, ClusterSettings
+        from pi_dynn.classify.cluster import ClusterSession, ClusterSettings
     except ImportError as error:
         raise InputError(f"--cluster needs {error.name}: install it with `pip install pi_dynn[cluster]`") from error
     from pi_dynn.runtime.bundle import load_bundle

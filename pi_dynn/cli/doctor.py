@@ -20,8 +20,7 @@ def command(bundle, as_json: bool) -> None:
     Example:
       pi-dynn doctor
     """
-    from pi_dynn.jobs.doctor import Probes, check_up
-    from pi_dynn.report.doctor import doctor_text
+    from pi_dynn.doctor import Probes, check_up, doctor_text
 
     findings = check_up(Probes(engines=lambda: _engines(bundle)))
     if as_json:
@@ -34,6 +33,6 @@ def command(bundle, as_json: bool) -> None:
 def _engines(bundle):
     """Only called once torch is known to survive its import."""
     from pi_dynn.clock import PerfClock
-    from pi_dynn.jobs.doctor_engines import engine_findings
+    from pi_dynn.runtime.engine_choice import engine_findings
 
     return engine_findings(bundle, PerfClock())

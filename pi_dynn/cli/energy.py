@@ -49,7 +49,7 @@ def command(**options) -> int:
     shown = {name: options.pop(name) for name in ("markdown", "as_json", "save")}
     meter_name = options["meter_name"]
 
-    from pi_dynn.jobs.energy_file import is_run, replay_run
+    from pi_dynn.energy.runs import is_run, replay_run
 
     if meter_name.startswith("replay:") and is_run(meter_name.partition(":")[2]):
         measurement, results = replay_run(meter_name.partition(":")[2])
@@ -62,8 +62,8 @@ def _measure(backend: dict, meter_name: str, require_meter: bool, **options):
     """Open the meter first, for it may be missing, then the sessions; measure and work the figures out."""
     from pi_dynn.board import Board
     from pi_dynn.clock import PerfClock
+    from pi_dynn.energy.protocol import EnergyParts
     from pi_dynn.errors import MeterNotFound
-    from pi_dynn.jobs.energy_protocol import EnergyParts
     from pi_dynn.power import open_meter
 
     with ExitStack() as stack:
@@ -71,7 +71,7 @@ def _measure(backend: dict, meter_name: str, require_meter: bool, **options):
         if meter_name == "fake":
             if require_meter:
                 raise MeterNotFound("'fake' is simulated: name a real meter, or do not require one")
-            from pi_dynn.jobs.energy_rehearsal import RehearsedSession, rehearsal_parts
+            from pi_dynn.energy.rehearsal import RehearsedSession, rehearsal_parts
 
             parts = stack.enter_context(rehearsal_parts(Board(), show_stage))
             return _run(parts, lambda session: RehearsedSession(session, parts.clock), **options)
@@ -83,10 +83,9 @@ def _measure(backend: dict, meter_name: str, require_meter: bool, **options):
 def _run(parts, prepare, *, n, data, trials, idle_s, batch_size, each_exit, baseline, name, bundle, engine, threads):
     """Load what is to be measured, measure it, and compute."""
     from pi_dynn.cli.classify import sample_folder
-    from pi_dynn.jobs.energy import measure_energy
-    from pi_dynn.jobs.energy_images import load_candidate
-    from pi_dynn.jobs.energy_protocol import EnergySettings
-    from pi_dynn.jobs.energy_results import energy_results
+    from pi_dynn.energy.measure import load_candidate, measure_energy
+    from pi_dynn.energy.protocol import EnergySettings
+    from pi_dynn.energy.results import energy_results
 
     settings = EnergySettings(n=n, trials=trials, idle_s=idle_s, batch_size=batch_size, each_exit=each_exit)
     wanted = [(baseline, None), (bundle, name)] if baseline is not None else [(bundle, name)]
@@ -100,8 +99,8 @@ def _run(parts, prepare, *, n, data, trials, idle_s, batch_size, each_exit, base
 
 def _show(measurement, results, markdown: bool, as_json: bool, save: Path | None) -> int:
     """Save and print; the exit status says whether the figures may be used."""
-    from pi_dynn.jobs.energy_file import save_run
-    from pi_dynn.report.energy import energy_notes, energy_text
+    from pi_dynn.energy.runs import save_run
+    from pi_dynn.energy.text import energy_notes, energy_text
 
     if save is not None:
         save_run(save, measurement, results)

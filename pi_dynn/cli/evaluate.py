@@ -1,23 +1,98 @@
 """`pi-dynn evaluate`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from pi_dynn.cli.calibrate_options import SCORE_NAMES
+from pi_dynn.cli.calibrate import SCORE_NAMES
 from pi_dynn.cli.calibration_options import calibration_option, record_for
 from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluster_options
-from pi_dynn.cli.data_options import open_part, part_option, split_option
-from pi_dynn.cli.options import chosen_thresholds, exit_options, json_option, session_options
-from pi_dynn.cli.progress import progress
-from pi_dynn.cli.robustness_options import (
-    evaluate_conditions,
-    hard_conditions,
-    robustness_options,
-    severities_given,
+from pi_dynn.cli.options import (
+    chosen_thresholds,
+    exit_options,
+    json_option,
+    open_part,
+    part_option,
+    session_options,
+    split_option,
 )
+from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
+
+LAYOUT_NAMES = ("imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch")
+
+_OPTIONS = (
+    click.option(
+        "--corrupt",
+        metavar="NAMES",
+        help="Corrupt the images: all, noise, blur, weather, digital, extra, or names; needs [robustness].",
+    ),
+    click.option("--severity", default="1,3,5", show_default=True, metavar="S1,S2,...", help="... this much, 1 to 5."),
+    click.option("--layout", type=click.Choice(LAYOUT_NAMES), help="DATASET_DIR is a copy of this robustness set."),
+    click.option(
+        "--wnids",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="WordNet ids of the classes, one a line. [default: the bundle's labels]",
+    ),
+    click.option("--partial", is_flag=True, help="Allow a part of a robustness set."),
+)
+
+
+def robustness_options(command: Callable) -> Callable:
+    """--corrupt, --severity, --layout, --wnids and --partial."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def severities_given(text: str) -> list[int]:
+    """The severities in a list such as 1,3,5. Raises: click.UsageError."""
+    try:
+        levels = sorted({int(level) for level in text.split(",")})
+    except ValueError:
+        levels = []
+    if not levels or not set(levels) <= {1, 2, 3, 4, 5}:
+        raise click.UsageError(f"--severity {text!r}: expected numbers of 1 to 5 separated by commas")
+    return levels
+
+
+def evaluate_conditions(session, conditions, thresholds, record, dataset, layout, collect):
+    """The result over all conditions; `collect` gives the outputs of one."""
+    from pi_dynn.evaluate.records import RobustnessResult
+    from pi_dynn.evaluate.robustness import judge_conditions, summarise
+    from pi_dynn.evaluate.thresholds import rescored
+
+    def outputs_of(condition):
+        outputs = collect(condition)
+        return outputs if record is None else rescored(outputs, record)
+
+    # Exits on record are what clean images do where a set brings none of its own.
+    expected = record.exit_rates if record is not None and layout is not None else None
+    results = judge_conditions(conditions, outputs_of, thresholds, session.manifest, expected)
+    return RobustnessResult(
+        dataset=str(dataset),
+        layout=layout,
+        thresholds=thresholds,
+        exits=session.manifest.blocks,
+        conditions=results,
+        summary=summarise(results, published=layout == "imagenet-c"),
+        bundle=session.bundle.sha256,
+    )
+
+
+def hard_conditions(session, dataset, layout, wnids, partial) -> list:
+    """Conditions of a copy of a robustness set."""
+    from pi_dynn.data.robustness import open_hard_images, read_wnids, wnids_of
+
+    labels = session.manifest.labels
+    ids = wnids_of(labels) if wnids is None else read_wnids(wnids, len(labels))
+    return [
+        (part.corruption, part.severity, part.data, None)
+        for part in open_hard_images(dataset, layout, labels, ids, partial)
+    ]
 
 
 @click.command()
@@ -77,9 +152,9 @@ def command(
 
 def _evaluate(session, data, others, thresholds, record, asked: dict, as_json: bool) -> int:
     """Evaluate on images as they are; compare rules found on `others` if there are any."""
-    from pi_dynn.jobs.calibrate import rescored
-    from pi_dynn.jobs.evaluate import evaluate
-    from pi_dynn.report.evaluate import evaluation_text
+    from pi_dynn.evaluate.outputs import evaluate
+    from pi_dynn.evaluate.text import evaluation_text
+    from pi_dynn.evaluate.thresholds import rescored
 
     outputs = _collect(session, data, "evaluate")
     judged = outputs if record is None else rescored(outputs, record)
@@ -104,7 +179,7 @@ def _check(asked: dict, split) -> list[int]:
 
 def _collect(session, data, title: str, **how):
     """All exits' outputs on `data`; a line on stderr for each file that cannot be read."""
-    from pi_dynn.jobs.evaluate import collect_outputs
+    from pi_dynn.evaluate.outputs import collect_outputs
 
     with progress(title, total=len(data)) as advance:
         outputs = collect_outputs(session, data, advance, **how)
@@ -116,8 +191,8 @@ def _collect(session, data, title: str, **how):
 def _compare(session, chosen_on, seen, asked: dict, as_json: bool) -> None:
     """Print the rules at equal cost."""
     from pi_dynn.calibrate.compare import compare_rules
-    from pi_dynn.jobs.calibrate import exit_outcomes
-    from pi_dynn.report.calibrate import comparison_text
+    from pi_dynn.evaluate.text import comparison_text
+    from pi_dynn.evaluate.thresholds import exit_outcomes
 
     macs, score = [float(count) for count in session.manifest.macs], asked["score"]
     finding, reporting = (exit_outcomes(one, score, macs) for one in (chosen_on, seen))
@@ -133,8 +208,8 @@ def _compare(session, chosen_on, seen, asked: dict, as_json: bool) -> None:
 def _robustness(session, dataset, data, levels, thresholds, record, asked: dict, as_json: bool) -> int:
     """Evaluate on corrupted or hard images."""
     from pi_dynn.data.corruptions import corruptions_named
-    from pi_dynn.jobs.robustness import corrupted_conditions
-    from pi_dynn.report.robustness import robustness_text
+    from pi_dynn.evaluate.robustness import corrupted_conditions
+    from pi_dynn.evaluate.text import robustness_text
 
     if asked["layout"]:
         conditions = hard_conditions(session, dataset, asked["layout"], asked["wnids"], asked["partial"])

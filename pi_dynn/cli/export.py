@@ -58,7 +58,7 @@ def command(
         if values is not None and len(values) != 3:
             raise click.UsageError(f"--{name} needs three numbers, one for each colour")
 
-    from pi_dynn.jobs.export import ExportSettings, export
+    from pi_dynn.deploy.export import ExportSettings, export
 
     settings = ExportSettings(
         model=model,

@@ -20,9 +20,9 @@ def command(pattern: str, as_json: bool) -> None:
       pi-dynn models 'recnext*'
     """
     from pi_dynn.errors import UnknownModel
-    from pi_dynn.jobs.describe import describe_model
     from pi_dynn.models import list_models
-    from pi_dynn.report.text import table
+    from pi_dynn.models.macs import describe_model
+    from pi_dynn.text import table
 
     names = fnmatch.filter(list_models(), pattern)
     if not names:

@@ -39,9 +39,8 @@ def command(images, n, trace, no_roofline, fit, markdown, as_json, bundle, engin
     from pi_dynn.clock import PerfClock
     from pi_dynn.data.sources import image_sources
     from pi_dynn.files import write_text
-    from pi_dynn.jobs.profile import chrome_trace, profile, time_steps
-    from pi_dynn.jobs.roofline import measure_roofline
-    from pi_dynn.report.profile import profile_notes, profile_table
+    from pi_dynn.latency.profile import chrome_trace, measure_roofline, profile, time_steps
+    from pi_dynn.latency.text import profile_notes, profile_table
 
     session.resolve_thresholds(limits)
     sources = image_sources(images or (str(sample_folder()),), sys.stdin)
@@ -66,8 +65,8 @@ def command(images, n, trace, no_roofline, fit, markdown, as_json, bundle, engin
 def _fit(session, inputs, n: int, limits, as_json: bool, markdown: bool) -> None:
     """Fit, keep and check a latency model; print predicted beside measured."""
     from pi_dynn.clock import PerfClock
-    from pi_dynn.jobs.latency_model import check_latency_model, fit_latency_model, save_latency_model
-    from pi_dynn.report.profile import check_table, model_text
+    from pi_dynn.latency.latency_model import check_latency_model, fit_latency_model, save_latency_model
+    from pi_dynn.latency.text import check_table, model_text
 
     clock = PerfClock()
     model = fit_latency_model(session, inputs, n, clock)

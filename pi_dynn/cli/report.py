@@ -36,10 +36,10 @@ def command(runs, exits, across, markdown, csv_path, html_path, title, as_json) 
     """
     from dataclasses import replace
 
-    from pi_dynn.jobs.energy_compare import compare_results, energy_differences
-    from pi_dynn.jobs.saved_runs import read_saved
-    from pi_dynn.report.energy import energy_notes
+    from pi_dynn.energy.runs import compare_results, energy_differences
+    from pi_dynn.energy.text import energy_notes
     from pi_dynn.report.runs import json_objects, tables_of, titled
+    from pi_dynn.report.saved import read_saved
 
     saved = read_saved(runs)
     saved = replace(saved, energy=compare_results(saved.energy, across))

@@ -40,8 +40,8 @@ def command(host, port, token, room, max_mb, no_energy, bundle, engine, threads,
         from pi_dynn.web.app import WebSettings, build_app
     except ImportError as error:
         raise InputError(f"serve needs {error.name}: install it with `pip install pi_dynn[serve]`") from error
+    from pi_dynn.classify.live import LiveClassifier
     from pi_dynn.clock import PerfClock
-    from pi_dynn.jobs.live import LiveClassifier
     from pi_dynn.power import open_meter
     from pi_dynn.power.live import LivePower
 

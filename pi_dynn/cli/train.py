@@ -117,13 +117,13 @@ def exits(**given: Any) -> None:
 
 def _image_job(given: dict[str, Any], processes):
     """The transfer or distillation the options describe."""
-    from pi_dynn.jobs.train import ImageTraining
+    from pi_dynn.train.run import ImageTraining
 
     return ImageTraining(_image_job_settings(given), processes)
 
 
 def _image_job_settings(given: dict[str, Any]):
-    from pi_dynn.jobs.train import TeachingSettings, TrainSettings
+    from pi_dynn.train.run import TeachingSettings, TrainSettings
 
     teaching = None
     if "teacher" in given:
@@ -149,7 +149,7 @@ def _image_job_settings(given: dict[str, Any]):
 
 def _exits_job(given: dict[str, Any], processes):
     """The exits stage the options describe."""
-    from pi_dynn.jobs.train_exits import ExitsSettings, ExitTraining
+    from pi_dynn.train.run_exits import ExitsSettings, ExitTraining
 
     if (given["init"] is None) == (given["joint_model"] is None):
         raise click.UsageError("give either --init with a trained network, or --joint to train one with its exits")
@@ -192,7 +192,7 @@ class Told:
 
     def epoch(self, name: str, row: dict[str, float]) -> None:
         """Say how an epoch of the stage `name` went: a line of text, or of JSON."""
-        from pi_dynn.report.train import epoch_text
+        from pi_dynn.train.text import epoch_text
 
         if not self._speaks:
             return
@@ -229,13 +229,13 @@ def _train(given: dict[str, Any], build: Callable) -> None:
 
 
 def _show_plan(plan, as_json: bool, speaks: bool) -> None:
-    from pi_dynn.report.train import plan_text
+    from pi_dynn.train.text import plan_text
 
     if speaks:
         click.echo(json.dumps({"plan": plan.to_dict()}) if as_json else plan_text(plan))
 
 
 def _show_result(result, as_json: bool) -> None:
-    from pi_dynn.report.train import result_text
+    from pi_dynn.train.text import result_text
 
     click.echo(json.dumps({"result": result.to_dict()}) if as_json else result_text(result))

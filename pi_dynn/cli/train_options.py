@@ -100,7 +100,7 @@ def image_options(command: Callable) -> Callable:
 
 def data_settings(given: dict[str, Any]):
     """The DataSettings of the options."""
-    from pi_dynn.jobs.train_data import DataSettings
+    from pi_dynn.train.data import DataSettings
 
     return DataSettings(
         root=given["data"],
@@ -134,7 +134,7 @@ def recipe(given: dict[str, Any], ema: float = 0.0):
 
 def image_settings(given: dict[str, Any]):
     """The ImageSettings of the options."""
-    from pi_dynn.jobs.train import ImageSettings
+    from pi_dynn.train.run import ImageSettings
 
     names = ("crop", "augment", "smallest_crop", "any_way_up", "mix", "label_smoothing")
     return ImageSettings(

@@ -45,12 +45,12 @@ def command(
     """
     limits = chosen_thresholds(threshold, thresholds, no_exit)
 
+    from pi_dynn.classify.mqtt import MqttPublisher, parse_broker
+    from pi_dynn.classify.run import ClassifySettings
+    from pi_dynn.classify.text import watch_line
+    from pi_dynn.classify.watch import WatchRun
     from pi_dynn.clock import PerfClock
     from pi_dynn.data.watch_sources import open_feed
-    from pi_dynn.jobs.classify import ClassifySettings
-    from pi_dynn.jobs.mqtt import MqttPublisher, parse_broker
-    from pi_dynn.jobs.watch import WatchRun
-    from pi_dynn.report.watch import watch_line
 
     clock = PerfClock()
     publisher = None if mqtt is None else MqttPublisher(parse_broker(mqtt), _say)
@@ -81,8 +81,8 @@ def command(
 
 def show(run, clock, write: Callable[[str], object]) -> None:
     """Hand every answer to `write` as a line of JSON; errors go to stderr, too."""
+    from pi_dynn.classify.text import frame_object
     from pi_dynn.errors import InputError
-    from pi_dynn.report.watch import frame_object
 
     for frame, answer in run:
         age_s = (clock.now_ns() - frame.taken_ns) * 1e-9

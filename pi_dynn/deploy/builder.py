@@ -16,8 +16,7 @@ from pi_dynn.deploy.gfnet import deploy_gfnet, deploy_pyramid, linear_form
 from pi_dynn.deploy.global_filter import SeparableFilter
 from pi_dynn.deploy.network import EarlyExitNetwork
 from pi_dynn.deploy.quant_linear import QuantLinear
-from pi_dynn.deploy.static_linear import quantise_products
-from pi_dynn.deploy.static_quant import quantise_statically
+from pi_dynn.deploy.static_quant import quantise_products, quantise_statically
 from pi_dynn.errors import ModelError
 from pi_dynn.models.chain import ChainNetwork
 from pi_dynn.models.gfnet import GFNet

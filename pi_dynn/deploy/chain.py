@@ -5,9 +5,8 @@ What is not folded here, a convolution with a norm of its own beside it, TorchSc
 
 import torch
 
-from pi_dynn.deploy.assemble import assemble
 from pi_dynn.deploy.fuse import fuse_norms
-from pi_dynn.deploy.network import EarlyExitNetwork
+from pi_dynn.deploy.network import EarlyExitNetwork, assemble
 from pi_dynn.errors import ModelError
 from pi_dynn.models.chain import ChainNetwork
 

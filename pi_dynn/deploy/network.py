@@ -1,14 +1,47 @@
 """The network a Pi runs: stages with an exit after each, decided per sample.
 
-It knows nothing of the family it came from: a stem, stages of tokens (or feature maps), heads and gates.
+It knows nothing of the family it came from: a stem, stages of tokens (or feature maps), heads and gates, which
+`assemble` puts together.
 Shape letters: B batch, K exits. Scores are gate values in 0..1; the last answer has the score 1.
 """
 
+import copy
 import math
+from collections.abc import Callable
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from pi_dynn.exits.gate import LearnableUncertaintyGate
+
+
+class FusedGate(nn.Module):
+    """A LearnableUncertaintyGate as one softmax, one entropy and two small products: (B, classes) -> (B,).
+
+    With w on [p1, H(p), p1 - p2, H(q)]: p1*(w0 + w2) - p2*w2 is a product with the two largest entries, and
+    w1*H(p) + w3*H(q) one with all entropy terms at once. Returns the value before the sigmoid.
+    """
+
+    def __init__(self, gate: LearnableUncertaintyGate, num_classes: int) -> None:
+        super().__init__()
+        w = gate.linear.weight.detach().float()[0]
+        self.register_buffer("powers", torch.tensor([[1.0], [2.0]]))  # p and its sharpened copy q
+        self.register_buffer("entropy_weight", w[[1, 3]].repeat_interleave(num_classes).contiguous())  # (2*classes,)
+        self.register_buffer("top_weight", torch.stack((w[0] + w[2], -w[2])))  # (2,)
+        self.register_buffer("bias", gate.linear.bias.detach().float().clone())  # (1,)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        both = torch.softmax(logits.unsqueeze(1) * self.powers, dim=-1)  # (B, 2, classes)
+        top = torch.topk(both[:, 0], 2, dim=-1)[0]  # (B, 2)
+        value = torch.addmv(self.bias, torch.special.entr(both).flatten(1), self.entropy_weight)
+        return torch.addmv(value, top, self.top_weight)
+
+
+def deploy_gate(gate: nn.Module, num_classes: int) -> nn.Module:
+    """What judges an exit on the device: logits (B, classes) -> (B,), before the sigmoid."""
+    return FusedGate(gate, num_classes) if isinstance(gate, LearnableUncertaintyGate) else copy.deepcopy(gate)
 
 
 class ExitResult(NamedTuple):
@@ -148,3 +181,19 @@ class EarlyExitNetwork(nn.Module):
         features = self.last_stage(features)
         logits = self.last_head(features)
         return StageResult(features, logits, torch.ones(logits.shape[0], dtype=torch.float64))
+
+
+def assemble(
+    model: nn.Module,
+    exits: list[int],
+    stem: nn.Module,
+    steps: list[list[nn.Module]],
+    head: Callable[[int], nn.Module],
+    last_head: nn.Module,
+) -> EarlyExitNetwork:
+    """Steps (one list of modules per block) grouped into the stages between the chosen exits."""
+    bounds = [0, *(index + 1 for index in exits), model.depth]
+    stages = [nn.Sequential(*chain.from_iterable(steps[start:stop])) for start, stop in pairwise(bounds)]
+    trained = [model.exit_blocks.index(index) for index in exits]
+    gates = [deploy_gate(model.gates[k], model.num_classes) for k in trained]
+    return EarlyExitNetwork(stem, stages, [*(head(k) for k in trained), last_head], gates).eval()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pi_dynn.errors import ModelError
-from pi_dynn.exits.entropy import EntropyGate
+from pi_dynn.exits.scores import EntropyGate
 from pi_dynn.models.chain import Chain, ChainNetwork, check_pooled_exits
 from pi_dynn.models.registry import register_model
 

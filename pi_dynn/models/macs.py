@@ -18,11 +18,12 @@ Activations, means, residuals and other plain elementwise steps are not multiply
 import math
 from functools import singledispatch
 
+import torch
 from torch import nn
 
 from pi_dynn.errors import ModelError
-from pi_dynn.exits.entropy import EntropyGate
 from pi_dynn.exits.gate import LearnableUncertaintyGate
+from pi_dynn.exits.scores import EntropyGate
 from pi_dynn.models.calls import LayerCall, trace_calls
 from pi_dynn.models.dft import MatrixFilter
 from pi_dynn.models.gfnet import GlobalFilter
@@ -30,6 +31,7 @@ from pi_dynn.models.linear_attention import KernelAttention, SoftmaxAttention, q
 from pi_dynn.models.lsnet import BiasedAttention
 from pi_dynn.models.mac_table import LayerMacs, MacTable, build_table
 from pi_dynn.models.macs_legacy import legacy_layers
+from pi_dynn.models.registry import create_model
 from pi_dynn.models.ska import SmallKernelAggregation
 
 
@@ -137,3 +139,26 @@ def _(module: LearnableUncertaintyGate, call: LayerCall) -> int:
 def _(module: EntropyGate, call: LayerCall) -> int:
     B, classes = call.input_shapes[0]
     return B * (2 * classes + 1)
+
+
+USUAL_SIZE = {
+    "gfnet_12_192": 128,
+    "branchynet": 32,
+    "b_lenet": 28,
+    "b_alexnet": 32,
+    "b_resnet_110": 32,
+}  # image size in pixels where it is not 224
+
+
+def describe_model(name: str, num_classes: int = 1000) -> dict:
+    """Name, usual image size, parameters and multiply-adds of a network; "meta" tensors hold no memory."""
+    image_size = USUAL_SIZE.get(name, 224)
+    with torch.device("meta"):
+        model = create_model(name, num_classes=num_classes, image_size=image_size)
+    return {
+        "name": name,
+        "image_size": image_size,
+        "num_classes": num_classes,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "macs": count_macs(model, image_size).total,
+    }

@@ -1,1 +1,1 @@
-"""Records to text, tables and files: the only room that says milli."""
+"""Saved runs of every kind, read back and shown as tables, plots or one page."""

@@ -8,7 +8,7 @@ from io import StringIO
 
 from pi_dynn.errors import InputError
 from pi_dynn.report.run_plots import figures_of
-from pi_dynn.saved_records import SavedRuns
+from pi_dynn.report.saved import SavedRuns
 
 
 def report_page(

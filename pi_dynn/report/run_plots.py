@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
-from pi_dynn.energy_records import EnergyResult
-from pi_dynn.profile_records import Profile
-from pi_dynn.report.figures import new_figure
-from pi_dynn.saved_records import Answers, PowerTrace, SavedRuns
+from pi_dynn.energy.records import EnergyResult
+from pi_dynn.figures import new_figure
+from pi_dynn.latency.records import Profile
+from pi_dynn.report.saved import Answers, PowerTrace, SavedRuns
 
 MOST_POINTS = 4000  # of a trace: more cannot be told apart on a page
 

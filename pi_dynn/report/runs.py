@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
-from pi_dynn.records import Evaluation
-from pi_dynn.report.benchmark import cold_start_table, latency_table
-from pi_dynn.report.energy import board_table, exit_table, four_digits
-from pi_dynn.report.evaluate import evaluation_text
-from pi_dynn.report.profile import profile_table
-from pi_dynn.report.text import markdown_table, milliseconds, percent, table
-from pi_dynn.saved_records import Answers, EnergyDifference, SavedRuns, TestTiming
+from pi_dynn.energy.records import EnergyDifference
+from pi_dynn.energy.text import board_table, exit_table, four_digits
+from pi_dynn.evaluate.records import Evaluation
+from pi_dynn.evaluate.text import evaluation_text
+from pi_dynn.latency.text import cold_start_table, latency_table, profile_table
+from pi_dynn.report.saved import Answers, SavedRuns, TestTiming
 from pi_dynn.stats import median, percentile
+from pi_dynn.text import markdown_table, milliseconds, percent, table
 
 Grid = tuple[str, str]  # a title, and a table under it
 

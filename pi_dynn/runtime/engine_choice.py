@@ -1,19 +1,24 @@
-"""Which int8 engine runs a bundle best on this machine: each candidate is tested, then timed."""
+"""Which int8 engine, and how many threads, run a bundle best on this machine: tested, timed, and remembered.
+
+Small layers do not scale: what a second core saves, waking it may cost again. So 1 and all cores are both timed."""
 
 import hashlib
 import json
 import os
 import platform
 import statistics
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pi_dynn.clock import Clock
-from pi_dynn.errors import EngineUnavailable, PiDynnError
+from pi_dynn.errors import BundleError, EngineUnavailable, PiDynnError
 from pi_dynn.files import write_text
-from pi_dynn.runtime.bundle import Bundle, quantised_layers
+from pi_dynn.records import Finding
+from pi_dynn.runtime.bundle import Bundle, load_bundle, quantised_layers
 from pi_dynn.runtime.engines import ENGINES, available_engines
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME, open_onnx
@@ -176,3 +181,89 @@ def _remember(bundle: Bundle, engine: str, reduce_range: bool) -> None:
         write_text(cache_path(), json.dumps(entries, indent=1) + "\n")
     except (OSError, PiDynnError):
         pass  # a read-only home costs the choice again next time, nothing else
+
+
+def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
+    """Test every engine of this processor on the bundle at `path`, or on the embedded one."""
+    try:
+        bundle = load_bundle(path)
+    except (BundleError, OSError) as error:
+        cure = "name a bundle with --bundle, or make one with `pi-dynn export`"
+        return [Finding("engines", "bundle", "none", f"there is no bundle to test engines on ({error})", cure)]
+    if bundle.manifest.precision == "fp32":
+        return [Finding("engines", "selected", "fp32 (the bundle is fp32)")]
+    findings = []
+    for engine in candidates():
+        try:
+            open_network(bundle, engine, clock)
+        except (EngineUnavailable, RuntimeError) as error:  # torch 2.13 on ARM offers an engine that only raises
+            reason = " ".join(str(error).split())
+            findings.append(
+                Finding("engines", engine, "broken", f"{engine} does not work here ({reason})", "use another")
+            )
+        else:
+            findings.append(Finding("engines", engine, "works"))
+    remembered = remembered_engine(bundle)
+    try:
+        selected, _ = open_network(bundle, "auto", clock)
+    except EngineUnavailable as error:  # PI_DYNN_ENGINE asks for one that is not there
+        return [*findings, Finding("engines", "selected", "none", str(error), "unset PI_DYNN_ENGINE")]
+    how = "remembered" if remembered == selected else "timed just now"
+    return [*findings, Finding("engines", "selected", f"{selected} ({how})")]
+
+
+WARM_UPS = 2
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def fastest_threads(answer: Callable[[], object], bundle_sha256: str, engine: str, clock: Clock) -> int:
+    """1 or all cores, whichever gives `answer` the shorter median; torch is left with that many threads.
+
+    Remembered per machine, torch, bundle and engine.
+    """
+    cores = usable_cores()
+    key = "|".join((bundle_sha256, engine, torch.__version__, platform.machine(), platform.node(), str(cores)))
+    known = _read_threads()
+    if cores == 1 or known.get(key) in (1, cores):
+        threads = known.get(key, 1)
+    else:
+        threads = _timed(answer, (1, cores), clock)
+        _remember_threads(known | {key: threads})
+    torch.set_num_threads(threads)
+    return threads
+
+
+def _timed(answer: Callable[[], object], counts: tuple[int, ...], clock: Clock) -> int:
+    times: dict[int, list[int]] = {count: [] for count in counts}
+    for turn in range(WARM_UPS + TIMED_RUNS):  # in turns, so that a busy moment hits both
+        for count in counts:
+            torch.set_num_threads(count)
+            start_ns = clock.now_ns()
+            answer()
+            if turn >= WARM_UPS:
+                times[count].append(clock.now_ns() - start_ns)
+    return min(counts, key=lambda count: statistics.median(times[count]))
+
+
+def choices_path() -> Path:
+    """Where choices are kept; delete the file to have them made again."""
+    return cache_path().with_name("threads.json")
+
+
+def _read_threads() -> dict[str, int]:
+    try:
+        entries = json.loads(choices_path().read_text())
+        return {str(key): int(count) for key, count in entries.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember_threads(entries: dict[str, int]) -> None:
+    with suppress(OSError, PiDynnError):  # a read-only home costs the choice again next time, nothing else
+        write_text(choices_path(), json.dumps(entries, indent=1) + "\n")

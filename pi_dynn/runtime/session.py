@@ -11,14 +11,12 @@ from torch import Tensor
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.prefetch import prefetch
-from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.data.views import turned_and_flipped
+from pi_dynn.data.preprocess import Preprocess, turned_and_flipped
 from pi_dynn.errors import EngineUnavailable, InputError
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
-from pi_dynn.runtime.engine_choice import open_network
-from pi_dynn.runtime.frozen import frozen_forward
-from pi_dynn.runtime.thread_choice import fastest_threads, usable_cores
+from pi_dynn.runtime.engine_choice import fastest_threads, open_network, usable_cores
+from pi_dynn.runtime.engines import frozen_forward
 from pi_dynn.runtime.thresholds import NEVER, enabled_exits, resolve_thresholds
 from pi_dynn.runtime.timed_network import TimedNetwork
 

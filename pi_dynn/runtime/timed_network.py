@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pi_dynn.runtime.frozen import frozen_forward
+from pi_dynn.runtime.engines import frozen_forward
 from pi_dynn.runtime.manifest import Manifest
 from pi_dynn.runtime.steps import Step, method_calls, part_steps
 

@@ -1,1 +1,1 @@
-"""Training: pretraining on several sets, transfer, and the gates of the exits."""
+"""Training in three stages: transfer, distillation, exits."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pi_dynn.errors import ModelError
-from pi_dynn.train.stage import Stage, accuracy
+from pi_dynn.train.engine import Stage, accuracy
 from pi_dynn.train.transfer import Mix, unmixed
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pi_dynn.errors import CheckpointError, InputError
 from pi_dynn.files import write_atomically, write_text
-from pi_dynn.train.weights_file import Card, save_weights
+from pi_dynn.models.card import Card, save_weights
 
 STATE_FORMAT = 1
 COMPARED = ("stage", "model", "arguments", "recipe", "options", "data", "init")  # what a resumed run must agree on

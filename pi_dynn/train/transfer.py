@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pi_dynn.train.stage import Stage, accuracy
+from pi_dynn.train.engine import Stage, accuracy
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from pi_dynn.classify.live import Busy, LiveAnswer, LiveClassifier
 from pi_dynn.errors import PiDynnError
-from pi_dynn.jobs.live import Busy, LiveAnswer, LiveClassifier
 from pi_dynn.web.metrics import Metrics
 
 EVENTS_KEPT = 64  # of a watcher that does not read: older ones are dropped

@@ -3,7 +3,7 @@
 import pytest
 
 from pi_dynn.calibrate.adapt import CurveWalker, Limits, Strain
-from pi_dynn.calibration_records import OperatingPoint
+from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.errors import CalibrationError
 
 CURVE = [OperatingPoint([k / 10], 0.5 + k / 10, float(k), [0.5, 0.5], [1.0, 1.0]) for k in range(1, 5)]

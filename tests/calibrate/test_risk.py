@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from benchmarks.risk_simulation import PromiseSimulation
 from pi_dynn.calibrate.bounds import binomial_tail
 from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
 from pi_dynn.calibrate.risk import (
@@ -14,7 +15,6 @@ from pi_dynn.calibrate.risk import (
     last_safe,
     split_control_risk,
 )
-from pi_dynn.calibrate.risk_simulation import PromiseSimulation
 from pi_dynn.errors import CalibrationError
 from tests.calibrate.synthetic import synthetic_outcomes
 

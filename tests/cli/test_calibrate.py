@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pi_dynn.calibrate.record import load_record, save_record
-from pi_dynn.calibration_records import CalibrationRecord, OperatingPoint, RuleResult
+from pi_dynn.calibrate.records import CalibrationRecord, OperatingPoint, RuleResult, load_record, save_record
 from pi_dynn.data.folders import open_image_folder, save_split, stratified_split
-from pi_dynn.records import Evaluation
+from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.runtime.bundle import load_bundle
 
 

@@ -79,7 +79,7 @@ def test_json_is_one_object_a_subject_and_nothing_else(energy, tiny_bundle_path)
 
 
 def test_interrupted_it_prints_what_there_is(energy, monkeypatch, tmp_path):
-    from pi_dynn.jobs.energy_rehearsal import RehearsedSession
+    from pi_dynn.energy.rehearsal import RehearsedSession
 
     plain = RehearsedSession.classify
     answered = []

@@ -5,10 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from pi_dynn.calibration_records import RuleResult
+from pi_dynn.calibrate.records import RuleResult
 from pi_dynn.data.folders import open_image_folder, save_split, stratified_split
-from pi_dynn.records import Evaluation
-from pi_dynn.robustness_records import RobustnessResult
+from pi_dynn.evaluate.records import Evaluation, RobustnessResult
 
 WNIDS = ["n01440764", "n01443537", "n01484850", "n01491361", "n01494475"]
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from pi_dynn import Preprocess, load_bundle
 from pi_dynn.models import create_model
-from pi_dynn.train.weights_file import Card, save_weights
+from pi_dynn.models.card import Card, save_weights
 from tests.networks import with_trained_norms
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pi_dynn import __version__, load_bundle
 from pi_dynn.cli.main import COMMANDS
-from pi_dynn.records import Evaluation
+from pi_dynn.evaluate.records import Evaluation
 
 
 @pytest.fixture

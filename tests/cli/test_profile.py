@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pi_dynn.profile_records import LatencyCheck, LatencyModel, Profile
+from pi_dynn.latency.records import LatencyCheck, LatencyModel, Profile
 
 
 @pytest.fixture

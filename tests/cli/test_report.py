@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from benchmarks.published.make_runs import ROWS, published_run
 from pi_dynn.cli.main import main
 from pi_dynn.cli.status import ExitStatus
-from pi_dynn.jobs.energy_compare import compare_results, energy_differences
-from pi_dynn.jobs.energy_file import save_run
-from pi_dynn.jobs.energy_results import energy_results
+from pi_dynn.energy.results import energy_results
+from pi_dynn.energy.runs import compare_results, energy_differences, save_run
 from tests.golden import assert_golden
 
 WRONG_IN_PRINT = ("Jetson Orin Nano", "NaSC", "dynn")

@@ -8,11 +8,13 @@ from dataclasses import asdict
 import pytest
 
 from benchmarks.published.make_runs import ROWS, published_run
+from pi_dynn.calibrate.records import ExitRow
+from pi_dynn.classify.records import ClassifySummary
 from pi_dynn.cli.main import main
-from pi_dynn.jobs.energy_file import save_run
-from pi_dynn.jobs.energy_results import energy_results
-from pi_dynn.profile_records import Profile, ProfileStep
-from pi_dynn.records import ClassifySummary, Evaluation, ExitRow, LatencyRow
+from pi_dynn.energy.results import energy_results
+from pi_dynn.energy.runs import save_run
+from pi_dynn.evaluate.records import Evaluation
+from pi_dynn.latency.records import LatencyRow, Profile, ProfileStep
 
 BLOCKS = [2, 5, 11]
 STEPS = [

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from pi_dynn import load_bundle
+from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.models import registry
+from pi_dynn.models.card import read_card
 from pi_dynn.models.gfnet import GFNet, GFNetSize
-from pi_dynn.records import Evaluation
-from pi_dynn.train.weights_file import read_card
 
 TINY = GFNetSize(dim=8, depth=3)
 QUICK = ("--epochs", 2, "--batch-size", 8, "--workers", 0, "--device", "cpu")

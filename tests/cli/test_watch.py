@@ -12,8 +12,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+from pi_dynn.classify.records import WatchSummary
 from pi_dynn.records import Prediction
-from pi_dynn.watch_records import WatchSummary
 from tests.mosquitto import Mosquitto, wait_until
 
 

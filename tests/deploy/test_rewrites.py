@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pi_dynn.deploy.fold import BareNorm, CentredNorm, centred, fold_norm_into_linear
-from pi_dynn.deploy.gate import FusedGate
-from pi_dynn.deploy.gfnet import DeployBlock, FloatLinear
+from pi_dynn.deploy.gfnet import CentredMeanHead, DeployBlock, FloatLinear, MeanHead, TokenHead
 from pi_dynn.deploy.global_filter import (
     FullFilter,
     SeparableFilter,
@@ -18,8 +17,7 @@ from pi_dynn.deploy.global_filter import (
     real_fourier_basis,
     separable_macs,
 )
-from pi_dynn.deploy.heads import CentredMeanHead, MeanHead, TokenHead
-from pi_dynn.deploy.network import logistic
+from pi_dynn.deploy.network import FusedGate, logistic
 from pi_dynn.deploy.quant_linear import DynamicQuantLinear, quantise_weight
 from pi_dynn.exits.gate import LearnableUncertaintyGate
 from pi_dynn.models.gfnet import Block, GlobalFilter

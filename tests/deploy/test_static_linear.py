@@ -9,7 +9,7 @@ from torch import nn
 from pi_dynn import Preprocess, Session, build_bundle
 from pi_dynn.deploy.builder import deploy_form
 from pi_dynn.deploy.quant_linear import DynamicQuantLinear, FloatLinear, StaticQuantLinear
-from pi_dynn.deploy.static_linear import quantise_products
+from pi_dynn.deploy.static_quant import quantise_products
 from pi_dynn.errors import ModelError
 from pi_dynn.runtime.engine_choice import open_network, relative_error
 from pi_dynn.runtime.engines import available_engines
@@ -108,8 +108,8 @@ def test_it_computes_in_floats_and_is_tested_against_them(bundle):
 
 
 def test_a_range_that_says_nothing_of_the_images_is_refused(tiny_model, monkeypatch):
-    from pi_dynn.deploy import static_check
+    from pi_dynn.deploy import static_quant
 
-    monkeypatch.setattr(static_check, "WORST_RELATIVE_ERROR", 1e-6)
+    monkeypatch.setattr(static_quant, "WORST_RELATIVE_ERROR", 1e-6)
     with pytest.raises(ModelError, match="static int8 is off by"):
         static_bundle(tiny_model, images(4, seed=1))

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from pi_dynn import Preprocess, Session, attach_exits, build_bundle, create_model
-from pi_dynn.deploy import static_check
+from pi_dynn.deploy import static_quant
 from pi_dynn.deploy.calibrated import calibrated_bundle
 from pi_dynn.errors import EngineUnavailable, ModelError
-from pi_dynn.jobs.operators import count_work
+from pi_dynn.latency.profile import count_work
 from pi_dynn.runtime import engine_choice
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engine_choice import open_network, relative_error
@@ -171,6 +171,6 @@ def test_refusals(monkeypatch):
     recnext = tiny_chain("recnext", exits=[3], image_size=SIZE)
     with pytest.raises(ModelError, match=r"no stage .* has a static int8 form \(TraceError"):
         static_bundle(recnext)
-    monkeypatch.setattr(static_check, "WORST_RELATIVE_ERROR", 1e-6)
+    monkeypatch.setattr(static_quant, "WORST_RELATIVE_ERROR", 1e-6)
     with pytest.raises(ModelError, match=r"static int8 is off by \d+% at exit \d and agrees with fp32 on \d+%"):
         static_bundle(model)

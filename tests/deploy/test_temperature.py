@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pi_dynn.deploy.builder import deploy_form, script_and_freeze
-from pi_dynn.deploy.temperature import fold_temperatures
+from pi_dynn.deploy.calibrated import fold_temperatures
 from pi_dynn.errors import ModelError
 
 TEMPERATURES = [0.5, 1.3, 2.0, 0.8]

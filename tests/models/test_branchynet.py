@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from pi_dynn import Preprocess, Session, build_bundle
 from pi_dynn.errors import ModelError
-from pi_dynn.exits.entropy import score_at
+from pi_dynn.exits.scores import score_at
 from pi_dynn.models import create_model
 
 SIZES = {"branchynet": 32, "b_lenet": 28, "b_alexnet": 32, "b_resnet_110": 32}

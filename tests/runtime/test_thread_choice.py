@@ -5,15 +5,15 @@ import torch
 
 from pi_dynn import Session
 from pi_dynn.clock import FakeClock
-from pi_dynn.runtime import thread_choice
-from pi_dynn.runtime.thread_choice import choices_path, fastest_threads
+from pi_dynn.runtime import engine_choice
+from pi_dynn.runtime.engine_choice import choices_path, fastest_threads
 
 
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch, tmp_path):
     before = torch.get_num_threads()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(thread_choice, "usable_cores", lambda: 4)
+    monkeypatch.setattr(engine_choice, "usable_cores", lambda: 4)
     yield
     torch.set_num_threads(before)
 

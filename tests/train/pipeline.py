@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-import pi_dynn.jobs.train_exits  # noqa: F401 - so that the forks need not
+import pi_dynn.train.run_exits  # noqa: F401 - so that the forks need not
 from pi_dynn.cli.main import main
 from pi_dynn.models.gfnet import GFNet, GFNetSize
 from pi_dynn.models.registry import register_model

@@ -10,12 +10,11 @@ from torch import nn
 
 from pi_dynn.clock import FakeClock
 from pi_dynn.errors import CheckpointError, InputError, PiDynnError
+from pi_dynn.models.card import Card, read_card
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
-from pi_dynn.train.engine import Silent, Surroundings, fit
+from pi_dynn.train.engine import Silent, Stage, Surroundings, fit
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.run_folder import RunFolder
-from pi_dynn.train.stage import Stage
-from pi_dynn.train.weights_file import Card, read_card
 
 CARD = Card("net", {"num_classes": 2, "exits": [1]}, ["a", "b"], {"size": 4})
 

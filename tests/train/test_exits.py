@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 
 from pi_dynn.errors import ModelError
 from pi_dynn.models import create_model
+from pi_dynn.models.card import Card
 from pi_dynn.models.gfnet import GFNet, GFNetSize
 from pi_dynn.models.macs import count_macs
 from pi_dynn.train.batches import Order, TensorBatches
 from pi_dynn.train.engine import Silent, Surroundings, fit
-from pi_dynn.train.exit_losses import (
+from pi_dynn.train.exits import (
+    Bilevel,
+    HeadWarmup,
     best_exit,
     cross_entropies,
     gate_loss,
@@ -24,11 +27,9 @@ from pi_dynn.train.exit_losses import (
     warmup_loss,
     weighted_classifier_loss,
 )
-from pi_dynn.train.exits import Bilevel, HeadWarmup
 from pi_dynn.train.features import ExitFeatures, backbone_sha256, cached_features, collect_features
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.run_folder import RunFolder
-from pi_dynn.train.weights_file import Card
 from tests.networks import random_gfnet
 
 CARD = Card("gfnet_12_192", {}, ["a", "b", "c"], {})

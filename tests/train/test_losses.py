@@ -9,9 +9,8 @@ from torch import nn
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import InputError, ModelError
 from pi_dynn.models import create_model
-from pi_dynn.train.augment import AUGMENTATIONS, augmentation
 from pi_dynn.train.distill import Distillation, hard_distillation_loss, soft_distillation_loss
-from pi_dynn.train.mixing import Mixing
+from pi_dynn.train.images import AUGMENTATIONS, Mixing, augmentation
 from pi_dynn.train.teacher_network import TeacherNetwork
 from pi_dynn.train.transfer import Transfer, exit_accuracies, joint_loss
 

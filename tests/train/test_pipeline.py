@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from pi_dynn import load_bundle
-from pi_dynn.train.weights_file import read_card
+from pi_dynn.models.card import read_card
 from tests.train.scenes import tiles_of_samples
 
 PROGRAM = Path(__file__).with_name("pipeline.py")

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loop import Phase, exits_loss, predict_exits, train_phase
 from safetensors.torch import load_file
 
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import PiDynnError
 from pi_dynn.models import create_model
+from pi_dynn.models.card import Card
 from pi_dynn.train.images import AugmentedImages, aerial_augmentation, decode_all, turned_and_flipped
-from pi_dynn.train.loop import Phase, exits_loss, predict_exits, train_phase
 from pi_dynn.train.recipe import Recipe, decay_groups, lr_at
 from pi_dynn.train.run_folder import RunFolder
-from pi_dynn.train.weights_file import Card
 
 PHASE = Phase("try", image_size=32, epochs=8, lr=2e-3, final_lr=1e-4, warmup_steps=4, batch_size=8, mix_probability=0.5)
 

@@ -11,8 +11,8 @@ pytest.importorskip("starlette", reason="needs the extra [serve]")
 from starlette.testclient import TestClient
 
 from pi_dynn import Session
+from pi_dynn.classify.live import LiveClassifier
 from pi_dynn.clock import PerfClock
-from pi_dynn.jobs.live import LiveClassifier
 from pi_dynn.power import open_meter
 from pi_dynn.power.live import LivePower
 from pi_dynn.web.app import WebSettings, build_app

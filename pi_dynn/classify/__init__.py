@@ -1,0 +1,1 @@
+"""Streams of images through a session: files, cameras, a live page, MQTT, a cluster."""

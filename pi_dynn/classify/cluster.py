@@ -1,0 +1,312 @@
+"""Answers from the workers of a Dask scheduler, in the order of the images.
+
+A bounded number of tasks is in flight, a few for each thread of the workers. The scheduler gives the tasks of a worker
+that is gone to others; only the one result that arrives is used. A task that fails is cut into single images, so that
+an image which takes its worker down is the only one without an answer.
+"""
+
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import dask
+import numpy as np
+from distributed import CancelledError, Client, Future, as_completed
+
+from pi_dynn.classify.cluster_worker import BundlePlugin, Image, classify_images, exit_outputs
+from pi_dynn.data.folders import ImageFolder
+from pi_dynn.data.sources import ImageSource
+from pi_dynn.errors import ClusterError, InputError
+from pi_dynn.records import Prediction
+from pi_dynn.runtime.bundle import Bundle
+from pi_dynn.runtime.session import Alter, Outputs
+from pi_dynn.runtime.thresholds import enabled_exits, resolve_thresholds
+
+Item = TypeVar("Item")
+SHIPPED_BYTES = 4 * 2**20  # a task that carries this much is full: what is in flight waits in the scheduler's memory
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """How work is shared out: images in a task, tasks in flight for each thread, whether the files travel along."""
+
+    images_per_task: int = 8
+    tasks_ahead: int = 4
+    ship: bool = False
+    wait_s: float = 30.0
+
+
+@dataclass
+class _Task:
+    """Some images in their order, each to be answered or with the reason why it cannot be sent."""
+
+    items: list = field(default_factory=list)
+    images: list[Image | InputError] = field(default_factory=list)
+
+    @property
+    def sent(self) -> list[Image]:
+        return [image for image in self.images if not isinstance(image, InputError)]
+
+    def singles(self) -> "list[_Task]":
+        return [_Task([item], [image]) for item, image in zip(self.items, self.images, strict=True)]
+
+
+class _Flight:
+    """Tasks that are with the scheduler, in order, and the answers of those that are back."""
+
+    def __init__(self, client: Client, call: Callable[[_Task], tuple]) -> None:
+        self._client, self._call = client, call
+        self._waiting: deque[tuple[_Task, Future | None]] = deque()
+        self._back: dict[str, dict | Exception] = {}
+        self._completed = as_completed(loop=client.loop, with_results=True, raise_errors=False)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, task: _Task) -> None:
+        """Send a task off, unless nothing is in it to be sent."""
+        self._waiting.append((task, self._send(task)))
+
+    def first(self) -> tuple[_Task, dict | Exception]:
+        """The task that was submitted first, with its answer or what went wrong. Raises: CancelledError."""
+        task, future = self._waiting.popleft()
+        return task, self._answer(future)
+
+    def alone(self, task: _Task) -> dict | Exception:
+        """The answer to a task while no other is in flight. Raises: CancelledError.
+
+        When a worker dies, the scheduler suspects all that it held: only a task on its own is surely to blame.
+        """
+        for _, future in self._waiting:
+            self._await(future)
+        return self._answer(self._send(task))
+
+    def cancel(self) -> None:
+        """Forget what has not come back."""
+        if self._client.status == "running":
+            self._client.cancel([future for _, future in self._waiting if future is not None])
+
+    def _send(self, task: _Task) -> Future | None:
+        if not task.sent:
+            return None
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):  # photographs are large
+            future = self._client.submit(*self._call(task), pure=False)
+        self._completed.add(future)
+        return future
+
+    def _await(self, future: Future | None) -> None:
+        while future is not None and future.key not in self._back:
+            finished, result = next(self._completed)
+            if isinstance(result, CancelledError):
+                raise result
+            self._back[finished.key] = result[1] if finished.status == "error" else result
+
+    def _answer(self, future: Future | None) -> dict | Exception:
+        self._await(future)
+        return {"results": []} if future is None else self._back.pop(future.key)
+
+
+class ClusterSession:
+    """What jobs ask of a Session, from a cluster's workers; a context manager.
+
+    The bundle goes to every worker once, to those that come later when they come. `engine` and `threads` are those of
+    the workers that have answered so far.
+
+    Raises: ClusterError where no scheduler or no worker is; InputError for exits that the bundle lacks.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        bundle: Bundle,
+        engine: str = "auto",
+        threads: int | None = None,
+        exits: Sequence[int] | None = None,
+        settings: ClusterSettings | None = None,
+    ) -> None:
+        self.bundle, self.manifest = bundle, bundle.manifest
+        self.enabled = enabled_exits(self.manifest, exits)
+        self.exits = len(self.enabled)
+        self.workers: dict[str, tuple[str, int]] = {}
+        self._address, self._settings = address, settings or ClusterSettings()
+        self._plugin = BundlePlugin(bundle.data, bundle.source, engine, threads, None if exits is None else list(exits))
+        self._name = f"pi-dynn-{bundle.sha256[:12]}-{uuid.uuid4().hex[:12]}"  # two runs do not end each other's
+
+    def __enter__(self) -> "ClusterSession":
+        wait_s = self._settings.wait_s
+        try:
+            self._client = Client(self._address, timeout=wait_s, set_as_default=False)
+        except (OSError, ValueError, TypeError) as error:
+            raise ClusterError(f"no scheduler at {self._address} ({error}): start `dask scheduler` there") from error
+        try:
+            self._client.wait_for_workers(1, timeout=wait_s)
+            self._client.register_plugin(self._plugin, self._name)
+        except TimeoutError as error:
+            self._client.close()
+            raise ClusterError(
+                f"the scheduler at {self._address} has no worker: start `dask worker {self._address}` on each"
+            ) from error
+        except Exception as error:  # whatever a worker's Python says about a pi_dynn that is not there
+            self._client.close()
+            raise ClusterError(f"a worker cannot take the bundle ({error}): install this pi_dynn on all") from error
+        return self
+
+    def __exit__(self, *_) -> None:
+        with suppress(OSError):  # a scheduler that is lost has nothing to forget
+            if self._client.status == "running":
+                self._client.unregister_worker_plugin(self._name)
+        self._client.close()
+
+    @property
+    def engine(self) -> str:
+        """The engines of the workers."""
+        return ", ".join(sorted({engine for engine, _ in self.workers.values()})) or "none"
+
+    @property
+    def threads(self) -> int:
+        """The threads of all workers' networks."""
+        return sum(threads for _, threads in self.workers.values())
+
+    def resolve_thresholds(self, thresholds: Sequence[float] | float | None) -> list[float]:
+        """As a Session does."""
+        return resolve_thresholds(self.manifest, self.enabled, thresholds)
+
+    def answer_stream(
+        self,
+        images: Iterable[ImageSource],
+        load: Callable,
+        batch_size: int = 1,
+        thresholds: Sequence[float] | float | None = None,
+        deadline_s: float | None = None,
+        top: int = 1,
+    ) -> Iterator[tuple[ImageSource, Prediction | InputError]]:
+        """Each image with its answer or the InputError why there is none; order is kept.
+
+        `load` is left alone: workers load.
+
+        Raises: ClusterError when the scheduler is lost, or a worker cannot use the bundle.
+        """
+        settings = {
+            "batch_size": batch_size,
+            "thresholds": self.resolve_thresholds(thresholds),
+            "deadline_s": deadline_s,
+            "top": top,
+        }
+        for source, result in self._results(images, ImageSource.check, classify_images, settings, batch_size):
+            yield source, result if isinstance(result, InputError) else Prediction.from_dict(result["prediction"])
+
+    def stream_outputs(
+        self, data: ImageFolder, alter: Alter | None = None, all_views: bool = False
+    ) -> Iterator[tuple[int, Outputs | InputError]]:
+        """Each image's number with all exits' outputs, or why it cannot be read, in the order of `data`.
+
+        Raises: ClusterError, as `answer_stream`; InputError for an `alter`, which is code and is not sent.
+        """
+        if alter is not None:
+            raise InputError("altered images are made on this machine: leave the cluster out")
+        results = self._results(range(len(data)), data.source, exit_outputs, {"all_views": all_views})
+        for i, result in results:
+            if not isinstance(result, InputError):
+                result = _array(result["logits"]), _array(result["scores"])
+            yield i, result
+
+    def _results(
+        self, items: Iterable[Item], path: Callable, function: Callable, settings: dict, at_least: int = 1
+    ) -> Iterator[tuple[Item, dict | InputError]]:
+        tasks = self._tasks(items, path, max(self._settings.images_per_task, at_least))
+        for task, results in self._in_order(tasks, function, settings):
+            for item, image in zip(task.items, task.images, strict=True):
+                result = image if isinstance(image, InputError) else next(results)
+                yield item, InputError(result["error"]) if "error" in _fields(result) else result
+
+    def _tasks(self, items: Iterable[Item], path: Callable, size: int) -> Iterator[_Task]:
+        task, carried = _Task(), 0
+        for item in items:
+            try:
+                image = self._image(path(item))
+                carried += len(image[1] or b"")
+            except InputError as error:
+                image = error
+            task.items.append(item)
+            task.images.append(image)
+            if len(task.items) == size or carried >= SHIPPED_BYTES:
+                yield task
+                task, carried = _Task(), 0
+        if task.items:
+            yield task
+
+    def _image(self, path: str | Path) -> Image:
+        if not self._settings.ship:
+            return str(Path(path).absolute()), None
+        try:
+            return str(path), Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+    def _in_order(
+        self, tasks: Iterable[_Task], function: Callable, settings: dict
+    ) -> Iterator[tuple[_Task, Iterator[dict]]]:
+        """Tasks with their results, in order; a task that failed comes back as single images."""
+        flight = _Flight(self._client, lambda task: (function, self._name, task.sent, settings))
+        try:
+            room = submitted = 0
+            for task in tasks:
+                if submitted >= room:  # now and then, for workers come and go
+                    room, submitted = self._room(), 0
+                flight.submit(task)
+                submitted += 1
+                while len(flight) >= room:
+                    yield from self._landed(flight)
+            while len(flight):
+                yield from self._landed(flight)
+        except ClusterError:
+            raise
+        except (CancelledError, OSError) as error:  # the second where a call meets the closed connection first
+            raise self._lost() from error
+        finally:
+            with suppress(OSError):
+                flight.cancel()
+
+    def _landed(self, flight: "_Flight") -> Iterator[tuple[_Task, Iterator[dict]]]:
+        """The first task of a flight with its results, or its images one by one."""
+        task, answer = flight.first()
+        if not isinstance(answer, Exception):
+            yield task, self._checked(answer)
+            return
+        for single in task.singles():
+            answer = flight.alone(single)
+            if isinstance(answer, Exception):
+                answer = {"results": [{"error": f"{single.sent[0][0]}: no worker could answer ({answer})"}]}
+            yield single, self._checked(answer)
+
+    def _room(self) -> int:
+        """Tasks that may be in flight now. Raises: ClusterError if the scheduler does not say."""
+        try:
+            threads = sum(self._client.nthreads().values())
+        except OSError as error:
+            raise self._lost() from error
+        return self._settings.tasks_ahead * max(1, threads)
+
+    def _lost(self) -> ClusterError:
+        return ClusterError(f"the scheduler at {self._address} is lost: start it again, then this")
+
+    def _checked(self, answer: dict) -> Iterator[dict]:
+        """The results of a task. Raises: ClusterError if the worker could not use the bundle."""
+        if "refused" in answer:
+            raise ClusterError(f"worker {answer['worker']} cannot answer: {answer['refused']}")
+        if "worker" in answer:
+            self.workers[answer["worker"]] = answer["engine"], answer["threads"]
+        return iter(answer["results"])
+
+
+def _fields(result: dict | InputError) -> dict:
+    return {} if isinstance(result, InputError) else result
+
+
+def _array(packed: tuple[str, Sequence[int], bytes]) -> np.ndarray:
+    dtype, shape, content = packed
+    return np.frombuffer(content, dtype).reshape(shape)

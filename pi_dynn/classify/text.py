@@ -1,0 +1,67 @@
+"""`classify` and `watch` in text, JSON and CSV."""
+
+from pi_dynn.classify.records import ClassifySummary, WatchSummary
+from pi_dynn.records import Prediction
+from pi_dynn.text import milliseconds, percent
+
+CSV_FIELDS = ("path", "label", "class_index", "probability", "exit_index", "block_index", "score", "latency_s", "error")
+
+
+def prediction_line(path: str, answer: Prediction, exits: int, depth: int) -> str:
+    """One image as a line; exits and blocks count from one for people."""
+    left_at = f"exit {answer.exit_index + 1} of {exits}, block {answer.block_index + 1} of {depth}"
+    line = f"{path}  {answer.label} {percent(answer.probability)}  {left_at}  {milliseconds(answer.latency_s)}"
+    others = "".join(f"\n    {label} {percent(probability)}" for label, probability in answer.top[1:])
+    return line + others
+
+
+def prediction_object(path: str, answer: Prediction) -> dict:
+    """One image as a JSON object; `top` only where more than one class was asked for."""
+    fields = answer.to_dict()
+    if len(answer.top) < 2:
+        del fields["top"]
+    return {"path": path} | fields
+
+
+def csv_row(path: str, answer: Prediction | None, error: str = "") -> dict:
+    """One image as a CSV row."""
+    fields = {} if answer is None else answer.to_dict()
+    return {name: fields.get(name, "") for name in CSV_FIELDS} | {"path": path, "error": error}
+
+
+def summary_line(summary: ClassifySummary) -> str:
+    """The run in one line: throughput, latency, and the share of images per exit."""
+    if summary.images == 0:
+        return f"0 images classified, {summary.failed} failed"
+    shares = "  ".join(
+        f"block {block + 1}: {percent(count / summary.images, 0)}"
+        for block, count in zip(summary.exit_blocks, summary.exit_counts, strict=True)
+    )
+    failed = f", {summary.failed} failed" if summary.failed else ""
+    return (
+        f"{summary.images} images{failed}  {summary.images_per_s:.1f} images/s  "
+        f"mean {milliseconds(summary.mean_latency_s or 0.0)}  exits {shares}  "
+        f"({summary.engine}, {summary.threads} threads)"
+    )
+
+
+def frame_object(path: str, frame: int, time: str, age_s: float, answer: Prediction | Exception) -> dict:
+    """One frame as a JSON object: its number, when it was answered (UTC), how old it was then, and the answer.
+
+    Of a frame that could not be answered, `error` says why.
+    """
+    if isinstance(answer, Prediction):
+        fields = prediction_object(path, answer)
+    else:
+        fields = {"path": path, "error": " ".join(str(answer).split())}
+    return fields | {"frame": frame, "time": time, "age_s": age_s}
+
+
+def watch_line(summary: WatchSummary) -> str:
+    """The watch in one line."""
+    line = f"{summary_line(summary)}  {summary.dropped} of {summary.frames} frames dropped"
+    if summary.reconnects:
+        line += f", {summary.reconnects} reconnects"
+    if summary.published is not None:
+        line += f", {summary.published} messages published, {summary.unpublished} not"
+    return line

@@ -1,0 +1,210 @@
+"""What this machine offers to pi_dynn, what is wrong with it, and how to put that right."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pi_dynn.board import BoardSnapshot, advice, take_snapshot
+from pi_dynn.errors import MeterNotFound, PowerError
+from pi_dynn.power import open_meter
+from pi_dynn.power.i2c_scan import I2cBus, scan_i2c
+from pi_dynn.records import Finding
+
+METERS = ("ina219", "pi-ina219", "hwmon", "rapl", "pmic")
+_TORCH_TIMEOUT_S = 120.0
+_TORCH_PROBE = """
+import json, pi_dynn, torch
+print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "threads": torch.get_num_threads(),
+                  "engines": list(torch.backends.quantized.supported_engines)}))
+"""
+_FIRST_BROKEN_ON_PI4 = (2, 10)
+_LAST_PYTHON = (3, 13)
+
+EngineFindings = Callable[[], Sequence[Finding]]
+
+
+def probe_torch() -> "subprocess.CompletedProcess[str]":
+    """Import torch in another process, for on the wrong processor it kills the one it is imported in."""
+    return subprocess.run(
+        [sys.executable, "-c", _TORCH_PROBE], capture_output=True, text=True, timeout=_TORCH_TIMEOUT_S, check=False
+    )
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Where the doctor looks; each can be replaced. `engines` is asked only if torch works."""
+
+    engines: EngineFindings
+    root: Path = Path("/")
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    torch: Callable[[], "subprocess.CompletedProcess[str]"] = probe_torch
+    snapshot: Callable[[], BoardSnapshot] = take_snapshot
+    scan: Callable[[Path], list[I2cBus]] = scan_i2c
+    open_meter: Callable = open_meter
+    page_bytes: int = field(default_factory=lambda: os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096)
+    python: tuple[int, int, int] = tuple(sys.version_info[:3])
+    machine: str = field(default_factory=platform.machine)
+
+
+def check_up(probes: Probes) -> list[Finding]:
+    """Look at everything, in the order in which a measurement depends on it."""
+    torch_findings, torch_works = _torch(probes)
+    return [
+        *_system(probes),
+        *torch_findings,
+        *(probes.engines() if torch_works else []),
+        *_threads(probes),
+        *_board(probes.snapshot()),
+        *_buses(probes),
+        *_meters(probes),
+    ]
+
+
+def _finding(topic: str, name: str, value: object, message: str | None = None) -> Finding:
+    """A finding; `message` is "problem: cure", cut at its last colon."""
+    if message is None:
+        return Finding(topic, name, str(value))
+    problem, _, cure = message.rpartition(": ")
+    return Finding(topic, name, str(value), problem or message, cure)
+
+
+def _system(probes: Probes) -> list[Finding]:
+    python = ".".join(map(str, probes.python))
+    too_new = None
+    if probes.python[:2] > _LAST_PYTHON:
+        too_new = f"Python {python} cannot run TorchScript: use Python 3.10 to 3.13"
+    narrow = None
+    if probes.machine.startswith(("armv6", "armv7")):
+        narrow = "a 32-bit system has no torch: install the 64-bit Raspberry Pi OS"
+    jemalloc = None
+    if probes.page_bytes > 4096 and "jemalloc" in probes.environ.get("LD_PRELOAD", ""):
+        jemalloc = f"a preloaded jemalloc aborts on pages of {probes.page_bytes} bytes: unset LD_PRELOAD"
+    return [
+        _finding("system", "python", python, too_new),
+        _finding("system", "machine", probes.machine, narrow),
+        _finding("system", "page size", f"{probes.page_bytes // 1024} KiB", jemalloc),
+    ]
+
+
+def _torch(probes: Probes) -> tuple[list[Finding], bool]:
+    """What torch says of itself, and whether it can be imported at all."""
+    try:
+        answer = probes.torch()
+    except subprocess.TimeoutExpired:
+        return [_finding("torch", "build", "hangs", "importing torch does not end: install it again")], False
+    if answer.returncode == -signal.SIGILL:
+        message = (
+            "torch dies with an illegal instruction, as 2.10 does on a Raspberry Pi 4: pip install 'torch>=2.6,<2.10'"
+        )
+        return [_finding("torch", "build", "does not run", message)], False
+    if answer.returncode != 0:
+        last = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
+        return [
+            Finding("torch", "build", "not usable", f"torch cannot be imported ({last})", "pip install pi_dynn")
+        ], False
+    facts = json.loads(answer.stdout.strip().splitlines()[-1])
+    message = None
+    if probes.machine == "aarch64" and facts["cuda"]:
+        message = "this torch is a CUDA build, gigabytes that a Pi cannot use: pip install 'torch>=2.6,<2.10'"
+    elif probes.machine == "aarch64" and _version(facts["version"]) == _FIRST_BROKEN_ON_PI4:
+        message = "torch 2.10 does not run on a Raspberry Pi 4: pip install 'torch>=2.6,<2.10'"
+    build = f"{facts['version']} ({'CUDA ' + facts['cuda'] if facts['cuda'] else 'CPU'} build)"
+    offered = [name for name in facts["engines"] if name not in ("none", "fbgemm")]
+    no_engine = None if offered else "this torch has no int8 engine: use a build from the package index"
+    return [
+        _finding("torch", "build", build, message),
+        _finding("torch", "int8 engines", ", ".join(offered) or "none", no_engine),
+        _finding("torch", "threads", facts["threads"]),
+    ], True
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor, *_ = text.split(".")
+    return int(major), int(minor)
+
+
+def _threads(probes: Probes) -> list[Finding]:
+    policy = probes.environ.get("OMP_WAIT_POLICY")
+    message = None
+    if policy is not None and policy.upper() == "ACTIVE":
+        message = "threads that spin while they wait collapse beside another program: unset OMP_WAIT_POLICY"
+    return [
+        _finding("threads", "OMP_WAIT_POLICY", policy or "not set", message),
+        _finding("threads", "OMP_NUM_THREADS", probes.environ.get("OMP_NUM_THREADS", "not set")),
+    ]
+
+
+def _board(snapshot: BoardSnapshot) -> list[Finding]:
+    def known(value: float | None, text: str) -> str:
+        return "unknown" if value is None else text.format(value)
+
+    throttle = snapshot.throttle
+    now = "unknown" if throttle is None else ", ".join(throttle.now) or "not throttled"
+    findings = [
+        _finding("board", "model", snapshot.model),
+        _finding("board", "cores", snapshot.cores),
+        _finding("board", "governor", snapshot.governor or "unknown"),
+        _finding("board", "frequency", known(snapshot.frequency_hz and snapshot.frequency_hz / 1e6, "{:.0f} MHz")),
+        _finding("board", "temperature", known(snapshot.temperature_c, "{:.1f} C")),
+        _finding("board", "throttling", now),
+        _finding("board", "other load", f"{snapshot.other_load_percent:.0f} %"),
+    ]
+    return findings + [_finding("board", "advice", "see below", line) for line in advice(snapshot)]
+
+
+def _buses(probes: Probes) -> list[Finding]:
+    buses = probes.scan(probes.root)
+    if not buses:
+        return [_finding("i2c", "buses", "none")]
+    findings = []
+    for bus in buses:
+        seen = [f"{address:#04x}{_holder(bus, address)}" for address in bus.answering]
+        value = ", ".join(seen) if seen else "no meter answers at 0x40 to 0x4f"
+        findings.append(_finding("i2c", f"/dev/i2c-{bus.number}", value, str(bus.error) if bus.error else None))
+    return findings
+
+
+def _holder(bus: I2cBus, address: int) -> str:
+    return f" (held by the kernel's {bus.held[address]})" if address in bus.held else ""
+
+
+def _meters(probes: Probes) -> list[Finding]:
+    """Every real meter, tried. One that is missing is no fault, one that refuses is; none at all is too."""
+    findings, measures = [], []
+    for name in METERS:
+        try:
+            with probes.open_meter(name, root=probes.root) as meter:
+                measures.append(name)
+                findings.append(_finding("meters", name, f"measures {meter.info.scope}"))
+        except MeterNotFound as error:
+            findings.append(_finding("meters", name, f"not found: {error}"))
+        except PowerError as error:
+            findings.append(_finding("meters", name, "refused", str(error)))
+    if measures:
+        return [*findings, _finding("meters", "auto", f"takes {measures[0]}")]
+    message = "no power meter, energies will be ESTIMATED: wire an INA219 up and run scripts/setup_pi.sh"
+    return [*findings, _finding("meters", "auto", "takes estimate", message)]
+
+
+def doctor_text(findings: Sequence[Finding]) -> str:
+    """What was found, topic by topic, then each problem with its cure."""
+    width = max(len(finding.name) for finding in findings)
+    lines: list[str] = []
+    topic = None
+    for finding in findings:
+        if finding.topic != topic:
+            topic = finding.topic
+            lines.append(topic)
+        if finding.name != "advice":
+            lines.append(f"  {finding.name:<{width}}  {finding.value}")
+    problems = [finding for finding in findings if finding.problem is not None]
+    lines += ["", f"{len(problems)} problems" if len(problems) != 1 else "1 problem"]
+    for finding in problems:
+        lines += [f"  {finding.topic}: {finding.problem}", f"    cure: {finding.cure}"]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What an answer costs in energy: protocol, measuring, results, saved runs, how they read."""

@@ -1,0 +1,329 @@
+"""The energy of a session's answers, with the sampler running all along; images are decoded beforehand.
+
+It only measures. `energy_results` turns what it returns into joules, now or years later.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import psutil
+from torch import Tensor
+
+from pi_dynn.board import advice
+from pi_dynn.clock import Clock
+from pi_dynn.data.folders import walk_images
+from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE, EnergyParts, EnergySettings, Measurement, Windows
+from pi_dynn.energy.records import EnergyRecording, Subject, TimedPass
+from pi_dynn.errors import DatasetError, InputError
+from pi_dynn.power import Sampler, Span
+from pi_dynn.records import Prediction
+from pi_dynn.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A session and what it is to answer: decoded inputs, taken in turn and again from the start.
+
+    `labels` are class indices of the inputs, or None where they are not known.
+    """
+
+    name: str
+    session: Session
+    inputs: Sequence[Tensor]
+    labels: Sequence[int] | None
+    dataset: str
+    thresholds: list[float]
+
+    def subject(self, batch_size: int) -> Subject:
+        """The candidate as a record."""
+        manifest = self.session.manifest
+        return Subject(
+            name=self.name,
+            model=manifest.model,
+            precision=manifest.precision,
+            engine=self.session.engine,
+            threads=self.session.threads,
+            batch_size=batch_size,
+            bundle=self.session.bundle.sha256,
+            dataset=self.dataset,
+            parameters=manifest.notes.get("parameters"),
+            blocks=list(manifest.blocks),
+            thresholds=self.thresholds,
+        )
+
+    def answers(self, thresholds: list[float], n: int, batch_size: int) -> Iterator[Prediction]:
+        """`n` answers, one by one."""
+        inputs = islice(cycle(self.inputs), n)
+        if batch_size > 1:
+            yield from self.session.classify_many(inputs, batch_size, thresholds)
+            return
+        for x in inputs:
+            yield self.session.classify(x, thresholds)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A candidate with its natural mix of exits, or with everyone forced out at one exit."""
+
+    subject: int
+    candidate: Candidate
+    forced_exit: int | None = None
+
+    @property
+    def thresholds(self) -> list[float]:
+        """One value for each exit; with a forced exit those that let every image leave there."""
+        if self.forced_exit is None:
+            return self.candidate.thresholds
+        return self.candidate.session.forced_thresholds(self.forced_exit)
+
+    @property
+    def title(self) -> str:
+        """The case in words; unique within a run, for spans are named after it."""
+        where = "" if self.forced_exit is None else f", exit {self.forced_exit + 1} forced"
+        return f"subject {self.subject + 1}{where}"
+
+
+@dataclass
+class Tally:
+    """The answers of one pass, and when each was there. Good at any time, so that a pass may break off."""
+
+    start_ns: int = 0
+    stops_ns: list[int] = field(default_factory=list)
+    answers: list[Prediction] = field(default_factory=list)
+
+    @property
+    def elapsed_s(self) -> float:
+        """From the start to the end of the last inference; 0 before there is one."""
+        return (self.stops_ns[-1] - self.start_ns) * 1e-9 if self.stops_ns else 0.0
+
+    def record(self, case: Case, label: str, planned_n: int) -> TimedPass:
+        """The pass in numbers."""
+        exits = case.candidate.session.exits + 1
+        counts, forward_s, right = [0] * exits, [0.0] * exits, [0] * exits
+        labels = case.candidate.labels
+        for i, answer in enumerate(self.answers):
+            counts[answer.exit_index] += 1
+            forward_s[answer.exit_index] += answer.latency_s
+            if labels is not None:
+                right[answer.exit_index] += answer.class_index == labels[i % len(labels)]
+        return TimedPass(
+            subject=case.subject,
+            forced_exit=case.forced_exit,
+            label=label,
+            planned_n=planned_n,
+            n=len(self.answers),
+            elapsed_s=self.elapsed_s,
+            forward_s=sum(forward_s),
+            exit_counts=counts,
+            exit_forward_s=forward_s,
+            exit_right=None if labels is None else right,
+        )
+
+
+def run_pass(
+    case: Case, n: int, batch_size: int, clock: Clock, tally: Tally, enough: Callable[[Tally], bool] = lambda _: False
+) -> None:
+    """Answer `n` times, or until `enough` says so, and write everything to `tally`.
+
+    Nothing is added up here: the loop is what is being measured.
+    """
+    answers = case.candidate.answers(case.thresholds, n, batch_size)
+    tally.start_ns = clock.now_ns()
+    for answer in answers:
+        tally.answers.append(answer)
+        tally.stops_ns.append(clock.now_ns())
+        if enough(tally):
+            break
+
+
+_WARM_UP_ROUNDS = 3
+_LOOK = 20
+_FEW_IMAGES = 100
+
+
+def measure_energy(parts: EnergyParts, candidates: Sequence[Candidate], settings: EnergySettings) -> Measurement:
+    """Measure one candidate, or a baseline and a candidate in turns (A B B A, so that drift cancels).
+
+    An interrupt or a meter that fails ends it early; what there is comes back, and says so.
+
+    Raises: InputError if there is nothing to answer.
+    """
+    if not 1 <= len(candidates) <= 2 or not all(candidate.inputs for candidate in candidates):
+        raise InputError(f"measure 1 candidate, or a baseline and 1, on images: got {len(candidates)}")
+    return _Run(parts, candidates, settings).run()
+
+
+class _Run:
+    def __init__(self, parts: EnergyParts, candidates: Sequence[Candidate], settings: EnergySettings) -> None:
+        self._parts, self._candidates, self._settings = parts, candidates, settings
+        self._latency: list[TimedPass] = []
+        self._trials: list[TimedPass] = []
+        self._notes: list[str] = []
+        self._sampler = parts.make_sampler()
+        self._windows = Windows(parts, settings, self._sampler, self._notes)
+        self._cases = [Case(i, candidate) for i, candidate in enumerate(candidates)]
+        if settings.each_exit:
+            last = len(candidates) - 1
+            exits = range(candidates[last].session.exits + 1)
+            self._cases += [Case(last, candidates[last], forced_exit) for forced_exit in exits]
+
+    def run(self) -> Measurement:
+        parts, settings = self._parts, self._settings
+        before = parts.board.snapshot()
+        self._notes += advice(before)
+        images = min(len(candidate.inputs) for candidate in self._candidates)
+        if images < _FEW_IMAGES:
+            self._notes.append(f"the mix of exits is that of {images} images: give more of your own with --data")
+        interrupted = False
+        try:
+            with parts.working():
+                self._warm_up()
+                lengths = [self._measure_latency(case) for case in self._cases]
+            with self._sampler:
+                self._sample(lengths)
+        except KeyboardInterrupt:
+            interrupted = True
+        recording = EnergyRecording(
+            subjects=[candidate.subject(settings.batch_size) for candidate in self._candidates],
+            latency=self._latency,
+            trials=self._trials,
+            planned_trials=settings.trials,
+            board=before.to_dict(),
+            board_after=parts.board.snapshot().to_dict(),
+            notes=self._notes,
+            interrupted=interrupted,
+        )
+        return Measurement(recording, self._sampler.trace())
+
+    def _warm_up(self) -> None:
+        """Visit every depth with real images: the first visits allocate, and are slower."""
+        self._windows.stage("warm-up")
+        batch = self._settings.batch_size
+        for subject, candidate in enumerate(self._candidates):
+            for forced_exit in [*range(candidate.session.exits + 1), None]:
+                case = Case(subject, candidate, forced_exit)
+                for _ in candidate.answers(case.thresholds, _WARM_UP_ROUNDS * batch, batch):
+                    pass
+
+    def _trial_length(self, case: Case) -> int:
+        """How many answers make a trial: as many as asked for, or as a short look says will last long enough.
+
+        Forced exits take no more than that: their answers are all alike.
+        """
+        settings, images = self._settings, len(case.candidate.inputs)
+        if settings.n is not None and case.forced_exit is None:
+            return settings.n
+        answers = min(images, _LOOK) * settings.batch_size
+        looks = [Tally(), Tally()]
+        for look in looks:
+            run_pass(case, answers, settings.batch_size, self._parts.clock, look)
+        fastest_s = min(look.elapsed_s for look in looks)  # the other was held up by something else
+        enough = math.ceil(settings.trial_s * answers / max(fastest_s, 1e-6))
+        if images < enough:
+            enough = math.ceil(enough / images) * images  # every image equally often, so that the mix is the data's
+        return enough if settings.n is None else min(settings.n, enough)
+
+    def _measure_latency(self, case: Case) -> int:
+        """Time a trial's answers without the sampler; returns how many there are."""
+        self._windows.stage(f"latency, {case.title}")
+        n = self._trial_length(case)
+        tally = Tally()
+        try:
+            run_pass(case, n, self._settings.batch_size, self._parts.clock, tally)
+        finally:
+            self._latency.append(tally.record(case, "", n))
+        self._windows.total_s += self._settings.trials * tally.elapsed_s
+        return n
+
+    def _sample(self, lengths: list[int]) -> None:
+        """Everything between the first and the last sample."""
+        self._windows.idle(IDLE_BEFORE)
+        pairs = list(zip(self._cases, lengths, strict=True))
+        for number in range(self._settings.trials):
+            for case, n in pairs if number % 2 == 0 else reversed(pairs):
+                if self._sampler.failed is not None:
+                    return
+                label = f"trial {number + 1} of {self._settings.trials}, {case.title}"
+                self._windows.trial(label, lambda case=case, n=n: self._attempt(case, n))
+        if self._sampler.failed is None:
+            self._windows.idle(IDLE_AFTER)
+
+    def _attempt(self, case: Case, n: int) -> "_Answers":
+        return _Answers(case, n, self._settings.batch_size, self._parts.clock, self._sampler, self._trials)
+
+
+@dataclass
+class _Answers:
+    """One try at a trial of `n` answers, written to `kept` if it counts."""
+
+    case: Case
+    n: int
+    batch_size: int
+    clock: Clock
+    sampler: Sampler
+    kept: list[TimedPass]
+    tally: Tally = field(default_factory=Tally)
+
+    def run(self) -> None:
+        run_pass(self.case, self.n, self.batch_size, self.clock, self.tally, lambda _: self.sampler.failed is not None)
+
+    def span(self) -> tuple[int, int]:
+        return self.tally.start_ns, self.tally.stops_ns[-1] if self.tally.stops_ns else self.tally.start_ns
+
+    def keep(self, window: Span) -> None:
+        """Write down the answers, and a span for every inference."""
+        start_ns = window.t0_ns
+        for stop_ns, answer in zip(self.tally.stops_ns, self.tally.answers, strict=False):
+            self.sampler.add_span(start_ns, stop_ns, f"exit {answer.exit_index + 1}")
+            start_ns = stop_ns
+        self.kept.append(self.tally.record(self.case, window.label, self.n))
+
+
+_MEMORY_SHARE = 0.25  # of what is free: the rest of a small board has to live too
+_FLOAT_BYTES = 4
+
+
+def load_candidate(session: Session, folder: Path, n: int | None, name: str | None = None) -> Candidate:
+    """The session with the images below `folder`.
+
+    Of a large folder a fair part is drawn, the same in every run: no more than `n` images, and no more than
+    fit into a quarter of the free memory. Labels are known where every folder is named after a class.
+
+    Raises: DatasetError if there are no images, InputError if one cannot be read.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder; give a folder of images with --data")
+    paths = list(walk_images(folder))
+    if not paths:
+        raise DatasetError(f"{folder}: the folder holds no images; add some or name another with --data")
+    paths = _fair_part(paths, n, session.preprocess.size)
+    manifest = session.manifest
+    return Candidate(
+        name=name or f"{manifest.model} {manifest.precision}",
+        session=session,
+        inputs=_decoded(session, paths),
+        labels=_labels(paths, manifest.labels),
+        dataset=folder.name,
+        thresholds=session.resolve_thresholds(None),
+    )
+
+
+def _fair_part(paths: list[Path], n: int | None, size: int) -> list[Path]:
+    """A shuffled part of `paths`, the same every time."""
+    fitting = int(_MEMORY_SHARE * psutil.virtual_memory().available / (3 * size * size * _FLOAT_BYTES))
+    count = min(len(paths), max(1, fitting), n if n is not None else len(paths))
+    return [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:count]]
+
+
+def _decoded(session: Session, paths: list[Path]) -> list[Tensor]:
+    return [session.preprocess.load(path) for path in paths]
+
+
+def _labels(paths: list[Path], labels: list[str]) -> list[int] | None:
+    known = {label: index for index, label in enumerate(labels)}
+    found = [known.get(path.parent.name) for path in paths]
+    return None if None in found else found

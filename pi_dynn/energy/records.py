@@ -1,0 +1,173 @@
+"""What an energy measurement leaves behind: what was done (the recording), and what it cost (the results).
+
+SI units throughout; shares and accuracies are in 0..1.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pi_dynn.records import Record
+
+
+@dataclass(frozen=True)
+class Subject(Record):
+    """What was measured: a bundle on an engine, over images.
+
+    `blocks` are those after which images leave, the last answer included; `parameters` is None where the
+    bundle does not tell; `bundle` is the hash of the file.
+    """
+
+    name: str
+    model: str
+    precision: str
+    engine: str
+    threads: int
+    batch_size: int
+    bundle: str
+    dataset: str
+    parameters: int | None
+    blocks: list[int]
+    thresholds: list[float]
+
+
+@dataclass(frozen=True)
+class TimedPass(Record):
+    """One pass of `n` answers, out of `planned_n`, by subject number `subject`.
+
+    `forced_exit` is the exit everyone left at, None for the natural mix. `label` names its span in the trace
+    and is empty where no sampler ran. `forward_s` is the time within the network, `elapsed_s` all of it.
+    Lists have one entry per exit: answers, time within the network, right answers (None without labels).
+    """
+
+    subject: int
+    forced_exit: int | None
+    label: str
+    planned_n: int
+    n: int
+    elapsed_s: float
+    forward_s: float
+    exit_counts: list[int]
+    exit_forward_s: list[float]
+    exit_right: list[int] | None
+
+
+@dataclass(frozen=True)
+class EnergyRecording(Record):
+    """What was done while the meter was sampled. With two subjects the first is the baseline.
+
+    `board` and `board_after` are snapshots as plain data, None where nobody looked.
+    """
+
+    subjects: list[Subject]
+    latency: list[TimedPass]
+    trials: list[TimedPass]
+    planned_trials: int
+    board: dict[str, Any] | None
+    board_after: dict[str, Any] | None
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "EnergyRecording":
+        lists = {
+            "subjects": [Subject.from_dict(one) for one in values["subjects"]],
+            "latency": [TimedPass.from_dict(one) for one in values["latency"]],
+            "trials": [TimedPass.from_dict(one) for one in values["trials"]],
+        }
+        return super().from_dict(values | lists)
+
+
+@dataclass(frozen=True)
+class EnergyExit(Record):
+    """One exit in the natural mix; `net_j` only where everyone was also forced out here."""
+
+    exit_index: int
+    block_index: int
+    share: float
+    accuracy: float | None
+    latency_s: float | None
+    net_j: float | None
+    net_ci95_j: list[float] | None
+
+
+@dataclass(frozen=True)
+class EnergyResult(Record):
+    """What one inference of one subject cost.
+
+    Energies are per inference: `gross_j` is everything the board drew, `net_j` what it drew above idle. Both
+    are medians over trials with 95 % intervals, None where the run broke off before they could be known.
+    `latency_s` is the mean time within the network without the sampler, `elapsed_s` the mean time per image.
+    `resolved` says whether the net energy stands out of its uncertainty. `exit_sum_j` is the net energy of the
+    exits, each measured forced and weighted by its share. `improvement` is the share of the baseline's
+    net energy that is saved. `label` is MEASURED, ESTIMATED or SIMULATED.
+    """
+
+    name: str
+    model: str
+    parameters: int | None
+    dataset: str
+    acc1: float | None
+    latency_s: float
+    elapsed_s: float
+    images_per_s: float
+    net_j: float | None
+    net_ci95_j: list[float] | None
+    net_sd_j: float | None
+    resolved: bool
+    gross_j: float | None
+    gross_ci95_j: list[float] | None
+    idle_power_w: float | None
+    idle_sd_w: float | None
+    idle_drift_w_per_s: float | None
+    active_power_w: float | None
+    n: int
+    trials: int
+    trial_s: float | None
+    sample_rate_hz: float
+    largest_gap_s: float
+    samples: int
+    duplicates: int
+    stale_reads: int
+    retries: int
+    clipped: int
+    valid: bool
+    invalid_reasons: list[str]
+    exits: list[EnergyExit]
+    exit_sum_j: float | None
+    exit_sum_ci95_j: list[float] | None
+    improvement: float | None
+    improvement_ci95: list[float] | None
+    measured: bool
+    label: str
+    meter: str
+    scope: str
+    rails: list[str]
+    shunt_ohm: float | None
+    gain: float
+    board: dict[str, Any] | None
+    board_after: dict[str, Any] | None
+    bundle: str
+    precision: str
+    engine: str
+    threads: int
+    batch_size: int
+    thresholds: list[float]
+    notes: list[str]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "EnergyResult":
+        return super().from_dict(values | {"exits": [EnergyExit.from_dict(row) for row in values["exits"]]})
+
+
+@dataclass(frozen=True)
+class EnergyDifference(Record):
+    """What `name` costs more than `baseline`, per image; `net_ci95_j` holds the true difference in 95 % of cases.
+
+    `verdict` is "less", "more", or "no difference shown".
+    """
+
+    name: str
+    baseline: str
+    net_j: float
+    net_ci95_j: tuple[float, float]
+    verdict: str

@@ -1,0 +1,267 @@
+"""From a recording and its trace to what one inference cost. Pure: the same two give the same figures again."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pi_dynn import stats
+from pi_dynn.board import BoardSnapshot, invalidating_changes
+from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE
+from pi_dynn.energy.records import EnergyExit, EnergyRecording, EnergyResult, TimedPass
+from pi_dynn.errors import TraceInvalid
+from pi_dynn.power import (
+    IdleBaseline,
+    MeterInfo,
+    RunEnergy,
+    Trace,
+    TraceQuality,
+    TrialEnergy,
+    aliasing_warning,
+    check_trace,
+    idle_baseline,
+    improvement,
+    run_energy,
+    trial_energy,
+)
+
+_SIGMA_95 = 1.96
+_OF_SUBJECT = (
+    "name",
+    "model",
+    "parameters",
+    "dataset",
+    "bundle",
+    "precision",
+    "engine",
+    "threads",
+    "batch_size",
+    "thresholds",
+)
+
+
+def energy_results(recording: EnergyRecording, trace: Trace) -> list[EnergyResult]:
+    """One result per subject; the first of two is the baseline that the second improves on."""
+    idle = _Idle.of(trace)
+    cases = [_Case(recording, trace, idle, subject, None) for subject in range(len(recording.subjects))]
+    results = [_result(recording, trace, idle, case) for case in cases]
+    if len(results) == 2:
+        results[1] = _improved(results[1], cases[1], cases[0])
+    return results
+
+
+@dataclass(frozen=True)
+class _Idle:
+    """Idle power, if its windows can be used, and how well they were sampled."""
+
+    baseline: IdleBaseline | None
+    windows: dict[str, TraceQuality]
+
+    @classmethod
+    def of(cls, trace: Trace) -> "_Idle":
+        spans = [*trace.labelled(IDLE_BEFORE), *trace.labelled(IDLE_AFTER)]
+        windows = {span.label: check_trace(trace, span) for span in spans}
+        usable = [span for span in spans if windows[span.label].samples >= 2]
+        try:
+            baseline = idle_baseline(trace, usable[0], usable[1] if len(usable) > 1 else None) if usable else None
+        except TraceInvalid:
+            baseline = None  # the reasons are in the windows
+        return cls(baseline, windows)
+
+
+class _Case:
+    """The trials of one subject at its natural mix, or forced out at one exit."""
+
+    def __init__(
+        self, recording: EnergyRecording, trace: Trace, idle: _Idle, subject: int, forced_exit: int | None
+    ) -> None:
+        def mine(passes: Sequence[TimedPass]) -> list[TimedPass]:
+            return [one for one in passes if (one.subject, one.forced_exit) == (subject, forced_exit)]
+
+        self.subject = subject
+        self.passes = mine(recording.trials)
+        self.latency = next(iter(mine(recording.latency)), None)
+        self.windows: dict[str, TraceQuality] = {}
+        self.trials: list[TrialEnergy] = []
+        whole = [one for one in self.passes if one.n == one.planned_n]
+        for one in whole or self.passes[:1]:  # of an interrupted run even a part of a trial is shown
+            spans = trace.labelled(one.label)
+            if not spans:
+                continue
+            self.windows[one.label] = check_trace(trace, spans[0])
+            try:
+                if idle.baseline is not None:
+                    self.trials.append(trial_energy(trace, spans[0], one.n, idle.baseline))
+            except TraceInvalid:
+                continue  # too few samples: the window says so
+        self.energy: RunEnergy | None = None
+        if self.trials:
+            self.energy = run_energy(self.trials, idle.baseline)
+
+    def mean(self, total: str) -> float:
+        """Mean seconds per answer of "forward_s" or "elapsed_s", without the sampler where that was measured."""
+        timed = [self.latency] if self.latency is not None and self.latency.n else self.passes
+        answers = sum(one.n for one in timed)
+        return sum(getattr(one, total) for one in timed) / answers if answers else 0.0
+
+    def mix(self) -> TimedPass | None:
+        """The pass that tells who left where: a whole trial if there is one."""
+        candidates = [one for one in (*self.passes, self.latency) if one is not None and one.n]
+        return max(candidates, key=lambda one: one.n, default=None)
+
+
+def _result(recording: EnergyRecording, trace: Trace, idle: _Idle, case: _Case) -> EnergyResult:
+    subject, info = recording.subjects[case.subject], trace.info
+    forced = [_Case(recording, trace, idle, case.subject, k) for k in range(len(subject.blocks))]
+    if not any(one.passes for one in forced):
+        forced = []
+    windows = {**idle.windows, **case.windows, **{label: q for one in forced for label, q in one.windows.items()}}
+    mix = case.mix()
+    exit_sum = _exit_sum(mix, forced, idle, info) if mix is not None else None
+    reasons = _reasons(recording, windows, case)
+    if exit_sum is not None and case.energy is not None and not _agree(case.energy, exit_sum, idle, info):
+        reasons.append(
+            f"the natural mix takes {case.energy.net_j:.4g} J but its exits, weighted, {exit_sum[0]:.4g} J: "
+            "the board changed between trials, cool it and measure again"
+        )
+    elapsed_s = case.mean("elapsed_s")
+    aliasing = aliasing_warning(info, elapsed_s) if elapsed_s > 0 else None
+    return EnergyResult(
+        **{name: getattr(subject, name) for name in _OF_SUBJECT},
+        **{name: getattr(info, name) for name in ("measured", "label", "scope", "shunt_ohm", "gain")},
+        **_energy_figures(case, idle),
+        **_sampling_figures(trace, windows),
+        acc1=sum(mix.exit_right) / mix.n if mix is not None and mix.exit_right is not None else None,
+        latency_s=case.mean("forward_s"),
+        elapsed_s=elapsed_s,
+        images_per_s=1.0 / elapsed_s if elapsed_s > 0 else 0.0,
+        valid=not reasons,
+        invalid_reasons=reasons,
+        exits=_exits(subject.blocks, mix, case.latency, forced),
+        exit_sum_j=exit_sum and exit_sum[0],
+        exit_sum_ci95_j=exit_sum and exit_sum[1:],
+        improvement=None,
+        improvement_ci95=None,
+        meter=info.name,
+        rails=list(info.rails),
+        board=recording.board,
+        board_after=recording.board_after,
+        notes=[*recording.notes, *info.notes, *([aliasing] if aliasing else [])],
+    )
+
+
+def _energy_figures(case: _Case, idle: _Idle) -> dict[str, Any]:
+    """The figures in joules and watts; None where they cannot be known."""
+    energy, baseline = case.energy, idle.baseline
+    return {
+        "net_j": energy and energy.net_j,
+        "net_ci95_j": energy and list(energy.net_ci95_j),
+        "net_sd_j": energy and energy.net_sd_j,
+        "resolved": energy is not None and energy.resolved,
+        "gross_j": energy and energy.gross_j,
+        "gross_ci95_j": energy and list(energy.gross_ci95_j),
+        "idle_power_w": energy.idle_power_w if energy else baseline and baseline.before_power_w,
+        "idle_sd_w": baseline and baseline.sd_w,
+        "idle_drift_w_per_s": baseline and baseline.drift_w_per_s,
+        "active_power_w": energy and energy.active_power_w,
+        "n": energy.n if energy else 0,
+        "trials": len(case.trials),
+        "trial_s": min((trial.duration_s for trial in case.trials), default=None),
+    }
+
+
+def _sampling_figures(trace: Trace, windows: dict[str, TraceQuality]) -> dict[str, Any]:
+    """How well the whole run was sampled; the gap is the largest within a window that counts."""
+    whole = check_trace(trace)
+    names = ("sample_rate_hz", "samples", "duplicates", "stale_reads", "retries", "clipped")
+    largest_gap_s = max((quality.largest_gap_s for quality in windows.values()), default=0.0)
+    return {**{name: getattr(whole, name) for name in names}, "largest_gap_s": largest_gap_s}
+
+
+def _reasons(recording: EnergyRecording, windows: dict[str, TraceQuality], case: _Case) -> list[str]:
+    """Why the figures of a case must not be used; empty when they may."""
+    found: dict[str, list[str]] = {}
+    if recording.interrupted:
+        found["interrupted"] = []
+    for label, quality in windows.items():
+        for reason in quality.invalid_reasons:
+            found.setdefault(reason, []).append(label)
+    reasons = [f"{labels[0]}: {reason}" if len(labels) == 1 else reason for reason, labels in found.items()]
+    whole = sum(one.n == one.planned_n for one in case.passes)
+    if whole < recording.planned_trials:
+        reasons.append(f"{whole} of {recording.planned_trials} trials were finished")
+    for label in (IDLE_BEFORE, IDLE_AFTER):
+        if label not in windows:
+            reasons.append(f"{label} the trials was not measured")
+    if case.energy is None and not reasons:
+        reasons.append("no trial could be integrated")
+    if recording.board is not None and recording.board_after is not None:
+        before, after = (BoardSnapshot.from_dict(one) for one in (recording.board, recording.board_after))
+        reasons += invalidating_changes(before, after)
+    return reasons
+
+
+def _exits(
+    blocks: Sequence[int], mix: TimedPass | None, latency: TimedPass | None, forced: Sequence[_Case]
+) -> list[EnergyExit]:
+    rows = []
+    timed = latency if latency is not None and latency.n else mix
+    for k, block in enumerate(blocks):
+        count = mix.exit_counts[k] if mix is not None else 0
+        taken = timed.exit_counts[k] if timed is not None else 0
+        own = forced[k] if forced else None
+        energy = own.energy if own else None
+        latency_s = timed.exit_forward_s[k] / taken if taken else (own.mean("forward_s") or None if own else None)
+        rows.append(
+            EnergyExit(
+                exit_index=k,
+                block_index=block,
+                share=count / mix.n if mix is not None else 0.0,
+                accuracy=mix.exit_right[k] / count if count and mix.exit_right is not None else None,
+                latency_s=latency_s,
+                net_j=energy and energy.net_j,
+                net_ci95_j=energy and list(energy.net_ci95_j),
+            )
+        )
+    return rows
+
+
+def _exit_sum(mix: TimedPass, forced: Sequence[_Case], idle: _Idle, info: MeterInfo) -> list[float] | None:
+    """The share-weighted net energy of the forced exits, round by round: [median, low, high]."""
+    if not forced or any(one.energy is None for one in forced):
+        return None
+    weighted = [(count / mix.n, one) for count, one in zip(mix.exit_counts, forced, strict=True)]
+    rounds = range(min(len(one.trials) for one in forced))
+    sums_j = [sum(share * one.trials[r].net_j for share, one in weighted) for r in rounds]
+    low_j, high_j = stats.bootstrap_interval(sums_j)
+    shared_j = sum(share * _shared_error_j(one.energy, idle.baseline, info) for share, one in weighted)
+    return [stats.median(sums_j), low_j - shared_j, high_j + shared_j]
+
+
+def _shared_error_j(energy: RunEnergy, baseline: IdleBaseline, info: MeterInfo) -> float:
+    """What may be wrong with the net energy of all trials alike, so that their spread does not show it.
+
+    The idle line, one step of the meter, and the edges of a window, which fall between samples.
+    """
+    edges_j = abs(energy.active_power_w - energy.idle_power_w) * info.nominal_period_s / energy.n
+    return math.hypot(_SIGMA_95 * baseline.error_w * energy.latency_s, info.resolution_w * energy.latency_s, edges_j)
+
+
+def _agree(energy: RunEnergy, exit_sum: Sequence[float], idle: _Idle, info: MeterInfo) -> bool:
+    """Whether the intervals of the natural mix and of the weighted sum meet."""
+    shared_j = _shared_error_j(energy, idle.baseline, info)
+    low_j, high_j = energy.net_ci95_j
+    return low_j - shared_j <= exit_sum[2] and exit_sum[1] <= high_j + shared_j
+
+
+def _improved(result: EnergyResult, case: _Case, base: _Case) -> EnergyResult:
+    """The result with what it saves against the baseline, trial by trial for the interval."""
+    pairs = list(zip(base.trials, case.trials, strict=False))
+    if base.energy is None or case.energy is None or any(one.net_j <= 0 for one, _ in pairs) or base.energy.net_j <= 0:
+        return result
+    saved = [improvement(one.net_j, other.net_j) for one, other in pairs]
+    return replace(
+        result,
+        improvement=improvement(base.energy.net_j, case.energy.net_j),
+        improvement_ci95=list(stats.bootstrap_interval(saved)),
+    )

@@ -1,0 +1,127 @@
+"""Saved energy runs (recording, raw trace and figures in one JSON file), and runs compared with each other."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from math import hypot
+from pathlib import Path
+
+from pi_dynn import files
+from pi_dynn.board import BoardSnapshot
+from pi_dynn.energy.protocol import Measurement
+from pi_dynn.energy.records import EnergyDifference, EnergyRecording, EnergyResult
+from pi_dynn.energy.results import energy_results
+from pi_dynn.errors import InputError
+from pi_dynn.power import Trace, improvement
+
+FORMAT = "pi_dynn.energy/1"
+
+
+def save_run(path: str | Path, measurement: Measurement, results: Sequence[EnergyResult]) -> None:
+    """Write a run to `path`; what was there survives a crash. The results are for other programs to read."""
+    document = {
+        "format": FORMAT,
+        "results": [result.to_dict() for result in results],
+        "recording": measurement.recording.to_dict(),
+        "trace": measurement.trace.to_dict(),
+    }
+    files.write_text(path, json.dumps(document, allow_nan=False) + "\n")
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether `path` holds a saved run, and not a bare trace or something else."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("format") == FORMAT
+
+
+def load_run(path: str | Path) -> Measurement:
+    """What was recorded in `path`.
+
+    Raises: InputError if there is no such file, or if it is not a saved run.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise InputError(f"{str(path)!r} is not a saved energy run: make one with `pi-dynn energy --save`")
+        recording = EnergyRecording.from_dict(document["recording"])
+        for board in (recording.board, recording.board_after):
+            if board is not None:
+                BoardSnapshot.from_dict(board)
+        return Measurement(recording, Trace.from_dict(document["trace"]))
+    except OSError as error:
+        raise InputError(f"cannot read the run {str(path)!r} ({error.strerror}): check the path") from error
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the saved run {str(path)!r} is damaged ({error!r}): measure again") from error
+
+
+def replay_run(path: str | Path) -> tuple[Measurement, list[EnergyResult]]:
+    """A saved run, its figures worked out anew from the raw trace."""
+    measurement = load_run(path)
+    return measurement, energy_results(*measurement)
+
+
+_MUST_MATCH = ("label", "scope", "rails", "shunt_ohm", "gain")
+
+
+def baselines(results: Sequence[EnergyResult], across: bool = False) -> list[EnergyResult]:
+    """For each result the one it is held against: the first of its board and data set, or of all with `across`."""
+    first: dict[tuple[str, str], EnergyResult] = {}
+    found = []
+    for result in results:
+        board = result.board["model"] if result.board is not None else ""
+        found.append(first.setdefault(("", "") if across else (board, result.dataset), result))
+    return found
+
+
+def obstacles(result: EnergyResult, base: EnergyResult) -> list[str]:
+    """Why the two may not be compared; nothing where they may."""
+    return [
+        f"{result.name} is not compared with {base.name}: {what} is {getattr(result, what)!r}, "
+        f"there {getattr(base, what)!r}"
+        for what in _MUST_MATCH
+        if getattr(result, what) != getattr(base, what)
+    ]
+
+
+def compare_results(results: Sequence[EnergyResult], across: bool = False) -> list[EnergyResult]:
+    """The results with their improvement on their baseline, in the order given.
+
+    Where the two may not be compared (another scope, other rails, another shunt) there is none, and a note says
+    why; with `across` the first result is everyone's baseline, whatever its board, data set and scope.
+    A run that brought its own baseline keeps what it measured in turns with it.
+    """
+    compared = []
+    for result, base in zip(results, baselines(results, across), strict=True):
+        if base is result or result.improvement is not None:
+            compared.append(result)
+            continue
+        reasons = [] if across else obstacles(result, base)
+        known = not reasons and base.net_j is not None and base.net_j > 0 and result.net_j is not None
+        saved = improvement(base.net_j, result.net_j) if known else None
+        compared.append(replace(result, improvement=saved, notes=[*result.notes, *reasons]))
+    return compared
+
+
+def energy_differences(results: Sequence[EnergyResult], across: bool = False) -> list[EnergyDifference]:
+    """Each result less its baseline, with an interval and a plain verdict, where both have one.
+
+    The runs are independent, so the half-widths of their intervals add as the sides of a right angle do.
+    """
+    found = []
+    for result, base in zip(results, baselines(results, across), strict=True):
+        if base is result or (not across and obstacles(result, base)):
+            continue
+        if result.net_j is None or base.net_j is None or not result.net_ci95_j or not base.net_ci95_j:
+            continue
+        change_j = result.net_j - base.net_j
+        # The intervals need not be even: what makes the change larger is the upper side of one, the lower of the other.
+        low_j = change_j - hypot(result.net_j - result.net_ci95_j[0], base.net_ci95_j[1] - base.net_j)
+        high_j = change_j + hypot(result.net_ci95_j[1] - result.net_j, base.net_j - base.net_ci95_j[0])
+        verdict = "less" if high_j < 0 else "more" if low_j > 0 else "no difference shown"
+        found.append(EnergyDifference(result.name, base.name, change_j, (low_j, high_j), verdict))
+    return found

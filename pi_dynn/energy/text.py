@@ -1,0 +1,247 @@
+"""Energy in text and Markdown: the published columns, exits, notes, and energy beside pytest-benchmark's figures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pi_dynn.energy.records import EnergyResult
+from pi_dynn.errors import InputError
+from pi_dynn.text import markdown_table, percent, table
+
+HEADERS = (
+    "name",
+    "parameters",
+    "data set",
+    "acc@1",
+    "latency",
+    "energy net",
+    "95 % interval",
+    "energy gross",
+    "improve",
+    "source",
+)
+EXIT_HEADERS = ("rate", "accuracy", "latency", "energy net", "95 % interval", "source")
+_SHORT_TRIAL_S = 10.0
+
+
+def energy_text(results: Sequence[EnergyResult], markdown: bool = False) -> str:
+    """Everything there is to print about a run on standard output."""
+    tables = [energy_table(results, markdown), *(exit_table(result, markdown) for result in results)]
+    lines = [power_lines(result) for result in results]
+    lines += [f"INVALID {result.name}: {reason}" for result in results for reason in result.invalid_reasons]
+    return "\n\n".join([*tables, "\n".join(lines)])
+
+
+def energy_table(results: Sequence[EnergyResult], markdown: bool = False) -> str:
+    """The published table, one line per result."""
+    return (markdown_table if markdown else table)(HEADERS, [_row(result) for result in results])
+
+
+def board_table(results: Sequence[EnergyResult], markdown: bool = False) -> str:
+    """The same of several boards, each line beginning with its board."""
+    rows = [("-" if result.board is None else result.board["model"], *_row(result)) for result in results]
+    return (markdown_table if markdown else table)(("board", *HEADERS), rows, 2)
+
+
+def _row(result: EnergyResult) -> tuple[str, ...]:
+    return (
+        result.name,
+        "-" if result.parameters is None else f"{result.parameters / 1e6:.2f} M",
+        result.dataset,
+        "-" if result.acc1 is None else f"{100 * result.acc1:.3f}",
+        milliseconds(result.latency_s),
+        millijoules(result.net_j),
+        interval(result.net_ci95_j),
+        millijoules(result.gross_j),
+        percent(result.improvement, 2),
+        source(result),
+    )
+
+
+def exit_table(result: EnergyResult, markdown: bool = False) -> str:
+    """Rate, accuracy, latency and energy of each exit; blocks count from one for people."""
+    rows = [
+        (
+            f"block {row.block_index + 1}",
+            percent(row.share),
+            percent(row.accuracy),
+            "-" if row.latency_s is None else milliseconds(row.latency_s),
+            millijoules(row.net_j),
+            interval(row.net_ci95_j),
+            source(result),
+        )
+        for row in result.exits
+    ]
+    if result.exit_sum_j is not None:
+        total = ("share-weighted sum", "", "", "", millijoules(result.exit_sum_j), interval(result.exit_sum_ci95_j))
+        rows.append((*total, source(result)))
+    return (markdown_table if markdown else table)((f"exits of {result.name}", *EXIT_HEADERS), rows)
+
+
+def power_lines(result: EnergyResult) -> str:
+    """Idle and active power, throughput, and how it was sampled."""
+    board = "" if result.board is None else f"{result.board['model']}, "
+    return "\n".join(
+        (
+            f"{result.name}: {board}{result.precision} {result.engine}, {result.threads} threads, "
+            f"batch {result.batch_size}",
+            f"  {result.label}: idle {watts(result.idle_power_w)}  active {watts(result.active_power_w)}  "
+            f"drift {drift(result.idle_drift_w_per_s)}",
+            f"  FPS {result.images_per_s:.2f}  elapsed {milliseconds(result.elapsed_s)}  "
+            f"forward {milliseconds(result.latency_s)}  n {result.n:,} x {result.trials} trials",
+            f"  {result.meter} ({result.scope}): {result.sample_rate_hz:.1f} samples/s, "
+            f"largest gap {milliseconds(result.largest_gap_s)}",
+        )
+    )
+
+
+def energy_notes(results: Sequence[EnergyResult]) -> list[str]:
+    """What to mind about the figures, and what to do about it; one line each."""
+    notes = []
+    for result in results:
+        if not result.measured:
+            notes.append(f"{result.label}: {_NOT_MEASURED[result.label]}")
+        if result.net_j is not None and not result.resolved:
+            notes.append(
+                f"{result.name}: net {millijoules(result.net_j)} is not resolved "
+                f"(uncertainty {millijoules(result.net_sd_j)}): measure longer, and close other programs"
+            )
+        if result.trial_s is not None and result.trial_s < _SHORT_TRIAL_S:
+            notes.append(f"{result.name}: trials of {result.trial_s:.1f} s are short, 10 s or more is safe: raise --n")
+        notes += result.notes
+    return list(dict.fromkeys(notes))
+
+
+_NOT_MEASURED = {
+    "ESTIMATED": "no power meter took part, only a model of the processor: wire one up, see pi-dynn doctor",
+    "SIMULATED": "no power meter took part: these figures show how the program works, not what a board draws",
+}
+
+
+def source(result: EnergyResult) -> str:
+    """Where a figure comes from, in every row: the meter and what it meters, or that there was none."""
+    label = f"{result.meter}, {result.scope}" if result.measured else result.label
+    return label if result.valid else f"{label} INVALID"
+
+
+def millijoules(energy_j: float | None) -> str:
+    """An energy in millijoules, four significant digits; a dash for None."""
+    return "-" if energy_j is None else f"{four_digits(energy_j * 1e3)} mJ"
+
+
+def milliseconds(duration_s: float) -> str:
+    """A duration in milliseconds, four significant digits."""
+    return f"{four_digits(duration_s * 1e3)} ms"
+
+
+def interval(bounds_j: Sequence[float] | None) -> str:
+    """An interval of energies in millijoules."""
+    return "-" if bounds_j is None else " .. ".join(four_digits(bound * 1e3) for bound in bounds_j)
+
+
+def watts(power_w: float | None) -> str:
+    """A power in watts; a dash for None."""
+    return "-" if power_w is None else f"{power_w:.3f} W"
+
+
+def drift(drift_w_per_s: float | None) -> str:
+    """How idle power moved."""
+    return "-" if drift_w_per_s is None else f"{drift_w_per_s * 1e3:+.2f} mW/s"
+
+
+def four_digits(value: float) -> str:
+    """At least four significant digits, as the published tables have them."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    decimals = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    return f"{value:.{decimals}f}"
+
+
+CALL_HEADERS = ("energy per call", "net", "95 % interval", "gross", "time", "idle", "active", "samples/s", "source")
+_FIELD = {"net": "energy_mj_per_inference", "gross": "energy_gross_mj"}
+
+
+def extra_info(result: EnergyResult) -> dict[str, Any]:
+    """What is kept with a benchmark, in `extra_info`."""
+    return {
+        "energy_mj_per_inference": _milli(result.net_j),
+        "energy_ci95_mj": None if result.net_ci95_j is None else [_milli(bound) for bound in result.net_ci95_j],
+        "energy_gross_mj": _milli(result.gross_j),
+        "energy_resolved": result.resolved,
+        "idle_power_w": result.idle_power_w,
+        "active_power_w": result.active_power_w,
+        "sample_rate_hz": result.sample_rate_hz,
+        "largest_gap_s": result.largest_gap_s,
+        "n_inferences": result.n,
+        "trials": result.trials,
+        "meter": result.meter,
+        "scope": result.scope,
+        "label": result.label,
+        "measured": result.measured,
+        "valid": result.valid,
+        "invalid_reasons": list(result.invalid_reasons),
+    }
+
+
+def _milli(energy_j: float | None) -> float | None:
+    return None if energy_j is None else energy_j * 1e3
+
+
+def benchmark_table(results: Sequence[EnergyResult]) -> str:
+    """One line per benchmark whose energy was measured, and the reasons where one is invalid."""
+    rows = [
+        (
+            result.name,
+            millijoules(result.net_j),
+            interval(result.net_ci95_j),
+            millijoules(result.gross_j),
+            milliseconds(result.elapsed_s),
+            watts(result.idle_power_w),
+            watts(result.active_power_w),
+            f"{result.sample_rate_hz:.1f}",
+            source(result),
+        )
+        for result in results
+    ]
+    reasons = [f"INVALID {result.name}: {reason}" for result in results for reason in result.invalid_reasons]
+    return "\n".join([table(CALL_HEADERS, rows), *reasons])
+
+
+class EnergyLimit(NamedTuple):
+    """How much more than before an energy may be: `share` of it, or `energy_mj` millijoules."""
+
+    what: str
+    share: float | None
+    energy_mj: float | None
+
+    def broken_by(self, now: Mapping[str, Any], before: Mapping[str, Any]) -> str | None:
+        """Why the fields `now` break the limit against those of `before`; None if they do not.
+
+        Energies that may not be compared, or of which one is missing, break it too: a check that cannot be made
+        has not been passed.
+        """
+        field = _FIELD[self.what]
+        for name in ("label", "scope"):
+            if now.get(name) != before.get(name):
+                return f"{name} differs, {now.get(name)!r} now and {before.get(name)!r} before: use the same meter"
+        if not now.get("valid") or now.get(field) is None or before.get(field) is None:
+            return f"no valid {self.what} energy to compare: measure again"
+        limit_mj = before[field] + (self.energy_mj if self.share is None else self.share * abs(before[field]))
+        if now[field] <= limit_mj:
+            return None
+        return f"{self.what} energy {now[field]:.4g} mJ, was {before[field]:.4g} mJ (limit {limit_mj:.4g} mJ)"
+
+
+def parse_limit(text: str) -> EnergyLimit:
+    """`net:10%`, `gross:5%`, or `net:0.5` for half a millijoule. Raises: InputError."""
+    what, _, amount = text.partition(":")
+    try:
+        if what not in _FIELD:
+            raise ValueError(what)
+        value = float(amount.removesuffix("%"))
+        if not value >= 0:
+            raise ValueError(amount)
+    except ValueError as error:
+        raise InputError(f"{text!r} is no limit on energy: give net:10%, gross:5%, or net:0.5 in mJ") from error
+    if amount.endswith("%"):
+        return EnergyLimit(what, value / 100, None)
+    return EnergyLimit(what, None, value)

@@ -1,0 +1,1 @@
+"""Accuracy on labelled images, and thresholds from the outputs of all exits."""

@@ -1,0 +1,93 @@
+"""What an evaluation leaves behind, on images as they are, made worse, or harder by nature.
+
+Accuracies, errors and shares are in 0..1. Shape letters: K exits including the last answer.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pi_dynn.calibrate.records import ExitRow
+from pi_dynn.records import Record
+
+
+@dataclass(frozen=True)
+class Evaluation(Record):
+    """Accuracy of a bundle on labelled images at given thresholds. Accuracies and rates are in 0..1."""
+
+    dataset: str
+    images: int
+    failed: int
+    acc1: float
+    acc5: float
+    loss: float
+    full_depth_acc1: float
+    mean_macs: float
+    full_depth_macs: int
+    exits: list[ExitRow]
+    thresholds: list[float]
+    engine: str
+    precision: str
+    bundle: str
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Evaluation":
+        return super().from_dict(values | {"exits": [ExitRow.from_dict(row) for row in values["exits"]]})
+
+
+@dataclass(frozen=True)
+class ConditionResult(Record):
+    """One corruption at one severity (both None for images as they are) at the thresholds in use.
+
+    `mean_depth` counts the blocks run. `p_value` says how likely these exit shares (K) are by chance, were they those
+    of clean images; None where there are no clean ones to compare with.
+    """
+
+    corruption: str | None
+    severity: int | None
+    images: int
+    failed: int
+    acc1: float
+    full_depth_acc1: float
+    mean_macs: float
+    mean_depth: float
+    exit_rates: list[float]
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class CorruptionSummary(Record):
+    """Mean corruption errors over severities, then over corruptions, with exits and at full depth.
+
+    `beyond_clean` are the mean errors less the clean error. `relative` divides each corruption's error by AlexNet's,
+    which is the published mCE; None unless these are all the published images of ImageNet-C.
+    """
+
+    errors: dict[str, float]
+    mean_error: float
+    full_depth_mean_error: float
+    beyond_clean: float | None
+    full_depth_beyond_clean: float | None
+    relative: float | None
+    full_depth_relative: float | None
+
+
+@dataclass(frozen=True)
+class RobustnessResult(Record):
+    """All conditions looked at, and their summary where there are corruptions among them."""
+
+    dataset: str
+    layout: str | None
+    thresholds: list[float]
+    exits: list[int]
+    conditions: list[ConditionResult]
+    summary: CorruptionSummary | None
+    bundle: str
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RobustnessResult":
+        summary = values["summary"]
+        parts = {
+            "conditions": [ConditionResult.from_dict(one) for one in values["conditions"]],
+            "summary": None if summary is None else CorruptionSummary.from_dict(summary),
+        }
+        return super().from_dict(values | parts)

@@ -1,0 +1,236 @@
+"""`evaluate` and `calibrate` in text and Markdown."""
+
+from collections.abc import Sequence
+
+from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, OperatingPoint, RuleResult
+from pi_dynn.evaluate.records import ConditionResult, Evaluation, RobustnessResult
+from pi_dynn.text import markdown_table, mega, milliseconds, percent, table, three_digits
+
+NEVER = 1.0  # above it no score can be
+
+
+def cost_text(cost: float, unit: str) -> str:
+    """A cost in "macs", "s" or "J" as people read it."""
+    if unit == "macs":
+        return mega(cost)
+    return milliseconds(cost) if unit == "s" else f"{three_digits(cost * 1e3)} mJ"
+
+
+def threshold_text(value: float) -> str:
+    """A threshold; "closed" for one that no score reaches."""
+    return "closed" if value > NEVER else f"{value:.4f}"
+
+
+def points_table(points: Sequence[OperatingPoint], exits: Sequence[int], unit: str, markdown: bool = False) -> str:
+    """One line per point: exit rate and accuracy of every layer, then the expected accuracy and cost."""
+    name = next(iter(points[0].settings), "point")
+    headers = (name, *(f"layer {block}" for block in exits), "accuracy", "mean cost")
+    rows = [
+        (
+            f"{point.settings.get(name, number):g}",
+            *(
+                f"{percent(rate)} / {percent(accuracy)}"
+                for rate, accuracy in zip(point.exit_rates, point.exit_accuracies, strict=True)
+            ),
+            percent(point.accuracy, 2),
+            cost_text(point.mean_cost, unit),
+        )
+        for number, point in enumerate(points)
+    ]
+    return (markdown_table if markdown else table)(headers, rows)
+
+
+def record_text(record: CalibrationRecord, point: OperatingPoint, before: OperatingPoint | None = None) -> str:
+    """What was chosen: a line per exit, accuracy and cost beside full depth's, and the promise if there is one."""
+    part = f", part {record.part}" if record.part else ""
+    rows = [
+        (
+            f"layer {block}",
+            "-" if k == len(record.thresholds) else threshold_text(record.thresholds[k]),
+            percent(rate, 2),
+            percent(accuracy, 2),
+            cost_text(cost, record.cost_unit),
+        )
+        for k, (block, rate, accuracy, cost) in enumerate(
+            zip(record.exits, point.exit_rates, point.exit_accuracies, record.costs, strict=True)
+        )
+    ]
+    lines = [
+        f"{record.dataset}{part}: {record.images} images  (rule {record.rule}, score {record.score})",
+        table(("exit", "threshold", "exit rate", "exit acc", "cost"), rows),
+        _outcome_line("", point, record),
+    ]
+    if before is not None:
+        lines.insert(2, _outcome_line("before pruning: ", before, record))
+    if record.promise is not None:
+        lines.append(_promise_line(record))
+    return "\n".join(lines)
+
+
+def _outcome_line(lead: str, point: OperatingPoint, record: CalibrationRecord) -> str:
+    full, unit = record.costs[-1], record.cost_unit
+    return (
+        f"{lead}accuracy {percent(point.accuracy, 2)} of {percent(record.full_depth_accuracy, 2)} at full depth  "
+        f"mean cost {cost_text(point.mean_cost, unit)} of {cost_text(full, unit)}  "
+        f"saved {percent(1 - point.mean_cost / full)}"
+    )
+
+
+def _promise_line(record: CalibrationRecord) -> str:
+    promise = record.promise
+    how = "for any distribution" if promise.corrected else "in the normal limit"
+    return (
+        f"with probability {percent(1 - promise.delta, 0)} at most {100 * promise.epsilon:g} points are lost on new "
+        f"data ({promise.risk}, {how}; bound reached {100 * promise.bound:.3f} points)"
+    )
+
+
+def empty_exit_notes(record: CalibrationRecord) -> list[str]:
+    """One line for each early exit that none of the images left at."""
+    return [
+        f"the exit after layer {block} was taken by none of {record.images} images; nothing is known of it"
+        for block, rate in zip(record.exits[:-1], record.exit_rates[:-1], strict=True)
+        if rate == 0.0
+    ]
+
+
+def drift_line(drift, exits: Sequence[int]) -> str:
+    """A drift of the exit shares in one line: where the last images left, and where they did on record."""
+    shares = "  ".join(
+        f"layer {block}: {percent(now, 0)} ({percent(then, 0)})"
+        for block, now, then in zip(exits, drift.shares, drift.expected, strict=True)
+    )
+    return (
+        f"the last {drift.images} images left elsewhere than those of the record, in brackets: {shares}; "
+        "accuracy may differ, calibrate on such images"
+    )
+
+
+def move_line(point: OperatingPoint, unit: str) -> str:
+    """A move along the accuracy-cost curve in one line."""
+    cost, accuracy = cost_text(point.mean_cost, unit), percent(point.accuracy)
+    return f"thresholds moved to a mean cost of {cost}, with an accuracy of {accuracy} on record"
+
+
+def comparison_table(results: Sequence[RuleResult], markdown: bool = False) -> str:
+    """One line per rule and setting: accuracy, mean cost, points beyond the sweep at that cost, and shares of exits."""
+    rows = [
+        (
+            result.rule,
+            result.setting,
+            percent(result.point.accuracy, 2),
+            cost_text(result.point.mean_cost, result.cost_unit),
+            f"{100 * result.gain:+.2f}",
+            " ".join(f"{100 * rate:.0f}" for rate in result.point.exit_rates),
+        )
+        for result in results
+    ]
+    headers = ("rule", "setting", "accuracy", "mean cost", "beyond sweep", "exits in %")
+    return (markdown_table if markdown else table)(headers, rows, left=2)
+
+
+def comparison_text(results: Sequence[RuleResult], images: int, chosen_on: int, part: str) -> str:
+    """The comparison with what it was made on."""
+    return "\n".join(
+        (
+            f"rules at equal cost, chosen on {chosen_on} images of part {part}:",
+            comparison_table(results),
+            f"beyond sweep: points more than the common threshold of the same cost on these {images} images, of which "
+            f"one is {100 / images:.2f} points",
+        )
+    )
+
+
+def reliability_table(rows: Sequence[ExitReliability], markdown: bool = False) -> str:
+    """Temperature and expected calibration error of every exit, before and after."""
+    cells = [
+        (
+            f"layer {row.block_index}",
+            f"{row.temperature:.3f}",
+            percent(row.error_before, 2),
+            percent(row.error_after, 2),
+        )
+        for row in rows
+    ]
+    headers = ("exit", "temperature", "calibration error", "after scaling")
+    return (markdown_table if markdown else table)(headers, cells)
+
+
+def evaluation_text(result: Evaluation) -> str:
+    """The published exit table, then accuracy and cost beside those of full depth."""
+    rows = [
+        (
+            f"layer {row.block_index}",
+            str(row.count),
+            percent(row.rate, 2),
+            percent(row.accuracy, 2),
+            mega(row.macs),
+        )
+        for row in result.exits
+    ]
+    exits = table(("exit", "images", "exit rate", "exit acc", "multiply-adds"), rows)
+    saved = 1 - result.mean_macs / result.full_depth_macs
+    lost = 100 * (result.full_depth_acc1 - result.acc1)
+    failed = f", {result.failed} could not be read" if result.failed else ""
+    return "\n".join(
+        (
+            f"{result.dataset}: {result.images} images{failed}  ({result.precision}, {result.engine})",
+            exits,
+            f"* acc@1 {100 * result.acc1:.3f}  acc@5 {100 * result.acc5:.3f}  loss {result.loss:.3f}",
+            f"full depth acc@1 {100 * result.full_depth_acc1:.3f}  exits cost {lost:+.3f} points",
+            f"mean multiply-adds {mega(result.mean_macs)} of {mega(result.full_depth_macs)}  saved {percent(saved)}",
+        )
+    )
+
+
+SURE = 1e-3  # a chance below which exits are said to have moved
+
+
+def conditions_table(result: RobustnessResult, markdown: bool = False) -> str:
+    """One line per condition: accuracy with exits and at full depth, mean cost and depth, and the exits."""
+    headers = ("images", "severity", "accuracy", "full depth", "mean cost", "blocks", "exits in %", "drift p")
+    rows = [_row(one) for one in result.conditions]
+    return (markdown_table if markdown else table)(headers, rows, left=1)
+
+
+def _row(one: ConditionResult) -> tuple[str, ...]:
+    return (
+        one.corruption or "as they are",
+        "-" if one.severity is None else str(one.severity),
+        percent(one.acc1, 2),
+        percent(one.full_depth_acc1, 2),
+        mega(one.mean_macs),
+        f"{one.mean_depth:.2f}",
+        " ".join(f"{100 * rate:.0f}" for rate in one.exit_rates),
+        "-" if one.p_value is None else f"{one.p_value:.1e}" + (" *" if one.p_value < SURE else ""),
+    )
+
+
+def robustness_text(result: RobustnessResult) -> str:
+    """The table, the mean corruption errors, and what a star means."""
+    lines = [f"{result.dataset}: {result.conditions[0].images} images per line", conditions_table(result)]
+    summary = result.summary
+    if summary is not None:
+        lines.append(
+            f"mean corruption error {percent(summary.mean_error, 2)} with exits, "
+            f"{percent(summary.full_depth_mean_error, 2)} at full depth"
+        )
+        if summary.beyond_clean is not None:
+            lines.append(
+                f"beyond the clean error {100 * summary.beyond_clean:+.2f} points with exits, "
+                f"{100 * summary.full_depth_beyond_clean:+.2f} at full depth"
+            )
+        lines.append(_relative_line(result))
+    if any(one.p_value is not None and one.p_value < SURE for one in result.conditions):
+        lines.append(f"* images leave elsewhere than clean ones: chance below {SURE:g}")
+    return "\n".join(lines)
+
+
+def _relative_line(result: RobustnessResult) -> str:
+    summary = result.summary
+    if summary.relative is None:
+        return "not divided by AlexNet's errors: those are of the whole of ImageNet-C only"
+    return (
+        f"mCE {percent(summary.relative, 2)} with exits, {percent(summary.full_depth_relative, 2)} at full depth "
+        "(relative to AlexNet)"
+    )

@@ -1,0 +1,138 @@
+"""Thresholds for a bundle from the outputs of its exits on held-out images, and what leaving at each exit costs."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pi_dynn.calibrate.outcomes import ExitOutcomes, check_labels
+from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability
+from pi_dynn.calibrate.rules import Choice, RuleSettings, choose
+from pi_dynn.calibrate.scores import GATE, INVERTED, exit_scores
+from pi_dynn.calibrate.temperature import exit_reliability, fit_temperatures
+from pi_dynn.energy.runs import is_run, replay_run
+from pi_dynn.errors import CalibrationError
+from pi_dynn.evaluate.outputs import ExitOutputs
+from pi_dynn.latency.records import LatencyRow
+from pi_dynn.runtime.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class CalibrationSource:
+    """Where the images and the costs come from: a data set, the hash of its split file and the part; costs (K)."""
+
+    dataset: str
+    split: str | None
+    part: str | None
+    costs: Sequence[float]
+    cost_unit: str
+
+
+def exit_outcomes(outputs: ExitOutputs, score: str, costs: Sequence[float]) -> ExitOutcomes:
+    """The outcomes of collected outputs with the score named. Raises: CalibrationError for a bad one or NaN."""
+    return ExitOutcomes(exit_scores(score, outputs.logits, outputs.scores), outputs.right, costs, outputs.groups)
+
+
+def calibrate(
+    outputs: ExitOutputs,
+    manifest: Manifest,
+    bundle: str,
+    source: CalibrationSource,
+    rule: str,
+    settings: RuleSettings,
+    score: str = GATE,
+) -> tuple[CalibrationRecord, Choice]:
+    """Choose thresholds by `rule`; the record to keep, and all that the rule looked at.
+
+    `bundle` is the hash of the bundle file. Temperatures are fitted on the same images.
+
+    Raises: CalibrationError for images, scores or goals that will not do.
+    """
+    check_labels(outputs.labels, len(manifest.labels))
+    score = INVERTED if settings.inverted else score
+    outcomes = exit_outcomes(outputs, score, source.costs)
+    choice = choose(rule, outcomes, settings)
+    record = CalibrationRecord(
+        rule=rule,
+        score=score,
+        thresholds=choice.point.thresholds,
+        exits=manifest.blocks,
+        exit_rates=choice.point.exit_rates,
+        accuracy=choice.point.accuracy,
+        full_depth_accuracy=outcomes.full_depth_accuracy,
+        mean_cost=choice.point.mean_cost,
+        costs=outcomes.costs.tolist(),
+        cost_unit=source.cost_unit,
+        images=outcomes.photographs,
+        bundle=bundle,
+        dataset=source.dataset,
+        split=source.split,
+        part=source.part,
+        settings=asdict(settings) | choice.point.settings | {"views": outcomes.images // outcomes.photographs},
+        curve=choice.curve,
+        temperatures=fit_temperatures(outputs.logits, outputs.labels),
+        promise=choice.promise,
+    )
+    return record, choice
+
+
+def reliability(outputs: ExitOutputs, record: CalibrationRecord) -> list[ExitReliability]:
+    """How honest every exit is on `outputs` before and after the record's temperatures."""
+    return exit_reliability(outputs.logits, outputs.labels, record.temperatures or [], record.exits)
+
+
+def rescored(outputs: ExitOutputs, record: CalibrationRecord) -> ExitOutputs:
+    """The same outputs with the record's score in place of the gate's. Raises: CalibrationError."""
+    return replace(outputs, scores=exit_scores(record.score, outputs.logits, outputs.scores))
+
+
+def read_exit_costs(path: str | Path, unit: str, blocks: Sequence[int], bundle: str) -> list[float]:
+    """Cost of each exit of `blocks` (K), the last answer included, in `unit`: "s" or "J".
+
+    `path` is what `energy --each-exit --save` or `benchmark --each-exit --json` wrote. Neighbours that noise has
+    put in the wrong order cost the same.
+
+    Raises: CalibrationError for a file without these figures, or of another bundle.
+    """
+    path = Path(path)
+    costs = _of_run(path, unit, bundle) if is_run(path) else _of_benchmark(path, unit, blocks[-1])
+    lacking = [block for block in blocks if costs.get(block) is None]
+    if lacking:
+        raise CalibrationError(
+            f"{path}: has no {'energy' if unit == 'J' else 'latency'} of the exit after block {lacking[0] + 1}: "
+            "measure this bundle again with --each-exit"
+        )
+    return np.maximum.accumulate([float(costs[block]) for block in blocks]).tolist()
+
+
+def _of_run(path: Path, unit: str, bundle: str) -> dict[int, float | None]:
+    results = [result for result in replay_run(path)[1] if result.bundle == bundle]
+    if not results:
+        raise CalibrationError(f"{path}: is a run of another bundle than {bundle[:12]}: measure this one")
+    if unit == "J" and not results[-1].resolved:
+        raise CalibrationError(f"{path}: its energies do not stand out of their uncertainty: measure longer")
+    return {row.block_index: row.net_j if unit == "J" else row.latency_s for row in results[-1].exits}
+
+
+def _of_benchmark(path: Path, unit: str, last: int) -> dict[int, float | None]:
+    """Medians of the forced exits; the row of the full depth does not name its block, `last`."""
+    if unit == "J":
+        raise CalibrationError(f"{path}: is no saved energy run: make one with `pi-dynn energy --each-exit --save`")
+    try:
+        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [LatencyRow.from_dict(entry) for entry in entries if "cold_start" not in entry]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CalibrationError(
+            f"{path}: neither a saved energy run nor the output of `pi-dynn benchmark --json` ({error})"
+        ) from error
+    costs: dict[int, float | None] = {}
+    for row in rows:
+        found = re.search(r", block (\d+)$", row.name)
+        if found:
+            costs.setdefault(int(found.group(1)) - 1, row.median_s)
+        elif row.name.endswith(", full depth"):
+            costs.setdefault(last, row.median_s)
+    return costs

@@ -1,0 +1,76 @@
+"""Gates without parameters that judge an exit by its logits alone: the likeliest class, its lead, or the entropy.
+
+Each returns the logit of a score in 0..1, so that its sigmoid is the score. Shapes: logits (B, C) -> (B,).
+
+Source of the entropy gate: BranchyNet (arXiv 1709.01686), which leaves where the entropy in nats is below a cut-off.
+Scores here are higher where an exit is surer, so the entropy H of C classes becomes 1 - H / ln C.
+"""
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+_SMALLEST = 1e-12  # keeps logarithms finite where an exit is certain, or torn between two classes
+
+
+class MaxProbabilityGate(nn.Module):
+    """The sigmoid of what it returns is the probability of the likeliest class."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        exact = logits.double()
+        top, place = exact.max(dim=1)
+        others = exact.scatter(1, place.unsqueeze(1), float("-inf"))
+        return top - torch.logsumexp(others, dim=1)
+
+
+class MarginGate(nn.Module):
+    """The sigmoid of what it returns is the probability of the likeliest class less that of the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.smallest = _SMALLEST
+
+    def forward(self, logits: Tensor) -> Tensor:
+        top = torch.topk(torch.softmax(logits.double(), dim=1), 2, dim=1)[0]  # (B, 2)
+        lead = top[:, 0] - top[:, 1]
+        return lead.clamp(min=self.smallest).log() - (1.0 - lead).clamp(min=self.smallest).log()
+
+
+class EntropyGate(nn.Module):
+    """A gate without parameters: the sigmoid of what it returns is 1 - H / ln C.
+
+    `inverted=True` gives H / ln C instead. That is the sign of the published Dynamic-Network-Inference, which
+    leaves where an exit is *unsure*; it is for repeating those results only.
+
+    Shapes: logits (B, C) -> (B,).
+    """
+
+    inverted: Final[bool]
+    greatest: Final[float]
+    smallest: Final[float]
+
+    def __init__(self, num_classes: int, inverted: bool = False) -> None:
+        super().__init__()
+        self.inverted = inverted
+        self.greatest = math.log(num_classes)
+        self.smallest = 1e-12  # keeps both logarithms finite where an exit is certain, or knows nothing
+
+    def forward(self, logits: Tensor) -> Tensor:
+        log_p = torch.log_softmax(logits, dim=1)
+        entropy = -(log_p.exp() * log_p).sum(1)
+        known = (self.greatest - entropy).clamp(min=self.smallest)
+        value = known.log() - entropy.clamp(min=self.smallest).log()  # the logit of known / greatest
+        return -value if self.inverted else value
+
+
+def score_at(entropy: float, num_classes: int) -> float:
+    """The score of an answer with `entropy` nats, and the threshold that stands for it as a cut-off.
+
+    >>> score_at(0.0, 10)
+    1.0
+    >>> round(score_at(0.5, 10), 4)
+    0.7829
+    """
+    return 1.0 - entropy / math.log(num_classes)

@@ -1,1 +1,0 @@
-"""What a command does: collaborators and settings in, records out. Nothing here prints."""

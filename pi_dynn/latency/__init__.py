@@ -1,0 +1,1 @@
+"""How long an answer takes, where the time goes, and what others need for it."""

@@ -1,0 +1,149 @@
+"""Latency as a sum of blocks and exit checks: fitted on a machine, kept for it, and checked against images.
+
+The parts are what a profile measures inside the network; what no step accounts for, the call itself, is in the
+start. A budget can then be kept without timing every exit, and exits that a bundle does not have can be priced.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pi_dynn.clock import Clock
+from pi_dynn.errors import CalibrationError, PiDynnError
+from pi_dynn.files import write_text
+from pi_dynn.latency.profile import TimedRuns, step_times, time_steps
+from pi_dynn.latency.records import LatencyCheck, LatencyModel
+from pi_dynn.runtime.engine_choice import cache_path
+from pi_dynn.runtime.session import Session
+from pi_dynn.stats import median
+
+_CHECK = ("exit norm", "head", "gate")
+_LAST = ("final norm", "final head")
+_BLOCK = ("filter", "MLP", "block", "stage")
+
+
+def fit_latency_model(session: Session, inputs: Sequence[Tensor], n: int, clock: Clock) -> LatencyModel:
+    """The model of this bundle on this machine, from `n` answers at full depth and `n` forced out at each exit.
+
+    A step's latency is its median at full depth. To the start goes what an answer took more than its steps, and
+    all is scaled by an answer without marks over the same one with them: medians of pairs, so that a busy moment
+    moves neither.
+    """
+    runs = [time_steps(session, inputs, n, clock, session.forced_thresholds(k)) for k in range(session.exits + 1)]
+    block_s, check_s, last_s, start_s = _parts(runs[-1], session.manifest.depth)
+    surplus_s, ratios = [], []
+    for timed in runs:
+        for run, marked_s, plain_s in zip(timed.runs, timed.marked_s, timed.plain_s, strict=True):
+            surplus_s.append(marked_s - (run.times[-1].stop_ns - run.times[0].start_ns) / 1e9)
+            ratios.append(plain_s / marked_s)
+    scale = median(ratios)
+    return LatencyModel(
+        start_s=scale * (start_s + median(surplus_s)),
+        block_s=[scale * time_s for time_s in block_s],
+        check_s=scale * check_s,
+        last_s=scale * last_s,
+        bundle=session.bundle.sha256,
+        engine=session.engine,
+        threads=session.threads,
+        torch=torch.__version__,
+        machine=platform.machine(),
+    )
+
+
+def _parts(deep: TimedRuns, depth: int) -> tuple[list[float], float, float, float]:
+    """Medians at full depth: every block, an exit check, the last answer, and what is before the first block."""
+    block_s, checks_s, last_s, start_s = [0.0] * depth, [0.0], 0.0, 0.0
+    done = -1  # the last block whose time is known
+    for step, taken in zip(deep.network.steps, step_times(deep), strict=True):
+        time_s = median(taken)
+        if step.kind in _BLOCK:
+            # A stage that could not be told apart is shared out among its blocks.
+            blocks = range(min(done + 1, step.block_index), step.block_index + 1)
+            for block in blocks:
+                block_s[block] += time_s / len(blocks)
+            done = step.block_index
+        elif step.kind in _CHECK:
+            checks_s[-1] += time_s
+            if step.kind == "gate":
+                checks_s.append(0.0)
+        elif step.kind in _LAST:
+            last_s += time_s
+        else:
+            start_s += time_s
+    checks = len(checks_s) - 1
+    return block_s, sum(checks_s) / checks if checks else 0.0, last_s, start_s
+
+
+def check_latency_model(
+    model: LatencyModel,
+    session: Session,
+    inputs: Sequence[Tensor],
+    rounds: int,
+    clock: Clock,
+    thresholds: list[float] | None = None,
+) -> LatencyCheck:
+    """The model beside the natural mix over `inputs`: each image `rounds` times, its latency their median."""
+    limits = session.resolve_thresholds(thresholds)
+    times: list[list[float]] = [[] for _ in inputs]
+    exits = [0] * len(inputs)
+    for _ in range(rounds):
+        for i, x in enumerate(inputs):
+            start_ns = clock.now_ns()
+            _, exits[i], _ = session.answer(x.unsqueeze(0), limits)
+            times[i].append((clock.now_ns() - start_ns) / 1e9)
+    latency_s = np.array([median(taken) for taken in times])
+    left, predicted = np.array(exits), model.predict_s(session.manifest.blocks)
+    predicted_s, measured_s = float(np.mean([predicted[k] for k in exits])), float(latency_s.mean())
+    rows = [
+        (block, predicted[k], float(latency_s[left == k].mean()) if (left == k).any() else None)
+        for k, block in enumerate(session.manifest.blocks)
+    ]
+    return LatencyCheck(
+        exits=rows,
+        exit_counts=[int((left == k).sum()) for k in range(len(rows))],
+        predicted_s=predicted_s,
+        measured_s=measured_s,
+        error=predicted_s / measured_s - 1.0,
+    )
+
+
+def models_path() -> Path:
+    """Where fitted models are kept, one per bundle, engine, threads and machine; delete the file to forget them."""
+    return cache_path().with_name("latency.json")
+
+
+def save_latency_model(model: LatencyModel) -> Path:
+    """Keep a model on this machine in place of the one before; the file it is in."""
+    models = _read_models() | {_key(model.bundle, model.engine, model.threads): model.to_dict()}
+    write_text(models_path(), json.dumps(models, indent=1) + "\n")
+    return models_path()
+
+
+def saved_latency_model(session: Session) -> LatencyModel:
+    """The model kept for this bundle, engine and threads on this machine. Raises: CalibrationError if none is."""
+    try:
+        return LatencyModel.from_dict(_read_models()[_key(session.bundle.sha256, session.engine, session.threads)])
+    except (KeyError, TypeError) as error:
+        raise CalibrationError(
+            f"no latency model of this bundle on engine {session.engine} with {session.threads} threads is kept here: "
+            "fit one with `pi-dynn profile --fit`"
+        ) from error
+
+
+def _key(bundle: str, engine: str, threads: int) -> str:
+    parts = (bundle, engine, str(threads), torch.__version__, platform.machine(), platform.node())
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:24]
+
+
+def _read_models() -> dict[str, dict]:
+    try:
+        models = json.loads(models_path().read_text(encoding="utf-8"))
+        return models if isinstance(models, dict) else {}
+    except (OSError, ValueError, PiDynnError):
+        return {}

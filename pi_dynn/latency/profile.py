@@ -1,0 +1,271 @@
+"""Where the time of an answer goes, measured inside the network, beside what the machine could do at best."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from pi_dynn.board import BoardSnapshot
+from pi_dynn.clock import Clock
+from pi_dynn.latency.records import Profile, ProfileStep, Roofline
+from pi_dynn.runtime.engines import INT8_ENGINES, using_engine
+from pi_dynn.runtime.session import Session
+from pi_dynn.runtime.timed_network import TimedNetwork, TimedRun
+from pi_dynn.stats import bootstrap_interval, median, percentile
+
+# Multiply-adds of one core in one cycle, fp32 and int8 (engines but qnnpack).
+# Source: LLVM's scheduling models AArch64SchedA57.td and AArch64SchedNeoverseN1.td, whose pipes these cores have:
+# one 4-lane fmla a cycle on the A72, smull/smlal/sadalp at 16 per 2 cycles; two fmla and two sdot on the A76.
+MACS_PER_CYCLE = {"Cortex-A72": (4, 8), "Cortex-A76": (8, 32)}
+QNNPACK_MACS_PER_CYCLE = 4  # smlal.4s, one a cycle on both cores
+
+_SIDE = 512  # rows and columns of the products timed: large enough that starting them costs nothing
+_COPIED = 32 << 20  # bytes, more than the caches of these machines hold
+_ROUNDS = 12
+
+
+def measure_roofline(engine: str, threads: int, board: BoardSnapshot, clock: Clock) -> Roofline:
+    """The roofline of this machine for a network on `engine`, with `threads` threads.
+
+    Memory is always timed. Arithmetic is the data sheet's for a Cortex-A72 or A76 of known frequency, the best
+    of some plain products elsewhere.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        copied = torch.zeros(_COPIED, dtype=torch.uint8)
+        target = torch.empty_like(copied)
+        bytes_per_s = 2 * _COPIED / _best_s(lambda: target.copy_(copied), clock)
+        sheet = MACS_PER_CYCLE.get(board.core or "")
+        if sheet is not None and board.frequency_max_hz:
+            int8 = QNNPACK_MACS_PER_CYCLE if engine == "qnnpack" else sheet[1]
+            scale = board.frequency_max_hz * threads
+            source = f"data sheet of the {board.core}, memory timed"
+            return Roofline(sheet[0] * scale, int8 * scale, bytes_per_s, threads, source)
+        fp32 = _SIDE**3 / _best_s(_float_product(), clock)
+        int8 = _SIDE**3 / _best_s(_int8_product(engine), clock) if engine in INT8_ENGINES else fp32
+        return Roofline(fp32, int8, bytes_per_s, threads, "plain products and a copy, timed")
+    finally:
+        torch.set_num_threads(before)
+
+
+def _float_product() -> Callable[[], object]:
+    a, b = torch.randn(_SIDE, _SIDE), torch.randn(_SIDE, _SIDE)
+    return lambda: torch.mm(a, b)
+
+
+def _int8_product(engine: str) -> Callable[[], object]:
+    x, weight = torch.randn(_SIDE, _SIDE), torch.randn(_SIDE, _SIDE)
+    with using_engine(engine):
+        packed = torch.ops.quantized.linear_prepack(torch.quantize_per_tensor(weight, 0.05, 0, torch.qint8), None)
+    return lambda: torch.ops.quantized.linear_dynamic(x, packed, engine != "qnnpack")
+
+
+def _best_s(run: Callable[[], object], clock: Clock) -> float:
+    """A tenth percentile: near the best, without being one lucky reading."""
+    times = []
+    with torch.inference_mode():
+        for _ in range(_ROUNDS):
+            start_ns = clock.now_ns()
+            run()
+            times.append((clock.now_ns() - start_ns) / 1e9)
+    return percentile(times, 10)
+
+
+_quantized = torch.ops.quantized
+INT8_PRODUCTS = {  # operators: what unpacks the weight they are given, its output channels first
+    _quantized.linear_dynamic.default: _quantized.linear_unpack,
+    _quantized.linear.default: _quantized.linear_unpack,
+    _quantized.linear_relu.default: _quantized.linear_unpack,
+    _quantized.conv2d.new: _quantized.conv2d_unpack,
+    _quantized.conv2d_relu.new: _quantized.conv2d_unpack,
+}
+
+
+@dataclass
+class Work:
+    """What one hit of a step computes and moves."""
+
+    macs: int = 0
+    int8_macs: int = 0
+    moved_bytes: int = 0
+
+
+def count_work(network: TimedNetwork, x: Tensor, thresholds: list[float]) -> dict[int, Work]:
+    """The work of every step that an answer for `x` (1, 3, H, W) takes, by the number of the step."""
+    counter = _Counter()
+    with counter:
+        network.run_marked(x, thresholds)
+    counter.work.pop(-1, None)  # behind the last step
+    return counter.work
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up operators between the marks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work: dict[int, Work] = {}
+        self._now = Work()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        if operator is torch.ops.aten.scalar_tensor.default:
+            self._now = self.work.setdefault(int(args[0]), Work())
+            return result
+        if operator in INT8_PRODUCTS:
+            weight = INT8_PRODUCTS[operator](args[1])[0]
+            macs = result.numel() * weight[0].numel()
+            self._now.int8_macs += macs
+            self._now.moved_bytes += weight.numel()
+        else:
+            macs = _macs(operator, args, kwargs or {}, result)
+        self._now.macs += macs
+        if not operator._schema.returns or not _is_view(operator):
+            self._now.moved_bytes += sum(tensor.nbytes for tensor in _tensors([*args, result]))
+        return result
+
+
+def _macs(operator, args, kwargs: dict, result) -> int:
+    """Multiply-adds by torch's own table of operators; 0 for what is no product."""
+    formula = flop_registry.get(operator.overloadpacket)
+    return 0 if formula is None else int(formula(*args, **kwargs, out_val=result)) // 2
+
+
+def _is_view(operator) -> bool:
+    """Whether an operator returns its input's memory in another shape, and so moves nothing."""
+    aliases = [value.alias_info for value in operator._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in aliases)
+
+
+def _tensors(values) -> list[Tensor]:
+    found = [value for value in values if isinstance(value, Tensor)]
+    return found + [one for value in values if isinstance(value, (list, tuple)) for one in _tensors(value)]
+
+
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class TimedRuns:
+    """Answers of the network with marks, each with the same answer without them, one after the other in turns."""
+
+    network: TimedNetwork
+    runs: list[TimedRun]
+    marked_s: list[float]
+    plain_s: list[float]
+
+
+def time_steps(
+    session: Session, inputs: Sequence[Tensor], n: int, clock: Clock, thresholds: list[float] | None = None
+) -> TimedRuns:
+    """`n` answers over `inputs` (3, H, W) in turn, at the bundle's own thresholds if none are given."""
+    network = session.timed_network
+    limits = session.resolve_thresholds(thresholds)
+    batches = [x.unsqueeze(0) for x in inputs]
+    _warm_up(session, network, batches[0])
+    found = TimedRuns(network, [], [], [])
+    for i in range(n):
+        x = batches[i % len(batches)]
+        for marked in (True, False) if i % 2 else (False, True):  # neither is always the first to see the image
+            start_ns = clock.now_ns()
+            run = network.run(x, limits) if marked else session.answer(x, limits)
+            taken_s = (clock.now_ns() - start_ns) / 1e9
+            (found.marked_s if marked else found.plain_s).append(taken_s)
+            if marked:
+                found.runs.append(run)
+    return found
+
+
+def profile(session: Session, timed: TimedRuns, x: Tensor, roofline: Roofline | None) -> Profile:
+    """Times, work and shares of every step; `x` (3, H, W) is any input, to count the operators with."""
+    never = session.forced_thresholds(session.exits)
+    work = count_work(timed.network, x.unsqueeze(0), never)
+    ratios = [marked / plain for marked, plain in zip(timed.marked_s, timed.plain_s, strict=True)]
+    return Profile(
+        model=session.manifest.model,
+        bundle=session.bundle.sha256,
+        precision=session.manifest.precision,
+        engine=session.engine,
+        threads=session.threads,
+        n=len(timed.runs),
+        latency_s=median(timed.plain_s),
+        disturbance=median(ratios),
+        disturbance_ci95=bootstrap_interval(ratios),
+        exit_counts=[sum(run.exit_index == k for run in timed.runs) for k in range(session.exits + 1)],
+        blocks=session.manifest.blocks,
+        steps=_steps(timed, work, roofline),
+        roofline=roofline,
+    )
+
+
+def _steps(timed: TimedRuns, work: dict[int, Work], roofline: Roofline | None) -> list[ProfileStep]:
+    """A row for every step that was taken at least once."""
+    times = step_times(timed)
+    in_all = sum(len(taken) * median(taken) for taken in times if taken)
+    rows = []
+    for number, taken in enumerate(times):
+        if not taken:
+            continue
+        step, done = timed.network.steps[number], work.get(number, Work())
+        float_macs = done.macs - done.int8_macs
+        rows.append(
+            ProfileStep(
+                kind=step.kind,
+                block_index=step.block_index,
+                hits=len(taken),
+                total_s=sum(taken),
+                per_hit_s=median(taken),
+                share=len(taken) * median(taken) / in_all,
+                macs=done.macs,
+                int8_macs=done.int8_macs,
+                moved_bytes=done.moved_bytes,
+                roof_s=roofline.least_s(float_macs, done.int8_macs, done.moved_bytes) if roofline else None,
+            )
+        )
+    return rows
+
+
+def step_times(timed: TimedRuns) -> list[list[float]]:
+    """Seconds of every hit of every step."""
+    times: list[list[float]] = [[] for _ in timed.network.steps]
+    for run in timed.runs:
+        for number, start_ns, stop_ns in run.times:
+            times[number].append((stop_ns - start_ns) / 1e9)
+    return times
+
+
+def chrome_trace(timed: TimedRuns) -> dict:
+    """The runs in the Trace Event Format, which chrome://tracing and ui.perfetto.dev show.
+
+    Source: Trace Event Format (Google), "Complete events": ts and dur are microseconds.
+    """
+    origin_ns = timed.runs[0].times[0].start_ns
+    events = []
+    for number, run in enumerate(timed.runs):
+        for index, start_ns, stop_ns in run.times:
+            kind, block = timed.network.steps[index]
+            events.append(
+                {
+                    "name": kind if block is None else f"{kind} {block + 1}",
+                    "cat": kind,
+                    "ph": "X",
+                    "ts": (start_ns - origin_ns) / 1e3,
+                    "dur": (stop_ns - start_ns) / 1e3,
+                    "pid": 0,
+                    "tid": 0,
+                    "args": {"answer": number, "exit_index": run.exit_index},
+                }
+            )
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def _warm_up(session: Session, network: TimedNetwork, x: Tensor) -> None:
+    """Visit every depth, for the first run of a graph prepares it."""
+    for _ in range(WARM_UP):
+        for k in range(session.exits + 1):
+            network.run(x, session.forced_thresholds(k))
+            session.answer(x, session.forced_thresholds(k))

@@ -1,0 +1,167 @@
+"""What benchmarks, profiles and latency models leave behind. SI units throughout."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pi_dynn.records import Record
+
+
+@dataclass(frozen=True)
+class LatencyRow(Record):
+    """Latency of one variant over `n` runs, interleaved with the others; `speedup` against the first row.
+
+    `speedup` is a ratio of medians; rows saved before there was an interval of it have None.
+    """
+
+    name: str
+    exits: str
+    threads: int
+    n: int
+    median_s: float
+    p90_s: float
+    p99_s: float
+    ci95_s: tuple[float, float]
+    speedup: float
+    mean_s: float | None = None
+    speedup_ci95: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ColdStart(Record):
+    """A fresh process up to its first answer: medians over `processes`, and the most memory any of them held.
+
+    `import_s` loads the package and torch, `read_s` reads and verifies the bundle, `ready_s` chooses the engine
+    and warms up every depth, `first_s` decodes and answers one photograph.
+    """
+
+    engine: str
+    threads: int
+    processes: int
+    import_s: float
+    read_s: float
+    ready_s: float
+    first_s: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class ProfileStep(Record):
+    """One step of the network over all answers: `hits` of them took it, in `total_s` together.
+
+    `per_hit_s` is the median, so that one interruption does not count, and `share` is that of hits times median
+    in all steps. `macs` are the multiply-adds of one hit,
+    `int8_macs` those of them in int8; `moved_bytes` is what its operators read and write, weights included.
+    `roof_s` is the least time the machine's roofline allows for a hit, None where there is no roofline.
+    """
+
+    kind: str
+    block_index: int | None
+    hits: int
+    total_s: float
+    per_hit_s: float
+    share: float
+    macs: int
+    int8_macs: int
+    moved_bytes: int
+    roof_s: float | None
+
+    @property
+    def macs_per_s(self) -> float:
+        """Multiply-adds in a second of a median hit."""
+        return self.macs / self.per_hit_s if self.per_hit_s else 0.0
+
+
+@dataclass(frozen=True)
+class Roofline(Record):
+    """What a machine can do at best on `threads` threads: multiply-adds a second, and bytes a second.
+
+    `source` says for each whether a small product was timed or the core's data sheet tells.
+    """
+
+    fp32_macs_per_s: float
+    int8_macs_per_s: float
+    bytes_per_s: float
+    threads: int
+    source: str
+
+    def least_s(self, fp32_macs: float, int8_macs: float, moved_bytes: float) -> float:
+        """The least time for so much work: the greater of computing it and of moving it."""
+        computing_s = fp32_macs / self.fp32_macs_per_s + int8_macs / self.int8_macs_per_s
+        return max(computing_s, moved_bytes / self.bytes_per_s)
+
+
+@dataclass(frozen=True)
+class Profile(Record):
+    """Where the time of `n` answers went, step by step in the order a full answer takes them.
+
+    `disturbance` is the time with the marks over the time without, the median of pairs run in turns, and
+    `disturbance_ci95` its interval. `latency_s` is the median answer without marks.
+    """
+
+    model: str
+    bundle: str
+    precision: str
+    engine: str
+    threads: int
+    n: int
+    latency_s: float
+    disturbance: float
+    disturbance_ci95: tuple[float, float]
+    exit_counts: list[int]
+    blocks: list[int]
+    steps: list[ProfileStep]
+    roofline: Roofline | None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Profile":
+        nested = {
+            "steps": [ProfileStep.from_dict(step) for step in values["steps"]],
+            "roofline": None if values["roofline"] is None else Roofline.from_dict(values["roofline"]),
+            "disturbance_ci95": tuple(values["disturbance_ci95"]),
+        }
+        return super().from_dict(values | nested)
+
+
+@dataclass(frozen=True)
+class LatencyModel(Record):
+    """Latency on one machine as a sum: a start, blocks, exit checks, and the last answer instead of a check.
+
+    `block_s` has one value per block. `bundle`, `engine`, `threads`, `torch` and `machine` say what it is of.
+    """
+
+    start_s: float
+    block_s: list[float]
+    check_s: float
+    last_s: float
+    bundle: str
+    engine: str
+    threads: int
+    torch: str
+    machine: str
+
+    def predict_s(self, blocks: list[int]) -> list[float]:
+        """Latency of leaving after each of `blocks` (rising), where all exits before it were checked in vain.
+
+        The last of `blocks` is the final answer if it is the network's last block.
+        """
+        found = []
+        for checks, block in enumerate(blocks, start=1):
+            is_last = block == len(self.block_s) - 1
+            done_s = self.start_s + sum(self.block_s[: block + 1])
+            found.append(done_s + (checks - is_last) * self.check_s + is_last * self.last_s)
+        return found
+
+
+@dataclass(frozen=True)
+class LatencyCheck(Record):
+    """A latency model beside measurements it was not fitted to: the natural mix of exits over images.
+
+    `exits` has, per exit, the block it stands after, the predicted and the measured latency (None where no
+    image left). `error` is predicted over measured mean, less one.
+    """
+
+    exits: list[tuple[int, float, float | None]]
+    exit_counts: list[int]
+    predicted_s: float
+    measured_s: float
+    error: float

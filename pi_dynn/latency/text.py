@@ -1,0 +1,131 @@
+"""`benchmark` and `profile` in text and Markdown."""
+
+from collections.abc import Sequence
+
+from pi_dynn.latency.records import ColdStart, LatencyCheck, LatencyModel, LatencyRow, Profile, ProfileStep
+from pi_dynn.text import markdown_table, mega, milliseconds, percent, table, three_digits
+
+HEADERS = ("step", "hits", "total", "per hit", "share", "multiply-adds", "moved", "GMAC/s", "of the roof")
+
+
+def profile_table(profile: Profile, markdown: bool = False) -> str:
+    """Every step in the order of a full answer, blocks with their filter and MLP, then each kind in all."""
+    rows = []
+    for step in profile.steps:
+        rows.append(_row(step_name(step), [step]))
+    rows += [_row(f"{kind}, all", steps) for kind, steps in _by_kind(profile.steps).items() if len(steps) > 1]
+    rows.append(_row("all steps", profile.steps))
+    return (markdown_table if markdown else table)(HEADERS, rows)
+
+
+def step_name(step: ProfileStep) -> str:
+    """What people call a step; blocks count from one."""
+    if step.block_index is None:
+        return step.kind
+    if step.kind in ("filter", "MLP"):
+        return f"block {step.block_index + 1} {step.kind}"
+    if step.kind == "stage":
+        return f"stage to block {step.block_index + 1}"
+    if step.kind == "block":
+        return f"block {step.block_index + 1}"
+    return step.kind if step.kind.startswith("final") else f"{step.kind} after block {step.block_index + 1}"
+
+
+def _by_kind(steps: Sequence[ProfileStep]) -> dict[str, list[ProfileStep]]:
+    kinds: dict[str, list[ProfileStep]] = {}
+    for step in steps:
+        kinds.setdefault(step.kind, []).append(step)
+    return kinds
+
+
+def _row(name: str, steps: Sequence[ProfileStep]) -> tuple[str, ...]:
+    """One line for some steps together: a hit of them is one hit of each."""
+    hits = sum(step.hits for step in steps)
+    total_s = sum(step.total_s for step in steps)
+    median_s = sum(step.per_hit_s * step.hits for step in steps)
+    macs = sum(step.macs * step.hits for step in steps)
+    moved = sum(step.moved_bytes * step.hits for step in steps)
+    roof_s = sum((step.roof_s or 0.0) * step.hits for step in steps)
+    several = len(steps) > 1
+    return (
+        name,
+        str(hits),
+        milliseconds(total_s),
+        f"{1e6 * median_s / hits:,.0f} us",
+        percent(sum(step.share for step in steps)),
+        "-" if several else mega(steps[0].macs),
+        "-" if several else f"{moved / hits / 1e6:.2f} MB",
+        three_digits(macs / median_s / 1e9) if median_s else "-",
+        percent(roof_s / median_s, 0) if median_s and roof_s else "-",
+    )
+
+
+def profile_notes(profile: Profile) -> list[str]:
+    """What the table is of, what measuring cost, and the roof it is held against."""
+    low, high = profile.disturbance_ci95
+    lines = [
+        f"{profile.model} {profile.precision} on {profile.engine}, {profile.threads} threads, {profile.n} answers; "
+        f"median without marks {milliseconds(profile.latency_s)}",
+        f"time with the marks over time without, in turns: {profile.disturbance:.3f} (95 % {low:.3f} .. {high:.3f})",
+    ]
+    if profile.roofline is not None:
+        roof = profile.roofline
+        lines.append(
+            f"roof: {roof.fp32_macs_per_s / 1e9:.1f} GMAC/s fp32, {roof.int8_macs_per_s / 1e9:.1f} int8, "
+            f"{roof.bytes_per_s / 1e9:.1f} GB/s ({roof.source})"
+        )
+    return lines
+
+
+def model_text(model: LatencyModel, blocks: Sequence[int]) -> str:
+    """The parts of a latency model, and what it says of each exit."""
+    each = sum(model.block_s) / len(model.block_s)
+    lines = [
+        f"start {milliseconds(model.start_s)}, block {milliseconds(each)} (mean of {len(model.block_s)}), "
+        f"exit check {milliseconds(model.check_s)}, last answer {milliseconds(model.last_s)}"
+    ]
+    leave = zip(blocks, model.predict_s(list(blocks)), strict=True)
+    lines.append("leaving after block " + ", ".join(f"{block + 1}: {milliseconds(s)}" for block, s in leave))
+    return "\n".join(lines)
+
+
+def check_table(check: LatencyCheck, markdown: bool = False) -> str:
+    """Predicted beside measured: each exit, then the mean over the images."""
+    rows = [
+        (f"block {block + 1}", str(count), milliseconds(predicted), "-" if found is None else milliseconds(found), "")
+        for (block, predicted, found), count in zip(check.exits, check.exit_counts, strict=True)
+    ]
+    mean = (milliseconds(check.predicted_s), milliseconds(check.measured_s), f"{100 * check.error:+.1f} %")
+    rows.append(("mean", str(sum(check.exit_counts)), *mean))
+    return (markdown_table if markdown else table)(("leaving after", "images", "predicted", "measured", "error"), rows)
+
+
+LATENCY_HEADERS = ("variant", "median", "95 % interval", "p90", "p99", "speed-up", "95 % interval")
+COLD_HEADERS = ("cold start", "import", "read bundle", "engine, warm-up", "first answer", "in all", "peak memory")
+
+
+def latency_table(rows: Sequence[LatencyRow], markdown: bool = False) -> str:
+    """One line per variant; the speed-up is against the first."""
+    cells = [
+        (
+            row.name,
+            milliseconds(row.median_s),
+            f"{milliseconds(row.ci95_s[0])} .. {milliseconds(row.ci95_s[1])}",
+            milliseconds(row.p90_s),
+            milliseconds(row.p99_s),
+            f"{row.speedup:.2f}x",
+            "-" if row.speedup_ci95 is None else f"{row.speedup_ci95[0]:.2f} .. {row.speedup_ci95[1]:.2f}",
+        )
+        for row in rows
+    ]
+    return (markdown_table if markdown else table)(LATENCY_HEADERS, cells)
+
+
+def cold_start_table(starts: Sequence[ColdStart], markdown: bool = False) -> str:
+    """One line per engine: how long a fresh process takes to its first answer, and the memory it needs."""
+    cells = []
+    for start in starts:
+        parts = (start.import_s, start.read_s, start.ready_s, start.first_s)
+        name, peak = f"{start.engine}, {start.threads} threads", f"{start.peak_bytes / 1e6:.0f} MB"
+        cells.append((name, *(milliseconds(part) for part in (*parts, sum(parts))), peak))
+    return (markdown_table if markdown else table)(COLD_HEADERS, cells)

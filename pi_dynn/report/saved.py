@@ -1,0 +1,185 @@
+"""Saved files read back, whatever command wrote them: `energy --save`, or the `--json` of the others."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pi_dynn.classify.records import ClassifySummary
+from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE, Measurement
+from pi_dynn.energy.records import EnergyResult
+from pi_dynn.energy.runs import FORMAT, replay_run
+from pi_dynn.errors import InputError
+from pi_dynn.evaluate.records import Evaluation
+from pi_dynn.latency.records import ColdStart, LatencyRow, Profile
+from pi_dynn.power import Trace
+from pi_dynn.records import Record
+
+
+@dataclass(frozen=True)
+class PowerTrace(Record):
+    """Power over the time of a run, from its first sample on; `spans` are (from, to, label) in seconds.
+
+    Shapes: t_s (N,), power_w (N,). `label` is MEASURED, ESTIMATED or SIMULATED.
+    """
+
+    name: str
+    label: str
+    t_s: list[float]
+    power_w: list[float]
+    idle: list[tuple[float, float]]
+    trials: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Answers(Record):
+    """The answers of one `classify` run: the latency of each, by the block it left after."""
+
+    name: str
+    latency_s: dict[int, list[float]]
+    summary: ClassifySummary
+
+
+@dataclass(frozen=True)
+class TestTiming(Record):
+    """One benchmark of a pytest-benchmark run; energies are None where none was measured."""
+
+    __test__ = False  # pytest: not a test, whatever its name
+
+    name: str
+    rounds: int
+    median_s: float
+    iqr_s: float
+    net_j: float | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class SavedRuns:
+    """Everything some files held, in the order they were given."""
+
+    energy: list[EnergyResult] = field(default_factory=list)
+    traces: list[PowerTrace] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    latencies: list[LatencyRow] = field(default_factory=list)
+    cold_starts: list[ColdStart] = field(default_factory=list)
+    profiles: list[Profile] = field(default_factory=list)
+    answers: list[Answers] = field(default_factory=list)
+    tests: list[TestTiming] = field(default_factory=list)
+
+
+_WRITERS = "`energy --save`, pytest-benchmark, or --json of classify, evaluate, benchmark or profile"
+
+
+def read_saved(paths: Iterable[str | Path]) -> SavedRuns:
+    """All that the files hold; figures of energy runs are worked out anew from their raw traces.
+
+    Raises: InputError for a file that cannot be read, that is damaged, or that no command of ours wrote.
+    """
+    found = SavedRuns()
+    for path in map(Path, paths):
+        _read(path, found)
+    return found
+
+
+def _read(path: Path, found: SavedRuns) -> None:
+    objects = _objects(path)
+    try:
+        if objects[0].get("format") == FORMAT:
+            measurement, results = replay_run(path)
+            found.energy.extend(results)
+            found.traces.append(power_trace(path.stem, measurement))
+        elif "benchmarks" in objects[0] and "machine_info" in objects[0]:
+            found.tests.extend(_test_timing(entry) for entry in objects[0]["benchmarks"])
+        elif "summary" in objects[-1]:
+            found.answers.append(_answers(path.stem, objects))
+        else:
+            for entry in objects:
+                _one_record(path, entry, found)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{str(path)!r} is damaged ({error!r}): run the command that wrote it again") from error
+
+
+def _objects(path: Path) -> list[dict[str, Any]]:
+    """The JSON object in a file, or the objects one a line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise InputError(f"cannot read the run {str(path)!r} ({reason}): check the path") from error
+    try:
+        objects = [json.loads(text)]
+    except ValueError:
+        try:
+            objects = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except ValueError as error:
+            raise InputError(f"{str(path)!r} is not JSON ({error}): give a file of {_WRITERS}") from error
+    if not objects or not all(isinstance(entry, dict) for entry in objects):
+        raise InputError(f"{str(path)!r} holds no saved run: give a file of {_WRITERS}")
+    return objects
+
+
+def _one_record(path: Path, entry: dict[str, Any], found: SavedRuns) -> None:
+    if {"acc1", "exits", "mean_macs"} <= entry.keys():
+        found.evaluations.append(Evaluation.from_dict(entry))
+    elif {"median_s", "p90_s", "p99_s"} <= entry.keys():
+        found.latencies.append(LatencyRow.from_dict(entry))
+    elif "cold_start" in entry:
+        found.cold_starts.append(ColdStart.from_dict(entry["cold_start"]))
+    elif {"steps", "disturbance"} <= entry.keys():
+        found.profiles.append(Profile.from_dict(entry))
+    else:
+        raise InputError(f"{str(path)!r} holds no saved run: give a file of {_WRITERS}")
+
+
+def _test_timing(entry: dict[str, Any]) -> TestTiming:
+    stats, extra = entry["stats"], entry.get("extra_info", {})
+    net_mj = extra.get("energy_mj_per_inference")
+    return TestTiming(
+        name=entry["name"],
+        rounds=stats["rounds"],
+        median_s=stats["median"],
+        iqr_s=stats["iqr"],
+        net_j=None if net_mj is None else net_mj / 1e3,
+        label=extra.get("label"),
+    )
+
+
+def _answers(name: str, objects: list[dict[str, Any]]) -> Answers:
+    summary = ClassifySummary.from_dict(objects[-1]["summary"])
+    latency_s: dict[int, list[float]] = {block: [] for block in summary.exit_blocks}
+    for entry in objects[:-1]:
+        if "error" not in entry:
+            latency_s[entry["block_index"]].append(entry["latency_s"])
+    return Answers(name, latency_s, summary)
+
+
+def power_trace(name: str, measurement: Measurement) -> PowerTrace:
+    """Power over time of a run; of a meter that counts joules it is their change from sample to sample."""
+    trace = measurement.trace
+    t_s = (trace.t_ns - trace.t_ns[0]) * 1e-9
+    if trace.power_w is not None:
+        power_w = trace.power_w
+    else:
+        t_s, power_w = t_s[1:], np.diff(trace.values) / np.diff(t_s)
+    trials = [one.label for one in measurement.recording.trials]
+    return PowerTrace(
+        name=name,
+        label=trace.info.label,
+        t_s=t_s.tolist(),
+        power_w=power_w.tolist(),
+        idle=_spans(trace, (IDLE_BEFORE, IDLE_AFTER)),
+        trials=_spans(trace, trials),
+    )
+
+
+def _spans(trace: Trace, labels: Iterable[str]) -> list[tuple[float, float]]:
+    """When the spans with these labels began and ended, in seconds from the first sample."""
+    start_ns = int(trace.t_ns[0])
+    spans = [span for label in dict.fromkeys(labels) for span in trace.labelled(label)]
+    return [((span.t0_ns - start_ns) * 1e-9, (span.t1_ns - start_ns) * 1e-9) for span in spans]

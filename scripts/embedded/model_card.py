@@ -1,0 +1,119 @@
+"""The model card of a trained bundle, from records alone."""
+
+from collections.abc import Mapping, Sequence
+
+from pi_dynn.evaluate.records import Evaluation
+from pi_dynn.text import markdown_table, mega, percent
+
+CARD = """# Model card: {name}
+
+{summary}
+
+| | |
+| --- | --- |
+| network | {network} |
+| classes | {classes} |
+| input | {size} px square, RGB |
+| file | {megabytes:.1f} MB, sha256 `{sha256}` |
+
+## Data and rights
+
+{data}
+
+## Recipe
+
+{recipe}
+
+{phases}
+
+![Loss and held-out accuracy by epoch]({curves})
+
+## Accuracy on the split it never saw
+
+{images} images; no stage of training, no gate and no threshold saw them.
+
+{accuracy}
+
+Exits of the int8 bundle:
+
+{exits}
+
+Mean multiply-adds {mean_macs} of {full_macs}: {saved} saved. Int8 and fp32 give the same label for {agreement} of the
+images.
+
+The exits stage with other seeds, on the same images:
+
+{seeds}
+
+Accuracy of every trained exit on its own, were all images to leave there:
+
+{depths}
+
+## Made by
+
+`{command}`
+
+## What it does not say
+
+Aerial scenes of American cities from one source, 0.3 m per pixel. Photographs of other places, seasons or
+resolutions will be answered less well, and pictures that show none of the classes will still get one of them.
+"""
+
+
+def accuracy_rows(results: Mapping[str, Evaluation]) -> str:
+    """A Markdown table: each variant's accuracy with exits and at full depth."""
+    rows = [
+        (name, percent(result.acc1, 2), percent(result.acc5, 2), percent(result.full_depth_acc1, 2))
+        for name, result in results.items()
+    ]
+    return markdown_table(("variant", "acc@1 with exits", "acc@5 with exits", "acc@1 full depth"), rows)
+
+
+def exit_rows(result: Evaluation) -> str:
+    """A Markdown table: images, share, accuracy and cost per exit."""
+    rows = [
+        (f"block {row.block_index + 1}", str(row.count), percent(row.rate), percent(row.accuracy), mega(row.macs))
+        for row in result.exits
+    ]
+    return markdown_table(("leaves after", "images", "share", "accuracy", "multiply-adds"), rows)
+
+
+def seed_rows(results: Mapping[int, Evaluation]) -> str:
+    """A Markdown table: what the exits cost and save, for each seed of their training."""
+    rows = [
+        (
+            str(seed),
+            percent(result.full_depth_acc1, 2),
+            percent(result.acc1, 2),
+            f"{100 * (result.acc1 - result.full_depth_acc1):+.2f}",
+            mega(result.mean_macs),
+            percent(1 - result.mean_macs / result.full_depth_macs),
+        )
+        for seed, result in results.items()
+    ]
+    return markdown_table(("seed", "full depth", "with exits", "points", "multiply-adds", "saved"), rows)
+
+
+def phase_rows(phases: Sequence[Mapping], log: Sequence[Mapping], held_out: str) -> str:
+    """A Markdown table: what each training phase did and where it ended, by the log's column `held_out`."""
+    rows = []
+    for phase in phases:
+        last = [row for row in log if row["phase"] == phase["name"]][-1]
+        rows.append(
+            (
+                phase["name"],
+                f"{phase['image_size']} px",
+                last["epoch"],
+                f"{phase['lr']:g} to {phase['final_lr']:g}",
+                str(phase["batch_size"]),
+                last["loss"],
+                percent(float(last[held_out])),
+            )
+        )
+    return markdown_table(("phase", "images", "epochs", "learning rate", "batch", "loss", "held-out acc@1"), rows)
+
+
+def depth_rows(accuracy: Mapping[int, float]) -> str:
+    """A Markdown table: block and accuracy."""
+    rows = [(f"block {block + 1}", percent(value, 2)) for block, value in accuracy.items()]
+    return markdown_table(("exit after", "acc@1"), rows)

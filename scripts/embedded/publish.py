@@ -1,0 +1,126 @@
+"""What `train.py` made becomes what the package ships: bundle, sample photographs, curves and model card."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import model_card
+import torch
+from loop import predict_exits
+from training_plot import save_training_curves
+
+from pi_dynn.data.folders import ImageFolder
+from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.deploy.builder import build_bundle
+from pi_dynn.evaluate.outputs import collect_outputs, evaluate
+from pi_dynn.files import write_text
+from pi_dynn.models.card import Card, read_card
+from pi_dynn.models.checkpoint import load_checkpoint
+from pi_dynn.runtime.bundle import EMBEDDED, Bundle, load_bundle
+from pi_dynn.runtime.session import Session
+from pi_dynn.text import mega, percent
+from pi_dynn.train.data import held_out_tensors
+from pi_dynn.train.networks import build_network, faster_on
+from pi_dynn.train.records import TrainResult
+
+CURVES = "training_curves.svg"
+DATA_NOTE = """Task and figures: UC Merced Land Use (Yang and Newsam, 2010), made from USGS National Map imagery in
+the public domain, 80 images of each of 21 classes. Pretraining also on AID (30 classes) and RSSCN7 (7 classes),
+Google Earth imagery used for training only: none of it is shipped. The sample photographs are UC Merced images."""
+RECIPE_NOTE = """AdamW, cosine schedule, mixup or cutmix, crops, quarter turns, flips,
+colour changes, exponential moving average of the weights; exits are trained with the network, their mean loss
+at weight {exit_weight}. The phases see all 58 classes, two of them those of the task only. The network starts from
+nothing; from the third phase on it also learns from a teacher, EfficientNet-Lite0 with ImageNet weights (Apache-2.0):
+its leading feature components are regressed by every head, and half of each label is what a linear
+classifier on those features says of an image it was not fitted on. No teacher saw an image of the held-out parts.
+Then the network is frozen, and `pi-dynn train exits` learns heads and gates after every block and keeps the exits
+and the one threshold that are cheapest on eight turned and flipped views of the calibration images without losing
+accuracy there."""
+
+
+def publish(results: dict[int, TrainResult], test: ImageFolder, log: Path, assets: Path) -> Path:
+    """Write everything into `assets`; the bundle there. Of `results`, by seed of the exits, the first is shipped."""
+    shipped = next(iter(results.values()))
+    bundle = load_bundle(shipped.bundle)
+    bundle.save(assets / EMBEDDED)
+    card = read_card(shipped.weights)
+    model = build_network(card.model, **card.arguments)
+    load_checkpoint(model, shipped.weights)
+    faster_on(model.eval(), torch.device("cpu"))
+    preprocess = Preprocess.from_dict(card.preprocess)
+    floats = build_bundle(
+        model,
+        exits=shipped.exit_blocks,
+        thresholds=bundle.manifest.thresholds,
+        precision="fp32",
+        labels=bundle.manifest.labels,
+        preprocess=preprocess,
+    )
+    sessions = {"int8": Session(bundle), "fp32": Session(floats)}
+    copy_samples(sessions["int8"], test, assets / "samples")
+    x, labels = held_out_tensors(test, preprocess)
+    right = (predict_exits(model, x).argmax(-1) == labels).float().mean(1).tolist()
+    depths = dict(zip([*model.exit_blocks, model.depth - 1], right, strict=True))
+    write_card(card, bundle, sessions, test, results, depths, log, assets)
+    return assets / EMBEDDED
+
+
+def write_card(
+    card: Card,
+    bundle: Bundle,
+    sessions: dict[str, Session],
+    test: ImageFolder,
+    results: dict[int, TrainResult],
+    depths: dict[int, float],
+    log: Path,
+    assets: Path,
+) -> None:
+    """Judge both precisions on the test part; write the curves and the card."""
+    manifest = bundle.manifest
+    outputs = {precision: collect_outputs(session, test) for precision, session in sessions.items()}
+    judged = {
+        precision: evaluate(session, test, outputs[precision], manifest.thresholds)
+        for precision, session in sessions.items()
+    }
+    same = (outputs["int8"].logits[-1].argmax(-1) == outputs["fp32"].logits[-1].argmax(-1)).mean()
+    int8, phases = judged["int8"], [stage["recipe"] for stage in card.stages[:-1]]
+    rows = list(csv.DictReader(log.read_text().splitlines()))
+    held_out = f"acc_{manifest.depth - 1}"
+    save_training_curves(rows, held_out, assets / CURVES)
+    text = model_card.CARD.format(
+        name=EMBEDDED,
+        summary="What `pi-dynn classify` runs when no other bundle is given: aerial scenes, 21 land-use classes.",
+        network=f"{card.model}, exits after blocks {', '.join(str(block + 1) for block in manifest.exit_blocks)}",
+        classes=", ".join(manifest.labels),
+        size=manifest.preprocess["size"],
+        megabytes=len(bundle.data) / 1e6,
+        sha256=bundle.sha256,
+        data=DATA_NOTE,
+        recipe=RECIPE_NOTE.format(**phases[-1]),
+        phases=model_card.phase_rows(phases, rows, held_out),
+        curves=CURVES,
+        images=int8.images,
+        accuracy=model_card.accuracy_rows(judged),
+        exits=model_card.exit_rows(int8),
+        mean_macs=mega(int8.mean_macs),
+        full_macs=mega(int8.full_depth_macs),
+        saved=percent(1 - int8.mean_macs / int8.full_depth_macs),
+        agreement=percent(float(same)),
+        seeds=model_card.seed_rows({seed: result.evaluation for seed, result in results.items()}),
+        depths=model_card.depth_rows(depths),
+        command="python scripts/embedded/train.py --data DATA --amp",
+    )
+    write_text(assets / "MODEL_CARD.md", text)
+    print(text)
+
+
+def copy_samples(session: Session, test: ImageFolder, folder: Path, per_exit: int = 3) -> None:
+    """A few test images for each exit, of as many classes as possible, under their class name."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    taken: dict[int, set[int]] = {}
+    for path, label, answer in zip(test.paths, test.labels, session.classify_many(test.paths), strict=True):
+        classes = taken.setdefault(answer.exit_index, set())
+        if len(classes) < per_exit and not any(label in other for other in taken.values()):
+            classes.add(label)
+            shutil.copy(path, folder / path.name)

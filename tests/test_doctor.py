@@ -1,0 +1,129 @@
+"""What the doctor finds on machines laid out by hand, and what it advises."""
+
+import signal
+import subprocess
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from pi_dynn.clock import FakeClock
+from pi_dynn.doctor import Probes, check_up
+from pi_dynn.errors import MeterBusError, MeterDenied, MeterNotFound
+from pi_dynn.power.i2c_scan import I2cBus
+from pi_dynn.records import Finding
+from pi_dynn.runtime.engine_choice import engine_findings
+from tests.energy.simulated import SimulatedBoard
+
+TORCH = '{"version": "2.9.1+cpu", "cuda": null, "threads": 4, "engines": ["qnnpack", "none", "onednn"]}\n'
+
+
+def torch_answer(returncode: int = 0, stdout: str = TORCH, stderr: str = ""):
+    return lambda: subprocess.CompletedProcess([], returncode, stdout, stderr)
+
+
+class Ina219Only:
+    """`open_meter` on a board with an INA219 and nothing else."""
+
+    def __init__(self, error=None) -> None:
+        self.error = error
+
+    def __call__(self, name, root):
+        if name != "ina219":
+            raise MeterNotFound(f"there is no {name}: buy one")
+        if self.error is not None:
+            raise self.error
+        return self
+
+    def __enter__(self):
+        return SimpleNamespace(info=SimpleNamespace(scope="board input"))
+
+    def __exit__(self, *_):
+        return None
+
+
+def healthy_pi(**changes) -> Probes:
+    probes = Probes(
+        engines=lambda: [Finding("engines", "onednn", "works"), Finding("engines", "selected", "onednn (remembered)")],
+        environ={"OMP_WAIT_POLICY": "PASSIVE"},
+        torch=torch_answer(),
+        snapshot=SimulatedBoard().snapshot,
+        scan=lambda root: [I2cBus(1, (0x40,), {}, None)],
+        open_meter=Ina219Only(),
+        page_bytes=4096,
+        python=(3, 11, 2),
+        machine="aarch64",
+    )
+    return replace(probes, **changes)
+
+
+def problems(probes: Probes) -> dict[str, str]:
+    """Cures by problem."""
+    return {finding.problem: finding.cure for finding in check_up(probes) if finding.problem is not None}
+
+
+def test_a_healthy_pi_has_no_problem():
+    assert problems(healthy_pi()) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem", "cure"),
+    [
+        ({"python": (3, 14, 0)}, "Python 3.14.0 cannot run TorchScript", "3.10 to 3.13"),
+        ({"machine": "armv7l"}, "32-bit", "64-bit Raspberry Pi OS"),
+        ({"page_bytes": 16384, "environ": {"LD_PRELOAD": "libjemalloc.so.2"}}, "jemalloc", "unset LD_PRELOAD"),
+        ({"environ": {"OMP_WAIT_POLICY": "active"}}, "spin", "unset OMP_WAIT_POLICY"),
+        ({"torch": torch_answer(-signal.SIGILL)}, "illegal instruction", "torch>=2.6,<2.10"),
+        ({"torch": torch_answer(1, "", "x\nImportError: no libgomp")}, "no libgomp", "pip install"),
+        ({"torch": torch_answer(0, TORCH.replace("null", '"13.0"'))}, "CUDA build", "torch>=2.6,<2.10"),
+        ({"torch": torch_answer(0, TORCH.replace("2.9.1", "2.10.0"))}, "2.10 does not run", "torch>=2.6,<2.10"),
+        ({"torch": torch_answer(0, TORCH.replace("qnnpack", "none").replace("onednn", "none"))}, "no int8", "build"),
+        ({"snapshot": SimulatedBoard(governor="ondemand").snapshot}, "governor is ondemand", "cpufreq-set"),
+        ({"snapshot": SimulatedBoard(bits=0x1).snapshot}, "under-voltage", "5.1 V supply"),
+        ({"open_meter": Ina219Only(MeterDenied("no right: join i2c"))}, "no right", "join i2c"),
+        ({"open_meter": Ina219Only(MeterBusError("held: use hwmon"))}, "held", "use hwmon"),
+        ({"open_meter": Ina219Only(MeterNotFound("none: look"))}, "no power meter", "scripts/setup_pi.sh"),
+        ({"scan": lambda root: [I2cBus(1, (), {}, MeterDenied("closed: open it"))]}, "closed", "open it"),
+    ],
+)
+def test_each_problem_comes_with_its_cure(changes, problem, cure):
+    found = problems(healthy_pi(**changes))
+    assert any(problem in what and cure in how for what, how in found.items()), found
+
+
+def test_engines_are_not_asked_where_torch_does_not_run():
+    def engines():
+        raise AssertionError("importing torch here would end the program")
+
+    check_up(healthy_pi(engines=engines, torch=torch_answer(-signal.SIGILL)))
+
+
+def test_a_torch_that_hangs_is_told():
+    def hangs():
+        raise subprocess.TimeoutExpired("python", 1.0)
+
+    assert "importing torch does not end" in problems(healthy_pi(torch=hangs))
+
+
+def test_the_kernel_that_holds_a_chip_is_named():
+    held = I2cBus(1, (0x40,), {0x40: "ina2xx"}, None)
+    values = [finding.value for finding in check_up(healthy_pi(scan=lambda root: [held]))]
+    assert "0x40 (held by the kernel's ina2xx)" in values
+
+
+def test_engines_are_tried_on_the_bundle(tiny_bundle_path):
+    findings = engine_findings(tiny_bundle_path, FakeClock(tick_ns=1000))
+    assert "works" in {finding.value for finding in findings}
+    assert findings[-1].name == "selected"
+    again = engine_findings(tiny_bundle_path, FakeClock(tick_ns=1000))
+    assert again[-1].value == findings[-1].value.replace("timed just now", "remembered")
+
+
+def test_an_engine_asked_for_that_is_not_there(tiny_bundle_path, monkeypatch):
+    monkeypatch.setenv("PI_DYNN_ENGINE", "abacus")
+    assert engine_findings(tiny_bundle_path, FakeClock(tick_ns=1000))[-1].cure == "unset PI_DYNN_ENGINE"
+
+
+def test_no_bundle_no_engine(tmp_path):
+    (finding,) = engine_findings(tmp_path / "none.pt", FakeClock())
+    assert "no bundle to test engines on" in finding.problem
