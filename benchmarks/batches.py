@@ -19,7 +19,7 @@ import click
 import numpy as np
 import torch
 
-from pi_dynn.cli.classify import sample_folder
+from pi_dynn.cli.options import sample_folder
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.decode import decode_image
 from pi_dynn.data.folders import walk_images
@@ -36,7 +36,7 @@ def load_images(session: Session, data: Path | None, n: int) -> list[torch.Tenso
     random = np.random.default_rng(0)
     if data is not None:
         paths = random.permutation(np.array(list(walk_images(data)), dtype=object))
-        return [session.preprocess.load(path) for path in paths[:n]]
+        return [session.preprocess(path) for path in paths[:n]]
     pictures = [decode_image(path) for path in walk_images(sample_folder())]
     found = []
     for i in range(n):

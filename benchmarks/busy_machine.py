@@ -19,13 +19,13 @@ import click
 
 MEASURE = """
 import json, sys
-from pi_dynn.cli.classify import sample_folder
+from pi_dynn.cli.options import sample_folder
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.folders import walk_images
 from pi_dynn.latency.benchmark import measure, session_variants
 from pi_dynn.runtime.session import Session
 session = Session(threads=int(sys.argv[1]) or None)
-inputs = [session.preprocess.load(path) for path in walk_images(sample_folder())]
+inputs = [session.preprocess(path) for path in walk_images(sample_folder())]
 rows = measure(session_variants(session, inputs, "x")[:1], int(sys.argv[2]), session.threads, PerfClock())
 print(json.dumps(rows[0].to_dict()))
 """

@@ -19,9 +19,8 @@ import distributed
 
 import pi_dynn.assets
 from pi_dynn.classify.cluster import ClusterSession, ClusterSettings
-from pi_dynn.classify.run import ClassifyRun, ClassifySettings
+from pi_dynn.classify.run import Tally
 from pi_dynn.clock import PerfClock
-from pi_dynn.data.sources import ImageSource
 from pi_dynn.runtime.bundle import load_bundle
 from pi_dynn.runtime.session import Session
 from pi_dynn.text import table
@@ -37,7 +36,7 @@ SAMPLES = Path(pi_dynn.assets.__path__[0]) / "samples"
 def main(images: int, repeats: int, workers: str, per_task: str) -> None:
     """Print the table."""
     paths = itertools.islice(itertools.cycle(sorted(SAMPLES.iterdir())), images)
-    sources = [ImageSource(str(path)) for path in paths]
+    sources = [(str(path), str(path)) for path in paths]
     variants = list(itertools.product(numbers(workers), numbers(per_task), (False, True)))
     rates: dict[tuple, list[float]] = {variant: [] for variant in [None, *variants]}
     session = Session(load_bundle(), threads=1, engine="fp32")
@@ -69,13 +68,13 @@ def cluster_of(workers: int) -> distributed.LocalCluster:
     return distributed.LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0")
 
 
-def images_per_s(session, sources: list[ImageSource]) -> float:
+def images_per_s(session, sources: list[tuple[str, str]]) -> float:
     """Images a second over `sources`, all answered."""
     start_s = time.perf_counter()
-    run = ClassifyRun(session, PerfClock(), sources, ClassifySettings())
-    answered = sum(1 for _ in run)
+    tally = Tally(session, PerfClock())
+    answered = sum(1 for _ in tally.count(session.answer_stream(sources)))
     elapsed_s = time.perf_counter() - start_s
-    summary = run.summary()
+    summary = tally.summary()
     if answered != len(sources) or summary.failed:
         raise SystemExit(f"{len(sources)} images, {answered} answers, {summary.failed} failed")
     return answered / elapsed_s

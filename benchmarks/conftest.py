@@ -41,7 +41,7 @@ def bundle():
 @pytest.fixture(scope="session")
 def photographs():
     """Paths of the sample photographs."""
-    from pi_dynn.cli.classify import sample_folder
+    from pi_dynn.cli.options import sample_folder
     from pi_dynn.data.folders import walk_images
 
     paths = list(walk_images(sample_folder())) if sample_folder().is_dir() else []
@@ -82,4 +82,4 @@ def inputs(bundle, photographs):
     from pi_dynn.data.preprocess import Preprocess
 
     preprocess = Preprocess.from_dict(bundle.manifest.preprocess)
-    return [preprocess.load(path) for path in photographs]
+    return [preprocess(path) for path in photographs]

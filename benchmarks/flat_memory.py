@@ -17,7 +17,7 @@ import time
 import click
 import psutil
 
-from pi_dynn.cli.classify import sample_folder
+from pi_dynn.cli.options import sample_folder
 from pi_dynn.data.folders import walk_images
 
 

@@ -72,7 +72,7 @@ def main(files: tuple[Path, ...], rounds: int, threads: int) -> None:
         pairs = []
         for i in range(rounds):
             path = paths[i % len(paths)]
-            ways = [(pillow_alone, path, session.preprocess), (session.preprocess.load, path)]
+            ways = [(pillow_alone, path, session.preprocess), (session.preprocess, path)]
             taken = {k: seconds(*ways[k]) for k in ((0, 1) if i % 2 else (1, 0))}
             pairs.append((taken[0], taken[1]))
         ratios = [ours / pillow for pillow, ours in pairs]

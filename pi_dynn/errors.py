@@ -1,8 +1,12 @@
-"""The exceptions of pi_dynn. Imports nothing.
+"""The exceptions of pi_dynn. Imports no other room.
 
 Every error pi_dynn raises on purpose descends from `PiDynnError`, and also from the builtin a caller
 would naturally catch. A message is one line: what happened, the value, and what to do about it.
 """
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class PiDynnError(Exception):
@@ -83,3 +87,16 @@ class CurrentOverflow(PowerError, OverflowError):
 
 class TraceInvalid(PowerError, ValueError):
     """A power trace cannot carry the energy figure asked of it."""
+
+
+@contextmanager
+def need_extra(extra: str, what: str, raises: type[PiDynnError] = InputError) -> Iterator[None]:
+    """For imports of packages that only the extra `extra` brings, which `what` needs.
+
+    Raises: `raises` where one is missing, with the command that installs it for this interpreter.
+    """
+    try:
+        yield
+    except ImportError as error:
+        command = f"{sys.executable} -m pip install 'pi_dynn[{extra}]'"
+        raise raises(f"{what} needs {error.name or error}, which is not installed: {command}") from error

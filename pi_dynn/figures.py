@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-from pi_dynn.errors import InputError
+from pi_dynn.errors import need_extra
 from pi_dynn.files import write_atomically
 
 
 def new_figure(columns: int = 1, width: float = 7.0, height: float = 4.5):
     """An empty figure and its axes, drawn without a display."""
-    try:
+    with need_extra("plots", "a plot"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("plots need matplotlib: install it with `pip install pi_dynn[plots]`") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 

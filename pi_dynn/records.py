@@ -5,6 +5,9 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from pi_dynn.errors import PiDynnError
+
+NEVER = 2.0  # a threshold that no score reaches
 AnyRecord = TypeVar("AnyRecord", bound="Record")
 
 
@@ -26,13 +29,20 @@ class Record:
     def from_dict(cls: type[AnyRecord], values: Any) -> AnyRecord:
         """The record from what `to_dict` gave; fields it does not know are ignored.
 
-        Raises: ValueError that names the first field which is missing or of another type.
+        Raises: ValueError that names the first field which is missing or of another type, or what the record's own
+        check raises.
         """
-        return msgspec.convert(values, cls, str_keys=True)
+        try:
+            return msgspec.convert(values, cls, str_keys=True)
+        except msgspec.ValidationError as error:
+            raise (error.__cause__ if isinstance(error.__cause__, PiDynnError) else error) from None
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy's as one of Python's. Raises: TypeError for anything else."""
+    """A number of numpy's, or of a subclass such as torch's version, as Python's own. Raises: TypeError."""
+    for kind in (str, float, int):
+        if isinstance(value, kind):
+            return kind(value)
     if hasattr(value, "item"):
         return value.item()
     raise TypeError(f"a {type(value).__name__} is no plain data")

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from pi_dynn import Preprocess, build_bundle, load_bundle
-from pi_dynn.cli.classify import sample_folder
 from pi_dynn.cli.main import main
+from pi_dynn.cli.options import sample_folder
 from pi_dynn.data.folders import save_split
 from pi_dynn.energy.rehearsal import RehearsedSession
 from pi_dynn.latency.latency_model import save_latency_model

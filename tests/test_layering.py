@@ -18,15 +18,16 @@ FLOORS = [
     ("exits", "data", "power", "calibrate"),
     ("models", "runtime"),
     ("deploy",),
-    ("classify", "energy", "latency"),
+    ("energy", "latency"),
     ("evaluate",),
-    ("train", "report"),
+    ("classify", "train"),
+    ("report",),
     ("doctor", "web", "pytest_plugin"),
     ("cli",),
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SAME_FLOOR = {("models", "exits")}
-NEVER = {("runtime", "models"), ("report", "train")}
+NEVER = {("runtime", "models"), ("report", "train"), ("report", "runtime")}
 NO_TORCH = {room for floor in FLOORS[:3] for room in floor} | {"power", "calibrate", "report", "doctor"}
 NO_TORCH_FILES = {"records", "text"}
 TORCHSCRIPT_ROOMS = {"deploy", "runtime"}

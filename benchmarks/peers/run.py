@@ -92,13 +92,13 @@ def _run(network, x: torch.Tensor) -> int:
 @click.option("--markdown", is_flag=True)
 def main(names: str, models: str, with_exits: bool, rounds: int, threads: int, markdown: bool) -> None:
     """Print the table; the speed-up is against the first row, the base network in eager PyTorch."""
-    from pi_dynn.cli.classify import sample_folder
+    from pi_dynn.cli.options import sample_folder
 
     logging.disable(logging.WARNING)
     torch.set_num_threads(threads)
     asked = names.split(",")
     preprocess = Preprocess(size=SIZE)
-    images = [preprocess.load(path) for path in walk_images(sample_folder())]
+    images = [preprocess(path) for path in walk_images(sample_folder())]
     found = []
     for name in models.split(","):
         torch.manual_seed(0)

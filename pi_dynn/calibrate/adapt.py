@@ -8,8 +8,8 @@ from pi_dynn.errors import CalibrationError
 
 
 @dataclass(frozen=True)
-class Strain:
-    """How a board fares: what it cannot tell is None. `throttled` is what the firmware does now, in words."""
+class BoardState:
+    """How a board fares: what it cannot say is None. `throttled` is what the firmware does now, in words."""
 
     temperature_c: float | None = None
     throttled: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Limits:
 
 
 class CurveWalker:
-    """A place on a curve of operating points, which strain moves towards the cheap end.
+    """A place on a curve of operating points, which heat, throttling and a low battery move towards the cheap end.
 
     `curve` rises in cost; the walk begins at `start` and never goes dearer than that.
 
@@ -60,22 +60,22 @@ class CurveWalker:
         """The operating point in use."""
         return self._curve[self._place]
 
-    def watch(self, strain: Strain, now_s: float) -> bool:
+    def watch(self, state: BoardState, now_s: float) -> bool:
         """Move one step if it is time and there is cause; whether it moved."""
         if self._moved_s is not None and now_s - self._moved_s < self._limits.hold_s:
             return False
-        place = self._place + self._direction(strain)
+        place = self._place + self._direction(state)
         if place == self._place or not 0 <= place < len(self._curve):
             return False
         self._place, self._moved_s = place, now_s
         return True
 
-    def _direction(self, strain: Strain) -> int:
+    def _direction(self, state: BoardState) -> int:
         """-1 towards cheap, 1 towards dear, 0 to stay."""
-        limits, heat, charge = self._limits, strain.temperature_c, strain.battery_percent
+        limits, heat, charge = self._limits, state.temperature_c, state.battery_percent
         hot = heat is not None and heat >= limits.hot_c
         low = charge is not None and charge <= limits.low_battery_percent
-        if hot or low or strain.throttled:
+        if hot or low or state.throttled:
             return -1
         cool = heat is None or heat <= limits.cool_c
         charged = charge is None or charge >= limits.full_battery_percent

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
 from pi_dynn.calibrate.paths import path_totals, shifted_path
 from pi_dynn.calibrate.records import RuleResult
 from pi_dynn.calibrate.rules import RuleSettings, choose
 from pi_dynn.calibrate.sweep import PUBLISHED_EXITS, prune, sweep
 from pi_dynn.errors import CalibrationError
+from pi_dynn.records import NEVER
 
 LEVELS = (0.6, 0.7, 0.8, 0.85, 0.9)  # common thresholds whose mean costs are the budgets of the other rules
 PROMISES = (0.005, 0.01, 0.02)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, between
+from pi_dynn.calibrate.outcomes import ExitOutcomes, between
+from pi_dynn.records import NEVER
 
 Choose = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From right answers (L + 1,) and costs (L + 1,) over all images, at each level, to a value to be greatest."""

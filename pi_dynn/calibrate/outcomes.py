@@ -11,8 +11,7 @@ import numpy as np
 from pi_dynn.calibrate.exit_table import exit_table, leave_at, mean_cost
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.errors import CalibrationError
-
-NEVER = 2.0  # a threshold no score reaches
+from pi_dynn.records import NEVER
 
 
 def between(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes
+from pi_dynn.calibrate.outcomes import ExitOutcomes
+from pi_dynn.records import NEVER
 
 STEPS = np.linspace(-6.0, 12.0, 1801)
 SURE = 1e-6  # scores this close to 0 or 1 count as no closer

@@ -20,10 +20,11 @@ import numpy as np
 
 from pi_dynn.calibrate.bounds import GAP, HARM, images_needed, p_value, upper_bound
 from pi_dynn.calibrate.exit_table import leave_at
-from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
 from pi_dynn.calibrate.records import OperatingPoint, Promise
 from pi_dynn.calibrate.search import frontier
 from pi_dynn.errors import CalibrationError
+from pi_dynn.records import NEVER
 
 # Even steps on the logistic scale: scores of good networks crowd near 1.
 COMMON_PATH = tuple((1.0 / (1.0 + np.exp(-np.linspace(10.0, -4.0, 281)))).tolist())

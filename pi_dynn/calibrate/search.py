@@ -14,11 +14,12 @@ import numpy as np
 
 from pi_dynn.calibrate.coordinate import Choose, CoordinateSearch
 from pi_dynn.calibrate.goal import Goal, pareto, pick
-from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
 from pi_dynn.calibrate.paths import best_at_prices, honesty_shifts, logit, path_totals, shifted_path
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.calibrate.sweep import sweep
 from pi_dynn.calibrate.validate import held_out_values, simplest_ways
+from pi_dynn.records import NEVER
 
 COMMON_GRID = tuple(np.linspace(0.02, 0.98, 49).round(2).tolist())
 _PRICES = np.geomspace(1e-3, 3.0, 50)  # accuracy one would give for all of the full depth's cost

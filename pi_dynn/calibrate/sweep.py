@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
+from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.errors import CalibrationError
+from pi_dynn.records import NEVER
 
 PUBLISHED_GRID = tuple(np.arange(0.35, 0.901, 0.05).round(2).tolist())
 PUBLISHED_EXITS = 3  # early exits that most of the published networks kept

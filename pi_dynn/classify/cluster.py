@@ -17,16 +17,15 @@ import dask
 import numpy as np
 from distributed import CancelledError, Client, Future, as_completed
 
-from pi_dynn.classify.cluster_worker import BundlePlugin, Image, classify_images, exit_outputs
+from pi_dynn.classify.cluster_worker import BundlePlugin, Image, classified_exits, classify_images
 from pi_dynn.data.folders import ImageFolder
-from pi_dynn.data.sources import ImageSource
 from pi_dynn.errors import ClusterError, InputError
+from pi_dynn.evaluate.outputs import Alter, Outputs
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.bundle import Bundle
-from pi_dynn.runtime.session import Alter, Outputs
 from pi_dynn.runtime.thresholds import enabled_exits, resolve_thresholds
 
-Item = TypeVar("Item")
+Key = TypeVar("Key")
 SHIPPED_BYTES = 4 * 2**20  # a task that carries this much is full: what is in flight waits in the scheduler's memory
 
 
@@ -44,7 +43,7 @@ class ClusterSettings:
 class _Task:
     """Some images in their order, each to be answered or with the reason why it cannot be sent."""
 
-    items: list = field(default_factory=list)
+    keys: list = field(default_factory=list)
     images: list[Image | InputError] = field(default_factory=list)
 
     @property
@@ -52,7 +51,7 @@ class _Task:
         return [image for image in self.images if not isinstance(image, InputError)]
 
     def singles(self) -> "list[_Task]":
-        return [_Task([item], [image]) for item, image in zip(self.items, self.images, strict=True)]
+        return [_Task([key], [image]) for key, image in zip(self.keys, self.images, strict=True)]
 
 
 class _Flight:
@@ -111,7 +110,7 @@ class _Flight:
 
 
 class ClusterSession:
-    """What jobs ask of a Session, from a cluster's workers; a context manager.
+    """What `classify` and `evaluate` ask of a Session, from a cluster's workers; a context manager.
 
     The bundle goes to every worker once, to those that come later when they come. `engine` and `threads` are those of
     the workers that have answered so far.
@@ -177,16 +176,13 @@ class ClusterSession:
 
     def answer_stream(
         self,
-        images: Iterable[ImageSource],
-        load: Callable,
+        images: Iterable[tuple[Key, str | Path | InputError]],
         batch_size: int = 1,
         thresholds: Sequence[float] | float | None = None,
         deadline_s: float | None = None,
         top: int = 1,
-    ) -> Iterator[tuple[ImageSource, Prediction | InputError]]:
-        """Each image with its answer or the InputError why there is none; order is kept.
-
-        `load` is left alone: workers load.
+    ) -> Iterator[tuple[Key, Prediction | InputError]]:
+        """Each image's key with its answer or the InputError why there is none; order is kept.
 
         Raises: ClusterError when the scheduler is lost, or a worker cannot use the bundle.
         """
@@ -196,8 +192,10 @@ class ClusterSession:
             "deadline_s": deadline_s,
             "top": top,
         }
-        for source, result in self._results(images, ImageSource.check, classify_images, settings, batch_size):
-            yield source, result if isinstance(result, InputError) else Prediction.from_dict(result["prediction"])
+        return (
+            (key, result if isinstance(result, InputError) else Prediction.from_dict(result["prediction"]))
+            for key, result in self._results(images, classify_images, settings, batch_size)
+        )
 
     def stream_outputs(
         self, data: ImageFolder, alter: Alter | None = None, all_views: bool = False
@@ -208,44 +206,45 @@ class ClusterSession:
         """
         if alter is not None:
             raise InputError("altered images are made on this machine: leave the cluster out")
-        results = self._results(range(len(data)), data.source, exit_outputs, {"all_views": all_views})
-        for i, result in results:
+        images = ((i, data.source(i)) for i in range(len(data)))
+        for i, result in self._results(images, classified_exits, {"all_views": all_views}):
             if not isinstance(result, InputError):
                 result = _array(result["logits"]), _array(result["scores"])
             yield i, result
 
     def _results(
-        self, items: Iterable[Item], path: Callable, function: Callable, settings: dict, at_least: int = 1
-    ) -> Iterator[tuple[Item, dict | InputError]]:
-        tasks = self._tasks(items, path, max(self._settings.images_per_task, at_least))
+        self,
+        images: Iterable[tuple[Key, str | Path | InputError]],
+        function: Callable,
+        settings: dict,
+        at_least: int = 1,
+    ) -> Iterator[tuple[Key, dict | InputError]]:
+        tasks = self._tasks(images, max(self._settings.images_per_task, at_least))
         for task, results in self._in_order(tasks, function, settings):
-            for item, image in zip(task.items, task.images, strict=True):
+            for key, image in zip(task.keys, task.images, strict=True):
                 result = image if isinstance(image, InputError) else next(results)
-                yield item, InputError(result["error"]) if "error" in _fields(result) else result
+                yield key, InputError(result["error"]) if "error" in _fields(result) else result
 
-    def _tasks(self, items: Iterable[Item], path: Callable, size: int) -> Iterator[_Task]:
+    def _tasks(self, images: Iterable[tuple[Key, str | Path | InputError]], size: int) -> Iterator[_Task]:
         task, carried = _Task(), 0
-        for item in items:
-            try:
-                image = self._image(path(item))
-                carried += len(image[1] or b"")
-            except InputError as error:
-                image = error
-            task.items.append(item)
+        for key, path in images:
+            image = path if isinstance(path, InputError) else self._image(path)
+            carried += 0 if isinstance(image, InputError) else len(image[1] or b"")
+            task.keys.append(key)
             task.images.append(image)
-            if len(task.items) == size or carried >= SHIPPED_BYTES:
+            if len(task.keys) == size or carried >= SHIPPED_BYTES:
                 yield task
                 task, carried = _Task(), 0
-        if task.items:
+        if task.keys:
             yield task
 
-    def _image(self, path: str | Path) -> Image:
+    def _image(self, path: str | Path) -> Image | InputError:
         if not self._settings.ship:
             return str(Path(path).absolute()), None
         try:
             return str(path), Path(path).read_bytes()
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+            return InputError(f"{path}: cannot be read ({error.strerror})")
 
     def _in_order(
         self, tasks: Iterable[_Task], function: Callable, settings: dict

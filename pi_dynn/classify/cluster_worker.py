@@ -5,7 +5,7 @@ telling the scheduler that the worker is alive.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 
 from distributed import WorkerPlugin, get_worker
@@ -55,47 +55,42 @@ def classify_images(plugin: str, images: list[Image], settings: dict) -> dict:
     """The task of `classify`: for each image the fields of its Prediction, or the error."""
 
     def answers(session) -> list[dict]:
-        stream = session.answer_stream(images, _loader(session.preprocess), **settings)
-        return [_error(answer) or {"prediction": answer.to_dict()} for _, answer in stream]
+        stream = session.answer_stream(_opened(images), **settings)
+        return [_error(path, answer) or {"prediction": answer.to_dict()} for path, answer in stream]
 
     return get_worker().plugins[plugin].run(answers)
 
 
-def exit_outputs(plugin: str, images: list[Image], settings: dict) -> dict:
+def classified_exits(plugin: str, images: list[Image], settings: dict) -> dict:
     """The task of `evaluate`: for each image the outputs of all exits in all its views, or the error.
 
     Each of "logits" (V, K, classes) and "scores" (V, K) is a data type, a shape and bytes.
     """
     from pi_dynn.data.prefetch import prefetch
+    from pi_dynn.evaluate.outputs import exit_outputs
 
     def answers(session) -> list[dict]:
         results = []
-        for _, x in prefetch(images, _loader(session.preprocess)):
+        for path, x in prefetch(_opened(images), session.preprocess):
             if isinstance(x, InputError):
-                results.append(_error(x))
+                results.append(_error(path, x))
             else:
-                arrays = zip(("logits", "scores"), session.exit_outputs(x, **settings), strict=True)
+                arrays = zip(("logits", "scores"), exit_outputs(session, x, **settings), strict=True)
                 results.append({name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays})
         return results
 
     return get_worker().plugins[plugin].run(answers)
 
 
-def _loader(preprocess) -> Callable:
-    """From an image to the network's input; runs in a thread that does not know its worker."""
-    worker = get_worker().address
-
-    def load(image: Image):
-        path, data = image
-        try:
-            return preprocess.load(path if data is None else BytesIO(data))
-        except InputError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise InputError(f"{error} on worker {worker}; --ship sends the files along") from error
-            raise InputError(str(error).replace("the image:", f"{path}:", 1)) from error
-
-    return load
+def _opened(images: list[Image]) -> Iterator[tuple[str, str | BytesIO]]:
+    """The path of each image, with its content where it was sent along, else the path again."""
+    return ((path, path if data is None else BytesIO(data)) for path, data in images)
 
 
-def _error(answer) -> dict | None:
-    return {"error": str(answer)} if isinstance(answer, InputError) else None
+def _error(path: str, answer: object) -> dict | None:
+    """The error in place of an answer, naming the file; None for an answer."""
+    if not isinstance(answer, InputError):
+        return None
+    if isinstance(answer.__cause__, FileNotFoundError):
+        return {"error": f"{answer} on worker {get_worker().address}; --ship sends the files along"}
+    return {"error": str(answer).replace("the image:", f"{path}:", 1)}

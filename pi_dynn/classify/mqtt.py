@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from pi_dynn.errors import BrokerUnavailable, InputError
+from pi_dynn.errors import BrokerUnavailable, InputError, need_extra
 
 ANSWER_S = 10.0  # a broker that has not greeted by then is not one
 LAST_MESSAGE_S = 3.0
@@ -66,10 +66,8 @@ class MqttPublisher:
     """
 
     def __init__(self, broker: Broker, say: Callable[[str], None] = lambda text: None) -> None:
-        try:
+        with need_extra("mqtt", "--mqtt"):
             from paho.mqtt import client as paho
-        except ImportError as error:
-            raise InputError("--mqtt needs paho-mqtt: install it with `pip install pi_dynn[mqtt]`") from error
         self.broker, self.published = broker, 0
         self._say, self._given, self._last = say, 0, None
         self._greeted, self._refusal, self._lost = threading.Event(), None, False

@@ -1,57 +1,46 @@
-"""Classify a stream of images, by a calibration record if there is one, and keep count."""
+"""Classify a stream of images, by a calibration record if there is one, and count the answers."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TypeVar
 
 from pi_dynn.board import Board, decode_throttle
-from pi_dynn.calibrate.adapt import CurveWalker, Strain
+from pi_dynn.calibrate.adapt import BoardState, CurveWalker
 from pi_dynn.calibrate.drift import Drift, DriftWatch
 from pi_dynn.calibrate.records import CalibrationRecord, OperatingPoint
 from pi_dynn.calibrate.scores import GATE
 from pi_dynn.classify.records import ClassifySummary
 from pi_dynn.clock import Clock
 from pi_dynn.data.prefetch import prefetch
-from pi_dynn.data.sources import ImageSource
+from pi_dynn.data.preprocess import AnyImage
 from pi_dynn.errors import CalibrationError, InputError
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
 
-
-@dataclass(frozen=True)
-class ClassifySettings:
-    """How to classify; None leaves a choice to the bundle."""
-
-    batch_size: int = 1
-    thresholds: list[float] | float | None = None
-    deadline_s: float | None = None
-    top: int = 1
+Key = TypeVar("Key")
 
 
-class ClassifyRun:
-    """One pass over images: iterate over it for the answers, then ask for the summary.
+class Tally:
+    """Counts the answers of a stream. Its summary is right at any time, so an interrupted run loses nothing."""
 
-    The summary is right at any time, so an interrupted run loses nothing.
-    """
-
-    def __init__(
-        self, session: Session, clock: Clock, sources: Iterable[ImageSource], settings: ClassifySettings
-    ) -> None:
-        self._session, self._clock, self._sources, self._settings = session, clock, sources, settings
+    def __init__(self, session: Session, clock: Clock) -> None:
+        self._session, self._clock = session, clock
         self._failed = 0
         self._exit_counts = [0] * (session.exits + 1)
         self._latency_s = 0.0
         self._start_ns = clock.now_ns()
 
-    def __iter__(self) -> Iterator[tuple[ImageSource, Prediction | InputError]]:
-        for source, answer in self._answers():
+    def count(
+        self, answers: Iterable[tuple[Key, Prediction | InputError]]
+    ) -> Iterator[tuple[Key, Prediction | InputError]]:
+        """The same answers, each counted as it passes."""
+        for key, answer in answers:
             if isinstance(answer, InputError):
                 self._failed += 1
             else:
                 self._exit_counts[answer.exit_index] += 1
                 self._latency_s += answer.latency_s
-            yield source, answer
+            yield key, answer
 
     def summary(self, interrupted: bool = False) -> ClassifySummary:
         """Counts, throughput and exits up to now."""
@@ -70,15 +59,6 @@ class ClassifyRun:
             bundle=self._session.bundle.sha256,
             interrupted=interrupted,
         )
-
-    def _answers(self) -> Iterator[tuple[ImageSource, Prediction | InputError]]:
-        settings = self._settings
-        return self._session.answer_stream(
-            self._sources, self._load, settings.batch_size, settings.thresholds, settings.deadline_s, settings.top
-        )
-
-    def _load(self, source: ImageSource) -> Tensor:
-        return self._session.preprocess.load(source.check())
 
 
 @dataclass(frozen=True)
@@ -99,67 +79,44 @@ def plan_of(record: CalibrationRecord, point: OperatingPoint | None = None) -> P
             f"the record's thresholds are for the score {record.score!r}, and a bundle stops by its gates: "
             "calibrate with --score gate, or build the score into a bundle with calibrate --fold"
         )
-    return Plan(record, point or _own_point(record))
+    if point is None:
+        point = OperatingPoint(record.thresholds, record.accuracy, record.mean_cost, record.exit_rates, [])
+    return Plan(record, point)
 
 
-def _own_point(record: CalibrationRecord) -> OperatingPoint:
-    return OperatingPoint(record.thresholds, record.accuracy, record.mean_cost, record.exit_rates, [])
-
-
-def board_strain(board: Board, battery_percent: Callable[[], float | None] = lambda: None) -> Strain:
+def read_board_state(board: Board, battery_percent: Callable[[], float | None] = lambda: None) -> BoardState:
     """How the board fares now."""
     bits = board.live_throttle_bits()
-    return Strain(board.temperature_c(), decode_throttle(bits).now if bits else (), battery_percent())
+    return BoardState(board.temperature_c(), decode_throttle(bits).now if bits else (), battery_percent())
 
 
-class PlannedRun(ClassifyRun):
-    """A ClassifyRun by a plan: watches the exits for drift and, with a `strain`, moves along the record's curve.
+def watched_for_drift(
+    answers: Iterable[tuple[Key, Prediction | InputError]], watch: DriftWatch, on_drift: Callable[[Drift], None]
+) -> Iterator[tuple[Key, Prediction | InputError]]:
+    """The same answers; `on_drift` is called when their exits are no longer those that `watch` expects."""
+    for key, answer in answers:
+        if isinstance(answer, Prediction):
+            drift = watch.add(answer.exit_index)
+            if drift is not None:
+                on_drift(drift)
+        yield key, answer
 
-    `on_drift` and `on_move` are told what happened, `on_move` the new point.
+
+def adapted_answers(
+    session: Session,
+    images: Iterable[tuple[Key, AnyImage | InputError]],
+    walker: CurveWalker,
+    board_state: Callable[[], BoardState],
+    clock: Clock,
+    on_move: Callable[[OperatingPoint], None],
+    deadline_s: float | None = None,
+    top: int = 1,
+) -> Iterator[tuple[Key, Prediction | InputError]]:
+    """Answers with thresholds that get cheaper while the board is hot or its battery low.
+
+    One image at a time, since thresholds may change between any two; `on_move` is called with each new point.
     """
-
-    def __init__(
-        self,
-        session: Session,
-        clock: Clock,
-        sources: Iterable[ImageSource],
-        settings: ClassifySettings,
-        plan: Plan,
-        *,
-        strain: Callable[[], Strain] | None = None,
-        on_drift: Callable[[Drift], None] = lambda drift: None,
-        on_move: Callable[[OperatingPoint], None] = lambda point: None,
-    ) -> None:
-        settings = replace(settings, thresholds=plan.point.thresholds)
-        super().__init__(session, clock, sources, settings)
-        self._strain, self._on_drift, self._on_move = strain, on_drift, on_move
-        self._walker = None if strain is None else CurveWalker(plan.record.curve, plan.point.mean_cost)
-        self._point = plan.point if self._walker is None else self._walker.point
-        self._watch = DriftWatch(self._point.exit_rates)
-
-    def __iter__(self) -> Iterator[tuple[ImageSource, Prediction | InputError]]:
-        for source, answer in super().__iter__():
-            if not isinstance(answer, InputError):
-                drift = self._watch.add(answer.exit_index)
-                if drift is not None:
-                    self._on_drift(drift)
-            yield source, answer
-
-    def _answers(self) -> Iterator[tuple[ImageSource, Prediction | InputError]]:
-        if self._walker is None:
-            yield from super()._answers()
-            return
-        # One image at a time: the thresholds may change between any two.
-        for source, loaded in prefetch(self._sources, self._load):
-            self._adapt()
-            if isinstance(loaded, InputError):
-                yield source, loaded
-            else:
-                limits, settings = self._point.thresholds, self._settings
-                yield source, self._session.classify(loaded, limits, settings.deadline_s, settings.top)
-
-    def _adapt(self) -> None:
-        if self._walker.watch(self._strain(), self._clock.now_ns() / 1e9):
-            self._point = self._walker.point
-            self._watch.expect(self._point.exit_rates)
-            self._on_move(self._point)
+    for key, x in prefetch(images, session.preprocess):
+        if walker.watch(board_state(), clock.now_ns() / 1e9):
+            on_move(walker.point)
+        yield key, x if isinstance(x, InputError) else session.classify(x, walker.point.thresholds, deadline_s, top)

@@ -1,11 +1,10 @@
-"""Classify what a source shows now, again and again."""
+"""Classify what a camera, a video or a folder shows now, again and again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import count
 
-from pi_dynn.classify.records import WatchSummary
-from pi_dynn.classify.run import ClassifyRun, ClassifySettings
+from pi_dynn.classify.records import ClassifySummary, WatchSummary
 from pi_dynn.clock import Clock
 from pi_dynn.data.frames import Frame, FrameFeed
 from pi_dynn.errors import InputError
@@ -13,57 +12,55 @@ from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
 
 
-class WatchRun(ClassifyRun):
-    """A ClassifyRun over a feed: iterate over it for frames with answers, then ask for the summary.
+def paced_frames(feed: FrameFeed, clock: Clock, every_s: float = 0.0, limit: int | None = None) -> Iterator[Frame]:
+    """The newest frame every `every_s` seconds, or without a pause for 0; frames never queue.
 
-    Every `every_s` seconds, or without a pause for 0, the newest frame is answered; frames are never waiting.
-    The seconds count from frame to frame, so that none is made up for after a delay. `most` ends it after so many.
+    The seconds count from frame to frame, so that none is made up for after a delay. `limit` ends it after so many.
+
+    Raises: InputError for a pause below zero, before the first frame.
     """
+    if not every_s >= 0.0:
+        raise InputError(f"every_s={every_s}: give 0 for no pause, or seconds")
+    return _paced(feed, clock, round(every_s * 1e9), limit)
 
-    def __init__(
-        self,
-        session: Session,
-        clock: Clock,
-        feed: FrameFeed,
-        settings: ClassifySettings,
-        *,
-        every_s: float = 0.0,
-        most: int | None = None,
-    ) -> None:
-        """Raises: InputError for a pause below zero."""
-        if not every_s >= 0.0:
-            raise InputError(f"every_s={every_s}: give 0 for no pause, or seconds")
-        super().__init__(session, clock, (), settings)
-        self._feed, self._every_s, self._most = feed, every_s, most
 
-    def summary(self, interrupted: bool = False) -> WatchSummary:
-        """Counts, throughput, exits and dropped frames up to now."""
-        feed = self._feed
-        return WatchSummary(
-            **asdict(super().summary(interrupted)),
-            source=feed.name,
-            frames=feed.seen,
-            dropped=feed.dropped,
-            reconnects=feed.reconnects,
-        )
+def _paced(feed: FrameFeed, clock: Clock, every_ns: int, limit: int | None) -> Iterator[Frame]:
+    due_ns = clock.now_ns()
+    for _ in count() if limit is None else range(limit):
+        wait_ns = due_ns - clock.now_ns()
+        if wait_ns > 0:
+            feed.rest(wait_ns * 1e-9)
+        frame = feed.take()
+        if frame is None:
+            return
+        due_ns = clock.now_ns() + every_ns
+        yield frame
 
-    def _answers(self) -> Iterator[tuple[Frame, Prediction | InputError]]:
-        due_ns = self._clock.now_ns()
-        for _ in count() if self._most is None else range(self._most):
-            wait_ns = due_ns - self._clock.now_ns()
-            if wait_ns > 0:
-                self._feed.rest(wait_ns * 1e-9)
-            frame = self._feed.take()
-            if frame is None:
-                return
-            due_ns = self._clock.now_ns() + round(self._every_s * 1e9)
-            yield frame, self._answer(frame)
 
-    def _answer(self, frame: Frame) -> Prediction | InputError:
-        if isinstance(frame.image, InputError):
-            return frame.image
-        settings = self._settings
+def frame_answers(
+    session: Session,
+    frames: Iterable[Frame],
+    thresholds: list[float] | float | None = None,
+    deadline_s: float | None = None,
+    top: int = 1,
+) -> Iterator[tuple[Frame, Prediction | InputError]]:
+    """Each frame with its answer, given before the next frame is asked for, or the InputError why there is none."""
+    for frame in frames:
         try:
-            return self._session.classify(frame.image, settings.thresholds, settings.deadline_s, settings.top)
+            if isinstance(frame.image, InputError):
+                raise frame.image
+            answer: Prediction | InputError = session.classify(frame.image, thresholds, deadline_s, top)
         except InputError as error:
-            return error
+            answer = error
+        yield frame, answer
+
+
+def watch_summary(summary: ClassifySummary, feed: FrameFeed) -> WatchSummary:
+    """The summary of the answers with what became of the feed's frames."""
+    return WatchSummary(
+        **asdict(summary),
+        source=feed.name,
+        frames=feed.seen,
+        dropped=feed.dropped,
+        reconnects=feed.reconnects,
+    )

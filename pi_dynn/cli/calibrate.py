@@ -3,11 +3,20 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from pi_dynn.cli.options import json_option, open_part, open_session, part_option, session_options, split_option
+from pi_dynn.cli.options import (
+    NUMBERS,
+    SessionChoice,
+    json_option,
+    open_part,
+    part_option,
+    session_options,
+    split_option,
+)
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
 
@@ -34,7 +43,7 @@ _OPTIONS = (
         help="Measured costs, not the latency model's: energy --each-exit --save, benchmark --each-exit --json.",
     ),
     click.option("--cost-unit", type=click.Choice(["macs", "ms", "mj"]), help="Unit of costs. [default: the budget's]"),
-    click.option("--grid", metavar="T1,T2,...", help="Thresholds of a sweep. [default: 0.35 to 0.90]"),
+    click.option("--grid", type=NUMBERS, metavar="T1,T2,...", help="Thresholds of a sweep. [default: 0.35 to 0.90]"),
     click.option("--keep", type=click.IntRange(1), metavar="N", help="Prune a sweep to its N best early exits."),
     click.option(
         "--epsilon",
@@ -93,20 +102,16 @@ def budget_and_unit(options: dict) -> tuple[float | None, str]:
 
 
 def rule_settings(options: dict, budget: float | None):
-    """The settings these options describe. Raises: click.UsageError for a grid that is none."""
+    """The settings these options describe."""
     from pi_dynn.calibrate.rules import RuleSettings
     from pi_dynn.calibrate.sweep import PUBLISHED_GRID
 
     target, loss = options["target_accuracy"], options["max_loss"]
-    try:
-        grid = tuple(float(value) for value in options["grid"].split(",")) if options["grid"] else PUBLISHED_GRID
-    except ValueError:
-        raise click.UsageError(f"--grid {options['grid']!r}: expected numbers separated by commas") from None
     return RuleSettings(
         target_accuracy=None if target is None else target / 100,
         max_loss=None if loss is None else loss / 100,
         budget=budget,
-        grid=grid,
+        grid=tuple(options["grid"] or PUBLISHED_GRID),
         keep=options["keep"],
         epsilon=options["epsilon"] / 100,
         delta=options["delta"],
@@ -140,9 +145,7 @@ def rule_settings(options: dict, budget: float | None):
 )
 @json_option
 @session_options
-def command(
-    dataset, split, part, all_views, compare, static, plot, output, fold, as_json, bundle, engine, threads, **options
-) -> int:
+def command(dataset, split, part, all_views, compare, static, plot, output, fold, as_json, choice, **options) -> int:
     """Choose thresholds on held-out images: for an accuracy, for a budget, or with a promise.
 
     Give the images a part of a written split of their own: thresholds chosen on images that the network was
@@ -160,7 +163,7 @@ def command(
     budget, unit = budget_and_unit(options)
     data = open_part(dataset, split, part)
     others = open_part(dataset, split, compare) if compare is not None else None
-    session = open_session(bundle, engine, threads)
+    session = choice.open()
 
     from pi_dynn.calibrate.records import save_record
     from pi_dynn.evaluate.thresholds import CalibrationSource, calibrate
@@ -169,7 +172,7 @@ def command(
     of_split = (file_sha256(split), part) if split else (None, None)
     source = CalibrationSource(dataset.resolve().name, *of_split, _costs(session, options, unit), unit)
     outputs = _collect(session, data, f"calibrate on {part}", all_views=all_views)
-    record, choice = calibrate(
+    record, result = calibrate(
         outputs,
         session.manifest,
         session.bundle.sha256,
@@ -182,9 +185,7 @@ def command(
     if output is not None:
         save_record(output, kept)
     seen = outputs if others is None else _collect(session, others, f"compare on {compare}")
-    _show(
-        record, choice, outputs, seen, session, as_json, compare, plot, _static(static, engine, threads, others or data)
-    )
+    _show(record, result, outputs, seen, session, as_json, compare, plot, _static(static, choice, others or data))
     return ExitStatus.ERROR if outputs.failed or seen.failed else ExitStatus.OK
 
 
@@ -216,8 +217,6 @@ def _collect(session, data, title: str, all_views: bool = False):
 
 def _fold(bundle, record, path: Path):
     """Save the calibrated bundle; the record as it holds for that one, whose own score and temperatures these are."""
-    from dataclasses import replace
-
     from pi_dynn.calibrate.scores import GATE
     from pi_dynn.deploy.calibrated import calibrated_bundle
 
@@ -229,7 +228,7 @@ def _fold(bundle, record, path: Path):
     return replace(record, bundle=built.sha256, score=GATE, temperatures=[1.0] * len(record.exits))
 
 
-def _static(given, engine, threads, data) -> list:
+def _static(given, choice: SessionChoice, data) -> list:
     """Networks without exits: bundles at their own full depth on `data`, or figures as they are given."""
     from pi_dynn.calibrate.records import StaticNetwork
 
@@ -239,7 +238,7 @@ def _static(given, engine, threads, data) -> list:
         if figures and not Path(text).exists():
             found.append(StaticNetwork(figures[1], float(figures[2]) / 100, float(figures[3]) * 1e6))
             continue
-        session = open_session(Path(text), engine, threads)
+        session = replace(choice, bundle=Path(text)).open()
         outputs = _collect(session, data, Path(text).name)
         accuracy = float(outputs.right[-1].mean())
         found.append(StaticNetwork(session.manifest.model, accuracy, float(session.manifest.macs[-1])))

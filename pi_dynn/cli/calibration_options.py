@@ -32,20 +32,15 @@ def budget_options(command: Callable) -> Callable:
     return command
 
 
-def check_planning(planning: dict, limits, batch_size: int) -> bool:
-    """Whether thresholds shall adapt, taken out of `planning`, which is left with what names a record.
-
-    Raises: click.UsageError for options that contradict each other.
-    """
-    adaptive = planning.pop("adaptive")
+def check_planning(planning: dict, adaptive: bool, thresholds, batch_size: int) -> None:
+    """Raises: click.UsageError for options that contradict each other; `planning` is what names a record."""
     planned = any(value is not None for value in planning.values())
-    if planned and limits is not None:
+    if planned and thresholds is not None:
         raise click.UsageError("--calibration and budgets bring thresholds of their own: leave the others out")
     if adaptive and not planned:
         raise click.UsageError("--adaptive moves along the curve of a record: give --calibration or a budget")
     if adaptive and batch_size > 1:
         raise click.UsageError("--adaptive changes thresholds between images: use it with --batch-size 1")
-    return adaptive
 
 
 def record_for(session, path: Path):
@@ -74,26 +69,35 @@ def chosen_plan(session, calibration: Path | None, budget_ms: float | None, budg
     return plan_of(*best_within(records, budget * 1e-3, unit))
 
 
-def open_run(session, sources, settings, plan, adaptive: bool):
-    """A classify run; one by a plan says on stderr when exits drift or thresholds move."""
+def planned_answers(session, images, plan, adaptive: bool, batch_size: int, deadline_s: float | None, top: int):
+    """Answers at the plan's thresholds; a note on stderr says when exits drift, or thresholds move."""
     from pi_dynn.board import Board
-    from pi_dynn.classify.run import ClassifyRun, PlannedRun, board_strain
+    from pi_dynn.calibrate.adapt import CurveWalker
+    from pi_dynn.calibrate.drift import DriftWatch
+    from pi_dynn.classify.run import adapted_answers, read_board_state, watched_for_drift
     from pi_dynn.clock import PerfClock
     from pi_dynn.evaluate.text import drift_line, move_line
 
-    if plan is None:
-        return ClassifyRun(session, PerfClock(), sources, settings)
-    board, blocks = Board(), session.manifest.blocks
-    return PlannedRun(
-        session,
-        PerfClock(),
-        sources,
-        settings,
-        plan,
-        strain=(lambda: board_strain(board, battery_percent)) if adaptive else None,
-        on_drift=lambda drift: click.echo(f"Note: {drift_line(drift, blocks)}", err=True),
-        on_move=lambda point: click.echo(f"Note: {move_line(point, plan.record.cost_unit)}", err=True),
-    )
+    watch = DriftWatch(plan.point.exit_rates)
+
+    def on_drift(drift) -> None:
+        click.echo(f"Note: {drift_line(drift, session.manifest.blocks)}", err=True)
+
+    def on_move(point) -> None:
+        watch.expect(point.exit_rates)
+        click.echo(f"Note: {move_line(point, plan.record.cost_unit)}", err=True)
+
+    if not adaptive:
+        answers = session.answer_stream(images, batch_size, plan.point.thresholds, deadline_s, top)
+        return watched_for_drift(answers, watch, on_drift)
+    board, walker = Board(), CurveWalker(plan.record.curve, plan.point.mean_cost)
+    watch.expect(walker.point.exit_rates)
+
+    def board_state():
+        return read_board_state(board, battery_percent)
+
+    answers = adapted_answers(session, images, walker, board_state, PerfClock(), on_move, deadline_s, top)
+    return watched_for_drift(answers, watch, on_drift)
 
 
 def battery_percent() -> float | None:

@@ -10,9 +10,15 @@ from pathlib import Path
 
 import click
 
-from pi_dynn.cli.calibration_options import budget_options, calibration_option, check_planning, chosen_plan, open_run
+from pi_dynn.cli.calibration_options import (
+    budget_options,
+    calibration_option,
+    check_planning,
+    chosen_plan,
+    planned_answers,
+)
 from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluster_options
-from pi_dynn.cli.options import chosen_thresholds, exit_options, json_option, session_options
+from pi_dynn.cli.options import exit_options, json_option, named_or_samples, session_options
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
 
@@ -32,21 +38,7 @@ from pi_dynn.cli.status import ExitStatus
 @json_option
 @session_options
 def command(
-    paths,
-    threshold,
-    thresholds,
-    no_exit,
-    deadline_ms,
-    top,
-    batch_size,
-    csv_path,
-    cluster,
-    ship,
-    as_json,
-    bundle,
-    engine,
-    threads,
-    **planning,
+    paths, thresholds, deadline_ms, top, batch_size, csv_path, cluster, ship, as_json, choice, adaptive, **planning
 ) -> int:
     """Classify photographs: files, folders, glob patterns, or - for a list of paths on stdin.
 
@@ -61,26 +53,28 @@ def command(
       pi-dynn classify camera/ --budget-ms 12 --adaptive
       pi-dynn classify holiday/ --cluster tcp://scheduler:8786 --ship
     """
-    limits = chosen_thresholds(threshold, thresholds, no_exit)
-    adaptive = check_planning(planning, limits, batch_size)
+    check_planning(planning, adaptive, thresholds, batch_size)
+    check_cluster(cluster, ship, adaptive=adaptive)
     if deadline_ms is not None and batch_size > 1:
         raise click.UsageError("--deadline-ms is kept per image: use it with --batch-size 1")
-    check_cluster(cluster, ship, adaptive=adaptive)
+    deadline_s = None if deadline_ms is None else deadline_ms / 1e3
 
-    from pi_dynn.classify.run import ClassifySettings
-    from pi_dynn.data.sources import image_sources
+    from pi_dynn.classify.run import Tally
+    from pi_dynn.clock import PerfClock
 
-    settings = ClassifySettings(batch_size, limits, None if deadline_ms is None else deadline_ms / 1e3, top)
-    sources = image_sources(paths or (str(sample_folder()),), sys.stdin)
-    with answering_session(cluster, ship, bundle, engine, threads) as session:
+    images = named_or_samples(paths)
+    with answering_session(choice, cluster, ship) as session:
         plan = chosen_plan(session, **planning)
-        session.resolve_thresholds(limits)
-        run = open_run(session, sources, settings, plan, adaptive)
-        return show_run(run, session, as_json, csv_path)
+        if plan is None:
+            answers = session.answer_stream(images, batch_size, thresholds, deadline_s, top)
+        else:
+            answers = planned_answers(session, images, plan, adaptive, batch_size, deadline_s, top)
+        tally = Tally(session, PerfClock())
+        return show_answers(tally.count(answers), tally, session, as_json, csv_path)
 
 
-def show_run(run, session, as_json: bool, csv_path: Path | None) -> int:
-    """Print every answer of a run and its summary; the exit status."""
+def show_answers(answers, tally, session, as_json: bool, csv_path: Path | None) -> int:
+    """Print every answer and the summary; the exit status."""
     from pi_dynn.classify.text import summary_line
 
     interrupted = False
@@ -88,12 +82,12 @@ def show_run(run, session, as_json: bool, csv_path: Path | None) -> int:
         write_csv = stack.enter_context(csv_rows(csv_path)) if csv_path else None
         advance = stack.enter_context(progress("classify", enabled=not as_json or not sys.stdout.isatty()))
         try:
-            for source, answer in run:
-                show_answer(source.path, answer, as_json, session, write_csv)
+            for path, answer in answers:
+                show_answer(path, answer, as_json, session, write_csv)
                 advance()
         except KeyboardInterrupt:
             interrupted = True
-    summary = run.summary(interrupted)
+    summary = tally.summary(interrupted)
     click.echo(json.dumps({"summary": summary.to_dict()}) if as_json else summary_line(summary))
     if interrupted:
         return ExitStatus.INTERRUPTED
@@ -133,10 +127,3 @@ def csv_rows(path: Path) -> Iterator[Callable[[dict], None]]:
         writer.writeheader()
         yield writer.writerow
         text.detach()  # flushes, and leaves closing to `replacing`
-
-
-def sample_folder() -> Path:
-    """The sample photographs that come with the package."""
-    import pi_dynn.assets
-
-    return Path(pi_dynn.assets.__path__[0]) / "samples"

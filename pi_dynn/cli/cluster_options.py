@@ -3,12 +3,11 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import click
 
-from pi_dynn.cli.options import ENABLED, open_session
-from pi_dynn.errors import InputError
+from pi_dynn.cli.options import SessionChoice
+from pi_dynn.errors import need_extra
 
 
 def cluster_options(command: Callable) -> Callable:
@@ -31,25 +30,20 @@ def check_cluster(cluster: str | None, ship: bool, **left_here: object) -> None:
 
 
 @contextmanager
-def answering_session(
-    cluster: str | None, ship: bool, bundle: Path | None, engine: str, threads: int | None
-) -> Iterator:
+def answering_session(choice: SessionChoice, cluster: str | None, ship: bool) -> Iterator:
     """A Session here, or one that a cluster's workers stand for.
 
     Raises: InputError without Dask, ClusterError.
     """
     if cluster is None:
-        yield open_session(bundle, engine, threads)
+        yield choice.open()
         return
-    try:
+    with need_extra("cluster", "--cluster"):
         from pi_dynn.classify.cluster import ClusterSession, ClusterSettings
-    except ImportError as error:
-        raise InputError(f"--cluster needs {error.name}: install it with `pip install pi_dynn[cluster]`") from error
-    from pi_dynn.runtime.bundle import load_bundle
 
     for name in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said in one line, by us
-    exits = click.get_current_context().meta.get(ENABLED)
-    settings = ClusterSettings(ship=ship)
-    with ClusterSession(cluster, load_bundle(bundle), engine, threads, exits, settings) as session:
+    with ClusterSession(
+        cluster, choice.load_bundle(), choice.engine, choice.threads, choice.exits, ClusterSettings(ship=ship)
+    ) as session:
         yield session

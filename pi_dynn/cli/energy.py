@@ -2,12 +2,13 @@
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
-from pi_dynn.cli.options import json_option, open_session, session_options
+from pi_dynn.cli.options import json_option, sample_folder, session_options
 from pi_dynn.cli.progress import stage_progress
 from pi_dynn.cli.status import ExitStatus
 
@@ -80,19 +81,16 @@ def _measure(backend: dict, meter_name: str, require_meter: bool, **options):
         return _run(EnergyParts(meter, clock, Board(), on_stage=show_stage), lambda session: session, **options)
 
 
-def _run(parts, prepare, *, n, data, trials, idle_s, batch_size, each_exit, baseline, name, bundle, engine, threads):
+def _run(parts, prepare, *, n, data, trials, idle_s, batch_size, each_exit, baseline, name, choice):
     """Load what is to be measured, measure it, and compute."""
-    from pi_dynn.cli.classify import sample_folder
     from pi_dynn.energy.measure import load_candidate, measure_energy
     from pi_dynn.energy.protocol import EnergySettings
     from pi_dynn.energy.results import energy_results
 
     settings = EnergySettings(n=n, trials=trials, idle_s=idle_s, batch_size=batch_size, each_exit=each_exit)
-    wanted = [(baseline, None), (bundle, name)] if baseline is not None else [(bundle, name)]
+    choices = [(choice, name)] if baseline is None else [(replace(choice, bundle=baseline), None), (choice, name)]
     folder = data or sample_folder()
-    candidates = [
-        load_candidate(prepare(open_session(path, engine, threads)), folder, n, title) for path, title in wanted
-    ]
+    candidates = [load_candidate(prepare(one.open()), folder, n, title) for one, title in choices]
     measurement = measure_energy(parts, candidates, settings)
     return measurement, energy_results(*measurement)
 

@@ -10,7 +10,8 @@ from pi_dynn.cli.calibrate import SCORE_NAMES
 from pi_dynn.cli.calibration_options import calibration_option, record_for
 from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluster_options
 from pi_dynn.cli.options import (
-    chosen_thresholds,
+    WORDS,
+    CommaList,
     exit_options,
     json_option,
     open_part,
@@ -21,15 +22,32 @@ from pi_dynn.cli.options import (
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
 
+
+def severity(text: str) -> int:
+    """A severity of corruption. Raises: ValueError."""
+    if not 1 <= int(text) <= 5:
+        raise ValueError(text)
+    return int(text)
+
+
 LAYOUT_NAMES = ("imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch")
 
 _OPTIONS = (
     click.option(
         "--corrupt",
+        type=WORDS,
         metavar="NAMES",
         help="Corrupt the images: all, noise, blur, weather, digital, extra, or names; needs [robustness].",
     ),
-    click.option("--severity", default="1,3,5", show_default=True, metavar="S1,S2,...", help="... this much, 1 to 5."),
+    click.option(
+        "--severity",
+        "severities",
+        type=CommaList(severity, "numbers of 1 to 5"),
+        default="1,3,5",
+        show_default=True,
+        metavar="S1,S2,...",
+        help="... this much, 1 to 5.",
+    ),
     click.option("--layout", type=click.Choice(LAYOUT_NAMES), help="DATASET_DIR is a copy of this robustness set."),
     click.option(
         "--wnids",
@@ -46,17 +64,6 @@ def robustness_options(command: Callable) -> Callable:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-
-
-def severities_given(text: str) -> list[int]:
-    """The severities in a list such as 1,3,5. Raises: click.UsageError."""
-    try:
-        levels = sorted({int(level) for level in text.split(",")})
-    except ValueError:
-        levels = []
-    if not levels or not set(levels) <= {1, 2, 3, 4, 5}:
-        raise click.UsageError(f"--severity {text!r}: expected numbers of 1 to 5 separated by commas")
-    return levels
 
 
 def evaluate_conditions(session, conditions, thresholds, record, dataset, layout, collect):
@@ -109,22 +116,7 @@ def hard_conditions(session, dataset, layout, wnids, partial) -> list:
 @cluster_options
 @json_option
 @session_options
-def command(
-    dataset,
-    threshold,
-    thresholds,
-    no_exit,
-    calibration,
-    split,
-    part,
-    cluster,
-    ship,
-    as_json,
-    bundle,
-    engine,
-    threads,
-    **asked,
-) -> int:
+def command(dataset, thresholds, calibration, split, part, severities, cluster, ship, as_json, choice, **asked) -> int:
     """Measure accuracy, exits and cost on a folder that holds one folder of images per class.
 
     \b
@@ -135,18 +127,17 @@ def command(
       pi-dynn evaluate imagenet-r --layout imagenet-r --bundle recnext_s.pt --wnids wnids.txt
       pi-dynn evaluate datasets/ucm --cluster tcp://scheduler:8786 --ship
     """
-    limits = chosen_thresholds(threshold, thresholds, no_exit)
-    if calibration is not None and limits is not None:
+    if calibration is not None and thresholds is not None:
         raise click.UsageError("--calibration brings thresholds of its own: leave the others out")
-    levels = _check(asked, split)
+    _check(asked, split)
     check_cluster(cluster, ship, corrupt=asked["corrupt"], layout=asked["layout"])
     data = None if asked["layout"] else open_part(dataset, split, part)
     others = open_part(dataset, split, asked["choose_on"]) if asked["rules"] else None
-    with answering_session(cluster, ship, bundle, engine, threads) as session:
+    with answering_session(choice, cluster, ship) as session:
         record = None if calibration is None else record_for(session, calibration)
-        resolved = session.resolve_thresholds(limits if record is None else record.thresholds)
+        resolved = session.resolve_thresholds(thresholds if record is None else record.thresholds)
         if asked["layout"] or asked["corrupt"]:
-            return _robustness(session, dataset, data, levels, resolved, record, asked, as_json)
+            return _robustness(session, dataset, data, sorted(set(severities)), resolved, record, asked, as_json)
         return _evaluate(session, data, others, resolved, record, asked, as_json)
 
 
@@ -166,15 +157,14 @@ def _evaluate(session, data, others, thresholds, record, asked: dict, as_json: b
     return ExitStatus.ERROR if outputs.failed else ExitStatus.OK
 
 
-def _check(asked: dict, split) -> list[int]:
-    """The severities asked for. Raises: click.UsageError for options that contradict each other."""
+def _check(asked: dict, split) -> None:
+    """Raises: click.UsageError for options that contradict each other."""
     if asked["layout"] and (asked["corrupt"] or split is not None or asked["rules"]):
         raise click.UsageError("--layout is a data set of its own: leave --corrupt, --split and --rules out")
     if asked["corrupt"] and asked["rules"]:
         raise click.UsageError("--corrupt and --rules are two evaluations: ask for one at a time")
     if asked["rules"] and split is None:
         raise click.UsageError("--rules needs a --split: rules are chosen on one part and judged on another")
-    return severities_given(asked["severity"])
 
 
 def _collect(session, data, title: str, **how):
@@ -214,7 +204,7 @@ def _robustness(session, dataset, data, levels, thresholds, record, asked: dict,
     if asked["layout"]:
         conditions = hard_conditions(session, dataset, asked["layout"], asked["wnids"], asked["partial"])
     else:
-        names = corruptions_named(asked["corrupt"].split(","))
+        names = corruptions_named(asked["corrupt"])
         conditions = list(corrupted_conditions(data, names, levels))
 
     def collect(condition):

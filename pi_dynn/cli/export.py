@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pi_dynn.cli.options import chosen_thresholds, threshold_option, thresholds_option
+from pi_dynn.cli.options import BLOCKS, NUMBERS, threshold_option, thresholds_option
 
 
 @click.command()
@@ -19,14 +19,18 @@ from pi_dynn.cli.options import chosen_thresholds, threshold_option, thresholds_
     help="onnx: a graph per stage and one of the full depth, for ONNX Runtime.",
 )
 @click.option("--model", metavar="NAME", help="Network the weights belong to. [default: told by the file]")
-@click.option("--exits", metavar="B1,B2,...", help="Blocks to keep exits after. [default: all in the checkpoint]")
+@click.option(
+    "--exits", type=BLOCKS, metavar="B1,B2,...", help="Blocks to keep exits after. [default: all in the checkpoint]"
+)
 @threshold_option
 @thresholds_option
 @click.option("--labels", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Class names, one a line.")
 @click.option("--image-size", type=click.IntRange(16), help="Image size in pixels. [default: told by the weights]")
 @click.option("--crop", type=click.FloatRange(0.1, 1.0), help="Centre share to keep. [default: all]")
-@click.option("--mean", metavar="R,G,B", help="Mean of the pixels, of 1. [default: ImageNet's]")
-@click.option("--std", metavar="R,G,B", help="Standard deviation of the pixels, of 1. [default: ImageNet's]")
+@click.option("--mean", type=NUMBERS, metavar="R,G,B", help="Mean of the pixels, of 1. [default: ImageNet's]")
+@click.option(
+    "--std", type=NUMBERS, metavar="R,G,B", help="Standard deviation of the pixels, of 1. [default: ImageNet's]"
+)
 @click.option(
     "--precision",
     type=click.Choice(["int8", "int8-static", "fp32"]),
@@ -51,9 +55,9 @@ def command(
       pi-dynn export gfnet-xs.pt -o gfnet-xs.onnx.zip --format onnx
       pi-dynn export cifar.safetensors -o cifar.pt --precision int8-static --data photos
     """
-    limits = chosen_thresholds(threshold, thresholds, False)
-    blocks = _numbers("--exits", exits, int)
-    pixels = {"mean": _numbers("--mean", mean, float), "std": _numbers("--std", std, float)}
+    if threshold is not None and thresholds is not None:
+        raise click.UsageError("give only one of --threshold and --thresholds")
+    pixels = {"mean": mean, "std": std}
     for name, values in pixels.items():
         if values is not None and len(values) != 3:
             raise click.UsageError(f"--{name} needs three numbers, one for each colour")
@@ -62,8 +66,8 @@ def command(
 
     settings = ExportSettings(
         model=model,
-        exits=blocks,
-        thresholds=limits,
+        exits=exits,
+        thresholds=threshold if thresholds is None else thresholds,
         labels=None if labels is None else labels.read_text(encoding="utf-8").splitlines(),
         image_size=image_size,
         crop=crop,
@@ -78,11 +82,3 @@ def command(
         f"{output}: {manifest.model} {manifest.precision}, {len(manifest.labels)} classes, "
         f"{len(manifest.exit_blocks)} exits, {manifest.format}, {len(bundle.data) / 1e6:.1f} MB"
     )
-
-
-def _numbers(option: str, text: str | None, kind: type) -> list | None:
-    """The numbers of a list separated by commas; None if it was not given. Raises click.UsageError."""
-    try:
-        return None if text is None else [kind(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise click.UsageError(f"{option} {text!r}: expected numbers separated by commas") from None

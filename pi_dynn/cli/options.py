@@ -1,9 +1,24 @@
 """Options several commands share, and the session they describe."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from pi_dynn.errors import InputError
+from pi_dynn.records import NEVER
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pi_dynn.data.preprocess import Preprocess
+    from pi_dynn.data.sources import NamedImage
+    from pi_dynn.runtime.bundle import Bundle
+    from pi_dynn.runtime.session import Session
 
 split_option = click.option(
     "--split", type=click.Path(path_type=Path), metavar="FILE", help="Use only a part of a written split..."
@@ -29,6 +44,37 @@ def open_part(dataset: Path, split: Path | None, part: str):
     return parts[part]
 
 
+class CommaList(click.ParamType):
+    """A list separated by commas, each part read by `kind`; `everything` is a word that stands for itself."""
+
+    name = "list"
+
+    def __init__(self, kind: Callable[[str], object], what: str, everything: str | None = None) -> None:
+        self._kind, self._what, self._everything = kind, what, everything
+
+    def convert(
+        self, value: object, parameter: click.Parameter | None, context: click.Context | None
+    ) -> "list[object] | str":
+        """The list. A part that is none of what is expected is a click.BadParameter."""
+        if not isinstance(value, str):  # a default, or converted before
+            return value
+        if value == self._everything:
+            return value
+        try:
+            parts = [self._kind(part.strip()) for part in value.split(",") if part.strip()]
+        except ValueError:
+            parts = []
+        if not parts:
+            known = "" if self._everything is None else f"{self._everything!r} or "
+            self.fail(f"{value!r}: expected {known}{self._what} separated by commas", parameter, context)
+        return parts
+
+
+BLOCKS = CommaList(int, "block indices")
+BLOCKS_OR_ALL = CommaList(int, "block indices", "all")
+NUMBERS = CommaList(float, "numbers")
+WORDS = CommaList(str, "names")
+
 bundle_option = click.option(
     "--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Bundle to use instead of the embedded one."
 )
@@ -46,65 +92,94 @@ threshold_option = click.option(
     "--threshold", type=click.FloatRange(0.0), metavar="T", help="One threshold for all exits, in 0..1."
 )
 thresholds_option = click.option(
-    "--thresholds", metavar="T1,T2,...", help="One threshold for each exit, separated by commas."
+    "--thresholds",
+    type=NUMBERS,
+    metavar="T1,T2,...",
+    help="One threshold for each exit, separated by commas.",
 )
 no_exit_option = click.option("--no-exit", is_flag=True, help="Never stop early: every image takes the full depth.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line, and nothing else.")
-ENABLED = "pi_dynn.exits"  # where click keeps what --exits says, for open_session
-
-
-def enabled_exits(context: click.Context, option: click.Option, text: str | None) -> None:
-    """Remember the blocks of --exits. Raises click.BadParameter for what is no list of numbers."""
-    try:
-        context.meta[ENABLED] = None if text is None else [int(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{text!r}: expected block indices separated by commas") from None
-
-
 enabled_option = click.option(
-    "--exits",
-    metavar="B1,B2,...",
-    callback=enabled_exits,
-    expose_value=False,
-    help="Blocks whose exits may answer. [default: all of the bundle]",
+    "--exits", type=BLOCKS, metavar="B1,B2,...", help="Blocks whose exits may answer. [default: all of the bundle]"
 )
 
 
+@dataclass(frozen=True)
+class SessionChoice:
+    """The session that --bundle, --engine, --threads and --exits describe."""
+
+    bundle: Path | None
+    engine: str
+    threads: int | None
+    exits: list[int] | None
+
+    def load_bundle(self) -> "Bundle":
+        """The bundle alone."""
+        from pi_dynn.runtime.bundle import load_bundle
+
+        return load_bundle(self.bundle)
+
+    def open(self) -> "Session":
+        """The Session; torch is imported here, not by --help."""
+        from pi_dynn.runtime.session import Session
+
+        return Session(self.load_bundle(), threads=self.threads, engine=self.engine, exits=self.exits)
+
+
 def session_options(command: Callable) -> Callable:
-    """--bundle, --engine, --threads and --exits."""
-    for option in (enabled_option, threads_option, engine_option, bundle_option):
-        command = option(command)
-    return command
+    """--bundle, --engine, --threads and --exits, handed over as `choice`, a SessionChoice."""
+
+    @wraps(command)
+    def with_choice(*args, bundle, engine, threads, exits, **kwargs):
+        return command(*args, choice=SessionChoice(bundle, engine, threads, exits), **kwargs)
+
+    return _with_options(with_choice, bundle_option, engine_option, threads_option, enabled_option)
 
 
 def exit_options(command: Callable) -> Callable:
-    """--threshold, --thresholds and --no-exit."""
-    for option in (no_exit_option, thresholds_option, threshold_option):
+    """--threshold, --thresholds and --no-exit, handed over as `thresholds`; None leaves them to the bundle.
+
+    More than one of them is a click.UsageError.
+    """
+
+    @wraps(command)
+    def with_thresholds(*args, threshold, thresholds, no_exit, **kwargs):
+        if sum((threshold is not None, thresholds is not None, no_exit)) > 1:
+            raise click.UsageError("give only one of --threshold, --thresholds and --no-exit")
+        chosen = NEVER if no_exit else threshold if thresholds is None else thresholds
+        return command(*args, thresholds=chosen, **kwargs)
+
+    return _with_options(with_thresholds, threshold_option, thresholds_option, no_exit_option)
+
+
+def _with_options(command: Callable, *options: Callable) -> Callable:
+    """The command with these options, shown in this order."""
+    for option in reversed(options):
         command = option(command)
     return command
 
 
-def chosen_thresholds(threshold: float | None, thresholds: str | None, no_exit: bool) -> list[float] | float | None:
-    """What the three exit options together say; None leaves the choice to the bundle.
+def sample_folder() -> Path:
+    """The sample photographs that come with the package."""
+    import pi_dynn.assets
 
-    Raises: click.UsageError if more than one is given or a value is no number.
-    """
-    if sum((threshold is not None, thresholds is not None, no_exit)) > 1:
-        raise click.UsageError("give only one of --threshold, --thresholds and --no-exit")
-    if no_exit:
-        return 2.0  # no score reaches it
-    if thresholds is None:
-        return threshold
-    try:
-        return [float(value) for value in thresholds.split(",")]
-    except ValueError:
-        raise click.UsageError(f"--thresholds {thresholds!r}: expected numbers separated by commas") from None
+    return Path(pi_dynn.assets.__path__[0]) / "samples"
 
 
-def open_session(bundle: Path | None, engine: str, threads: int | None):
-    """The Session the options describe. torch is imported here, not by --help."""
-    from pi_dynn.runtime.bundle import load_bundle
-    from pi_dynn.runtime.session import Session
+def named_or_samples(names: Sequence[str]) -> Iterator["NamedImage"]:
+    """The images a person names, `-` being a list on stdin; the sample photographs for none."""
+    from pi_dynn.data.sources import named_images
 
-    exits = click.get_current_context().meta.get(ENABLED)
-    return Session(load_bundle(bundle), threads=threads, engine=engine, exits=exits)
+    return named_images(names or (str(sample_folder()),), sys.stdin)
+
+
+def decoded(images: Iterable["NamedImage"], preprocess: "Preprocess") -> list["Tensor"]:
+    """All images as inputs of the network. Raises: InputError for the first that cannot be used."""
+    from pi_dynn.data.prefetch import prefetch
+
+    inputs = []
+    for _, x in prefetch(images, preprocess):
+        if isinstance(x, InputError):
+            raise x
+        inputs.append(x)
+    return inputs

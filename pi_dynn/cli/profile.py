@@ -1,12 +1,11 @@
 """`pi-dynn profile`."""
 
 import json
-import sys
 from pathlib import Path
 
 import click
 
-from pi_dynn.cli.options import chosen_thresholds, exit_options, json_option, open_session, session_options
+from pi_dynn.cli.options import decoded, exit_options, json_option, named_or_samples, session_options
 
 
 @click.command()
@@ -19,7 +18,7 @@ from pi_dynn.cli.options import chosen_thresholds, exit_options, json_option, op
 @exit_options
 @json_option
 @session_options
-def command(images, n, trace, no_roofline, fit, markdown, as_json, bundle, engine, threads, **exits) -> None:
+def command(images, n, trace, no_roofline, fit, markdown, as_json, thresholds, choice) -> None:
     """Show where the time of an answer goes, step by step, and how near the machine's limits that is.
 
     The clock is read between the steps inside the network that answers; what that costs is printed as the
@@ -31,20 +30,15 @@ def command(images, n, trace, no_roofline, fit, markdown, as_json, bundle, engin
       pi-dynn profile holiday/ --no-exit --trace trace.json
       pi-dynn profile --fit
     """
-    limits = chosen_thresholds(**exits)
-    session = open_session(bundle, engine, threads)
-
     from pi_dynn.board import take_snapshot
-    from pi_dynn.cli.classify import sample_folder
     from pi_dynn.clock import PerfClock
-    from pi_dynn.data.sources import image_sources
     from pi_dynn.files import write_text
     from pi_dynn.latency.profile import chrome_trace, measure_roofline, profile, time_steps
     from pi_dynn.latency.text import profile_notes, profile_table
 
-    session.resolve_thresholds(limits)
-    sources = image_sources(images or (str(sample_folder()),), sys.stdin)
-    inputs = [session.preprocess.load(source.check()) for source in sources]
+    session = choice.open()
+    limits = session.resolve_thresholds(thresholds)
+    inputs = decoded(named_or_samples(images), session.preprocess)
     if fit:
         _fit(session, inputs, n, limits, as_json, markdown)
         return

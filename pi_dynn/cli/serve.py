@@ -6,8 +6,8 @@ from ipaddress import ip_address
 import click
 
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
-from pi_dynn.cli.options import open_session, session_options
-from pi_dynn.errors import InputError
+from pi_dynn.cli.options import session_options
+from pi_dynn.errors import need_extra
 
 
 @click.command()
@@ -19,7 +19,7 @@ from pi_dynn.errors import InputError
 @click.option("--no-energy", is_flag=True, help="Leave the power meter alone.")
 @meter_options
 @session_options
-def command(host, port, token, room, max_mb, no_energy, bundle, engine, threads, **meter) -> None:
+def command(host, port, token, room, max_mb, no_energy, choice, **meter) -> None:
     """Serve a page and an HTTP API: an image in, its label, exit, latency and energy out, live.
 
     POST /classify takes an image as the body or in a form; GET /events streams every answer, GET /metrics is for
@@ -34,18 +34,16 @@ def command(host, port, token, room, max_mb, no_energy, bundle, engine, threads,
     """
     if not _is_local(host) and not token:
         raise click.UsageError(f"--host {host} lets others in: give --token, or set PI_DYNN_TOKEN")
-    try:
+    with need_extra("serve", "serve"):
         import uvicorn
 
         from pi_dynn.web.app import WebSettings, build_app
-    except ImportError as error:
-        raise InputError(f"serve needs {error.name}: install it with `pip install pi_dynn[serve]`") from error
     from pi_dynn.classify.live import LiveClassifier
     from pi_dynn.clock import PerfClock
     from pi_dynn.power import open_meter
     from pi_dynn.power.live import LivePower
 
-    session = open_session(bundle, engine, threads)
+    session = choice.open()
     clock = PerfClock()
     with ExitStack() as stack:
         power = None

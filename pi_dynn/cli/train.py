@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
+from pi_dynn.cli.options import BLOCKS_OR_ALL
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.train_options import (
     PATH,
-    block_list,
     data_options,
     data_settings,
     image_options,
@@ -44,7 +44,9 @@ def command() -> None:
 @command.command()
 @click.option("--model", metavar="NAME", help="Network, or torchvision:NAME. [default: that of --init]")
 @click.option("--init", type=PATH, metavar="CKPT", help="Weights to start from; heads of other classes are left out.")
-@click.option("--exits", metavar="B1,B2,...", help="Train exits after these blocks, or after all, along.")
+@click.option(
+    "--exits", type=BLOCKS_OR_ALL, metavar="B1,B2,...", help="Train exits after these blocks, or after all, along."
+)
 @click.option(
     "--exit-weight", type=click.FloatRange(0.001), default=0.3, show_default=True, help="Of each exit's loss."
 )
@@ -91,7 +93,14 @@ def distill(**given: Any) -> None:
 @click.option(
     "--exit-weight", type=click.FloatRange(0.001), default=0.3, show_default=True, help="Of each exit's loss."
 )
-@click.option("--exits", default="all", show_default=True, metavar="B1,B2,...", help="Blocks to put exits after.")
+@click.option(
+    "--exits",
+    type=BLOCKS_OR_ALL,
+    default="all",
+    show_default=True,
+    metavar="B1,B2,...",
+    help="Blocks to put exits after.",
+)
 @click.option("--exit-heads", type=click.Choice(["cls", "cls+dist"]), default="cls", show_default=True)
 @click.option("--head-epochs", type=click.IntRange(1), default=10, show_default=True, help="At most, heads alone.")
 @click.option("--head-patience", type=click.IntRange(1), default=2, show_default=True, help="Epochs, per head.")
@@ -129,7 +138,6 @@ def _image_job_settings(given: dict[str, Any]):
     if "teacher" in given:
         names = ("teacher", "kind", "alpha", "temperature", "published_soft")
         teaching = TeachingSettings(**{name: given[name] for name in names})
-    blocks = None if given.get("exits") is None else block_list(given["exits"])
     return TrainSettings(
         data=data_settings(given),
         out=given["out"],
@@ -140,8 +148,8 @@ def _image_job_settings(given: dict[str, Any]):
         image_size=given["image_size"],
         warmup_epochs=given["warmup_epochs"],
         drop_path=given["drop_path"],
-        exits=blocks,
-        exit_weight=0.0 if blocks is None else given["exit_weight"],
+        exits=given.get("exits"),
+        exit_weight=0.0 if given.get("exits") is None else given["exit_weight"],
         teaching=teaching,
         resume=given["resume"],
     )
@@ -165,7 +173,7 @@ def _exits_job(given: dict[str, Any], processes):
         warmup=replace(settings, epochs=given["head_epochs"], patience=0),
         init=given["init"],
         joint=joint,
-        exits=block_list(given["exits"]),
+        exits=given["exits"],
         exit_heads=given["exit_heads"],
         head_patience=given["head_patience"],
         trade_off=given["trade_off"],

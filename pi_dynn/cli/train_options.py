@@ -148,13 +148,3 @@ def default_workers() -> int:
     """Loading processes that leave the network a core: one less than there are for each process of the run."""
     share = (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(8, max(1, share - 1))
-
-
-def block_list(text: str) -> list[int] | str:
-    """Blocks from "all" or numbers separated by commas. Raises click.UsageError."""
-    if text == "all":
-        return "all"
-    try:
-        return [int(block) for block in text.split(",") if block.strip()]
-    except ValueError:
-        raise click.UsageError(f'--exits {text!r}: expected "all" or block indices separated by commas') from None

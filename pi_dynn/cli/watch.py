@@ -9,14 +9,14 @@ from datetime import datetime, timezone
 
 import click
 
-from pi_dynn.cli.options import chosen_thresholds, exit_options, open_session, session_options
+from pi_dynn.cli.options import exit_options, session_options
 from pi_dynn.cli.status import ExitStatus
 
 
 @click.command()
 @click.argument("source")
 @click.option("--every", "every_s", type=click.FloatRange(0.0), default=0.0, metavar="S", help="Seconds in between.")
-@click.option("--count", "most", type=click.IntRange(1), metavar="N", help="End after N frames.")
+@click.option("--count", "limit", type=click.IntRange(1), metavar="N", help="End after N frames.")
 @click.option(
     "--mqtt",
     envvar="PI_DYNN_MQTT",
@@ -29,9 +29,7 @@ from pi_dynn.cli.status import ExitStatus
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Show the N likeliest classes.")
 @exit_options
 @session_options
-def command(
-    source, every_s, most, mqtt, deadline_ms, top, threshold, thresholds, no_exit, bundle, engine, threads
-) -> int:
+def command(source, every_s, limit, mqtt, deadline_ms, top, thresholds, choice) -> int:
     """Classify what a camera, a video or a folder shows now, as JSON lines.
 
     SOURCE is `camera` or a number, /dev/video0, `picamera` for a camera module, rtsp:// or http:// for a stream,
@@ -43,33 +41,33 @@ def command(
       pi-dynn watch camera --every 5
       pi-dynn watch incoming/ --mqtt mqtt://broker.local/garden/birds
     """
-    limits = chosen_thresholds(threshold, thresholds, no_exit)
-
     from pi_dynn.classify.mqtt import MqttPublisher, parse_broker
-    from pi_dynn.classify.run import ClassifySettings
+    from pi_dynn.classify.run import Tally
     from pi_dynn.classify.text import watch_line
-    from pi_dynn.classify.watch import WatchRun
+    from pi_dynn.classify.watch import frame_answers, paced_frames, watch_summary
     from pi_dynn.clock import PerfClock
     from pi_dynn.data.watch_sources import open_feed
 
     clock = PerfClock()
     publisher = None if mqtt is None else MqttPublisher(parse_broker(mqtt), _say)
-    settings = ClassifySettings(1, limits, None if deadline_ms is None else deadline_ms / 1e3, top)
+    deadline_s = None if deadline_ms is None else deadline_ms / 1e3
     with ending_on_sigterm() as terminated:
         interrupted = False
         with ExitStack() as stack:
             feed = stack.enter_context(open_feed(source, clock, _say))
             if publisher is not None:
                 stack.enter_context(publisher)
-            session = open_session(bundle, engine, threads)
-            session.resolve_thresholds(limits)
-            run = WatchRun(session, clock, feed, settings, every_s=every_s, most=most)
+            session = choice.open()
+            limits = session.resolve_thresholds(thresholds)
+            frames = paced_frames(feed, clock, every_s, limit)
+            tally = Tally(session, clock)
+            answers = tally.count(frame_answers(session, frames, limits, deadline_s, top))
             _say(f"watching {feed.name}  ({session.engine}, {session.threads} threads); Ctrl-C ends")
             try:
-                show(run, clock, click.echo if publisher is None else publisher.publish)
+                show(answers, clock, click.echo if publisher is None else publisher.publish)
             except KeyboardInterrupt:
                 interrupted = True
-        summary = run.summary(interrupted)
+        summary = watch_summary(tally.summary(interrupted), feed)
         if publisher is not None:  # after the last message was waited for
             summary = replace(summary, published=publisher.published, unpublished=publisher.unpublished)
         click.echo(json.dumps({"summary": summary.to_dict()}))
@@ -79,12 +77,12 @@ def command(
     return ExitStatus.ERROR if summary.failed else ExitStatus.OK
 
 
-def show(run, clock, write: Callable[[str], object]) -> None:
+def show(answers, clock, write: Callable[[str], object]) -> None:
     """Hand every answer to `write` as a line of JSON; errors go to stderr, too."""
     from pi_dynn.classify.text import frame_object
     from pi_dynn.errors import InputError
 
-    for frame, answer in run:
+    for frame, answer in answers:
         age_s = (clock.now_ns() - frame.taken_ns) * 1e-9
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         line = frame_object(frame.name, frame.number, now, age_s, answer)

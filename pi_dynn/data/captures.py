@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pi_dynn.clock import Clock
-from pi_dynn.errors import CameraUnavailable, InputError
+from pi_dynn.errors import CameraUnavailable, InputError, need_extra
 
 STALLED_S = 5.0  # a camera module that gives no frame for so long has lost its cable
 
@@ -14,10 +14,8 @@ STALLED_S = 5.0  # a camera module that gives no frame for so long has lost its 
 def import_opencv():
     """The cv2 module, told to keep quiet. Raises InputError that says how to install it."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg would write to stderr at every attempt
-    try:
+    with need_extra("watch", "a camera or video"):
         import cv2
-    except ImportError as error:
-        raise InputError("cameras and videos need OpenCV: install it with `pip install pi_dynn[watch]`") from error
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pi_dynn.errors import InputError
+from pi_dynn.errors import InputError, need_extra
 
 GROUPS = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -54,12 +54,8 @@ def corrupt_pixels(pixels: np.ndarray, name: str, severity: int, seed: int) -> n
 
     Raises: InputError if the library is missing, or the picture is below 32 px.
     """
-    try:
+    with need_extra("robustness", "corrupting images"):
         from imagecorruptions import corrupt
-    except ImportError as error:
-        raise InputError(
-            "corruptions need the package imagecorruptions-imaug: `pip install pi_dynn[robustness]`"
-        ) from error
     if min(pixels.shape[:2]) < _LEAST_PX:
         raise InputError(f"corruptions need at least {_LEAST_PX} px, this network sees {min(pixels.shape[:2])}")
     state = np.random.get_state()  # noqa: NPY002 - the library draws from numpy's global generator

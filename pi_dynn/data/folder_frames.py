@@ -5,7 +5,7 @@ from pathlib import Path
 from pi_dynn.clock import Clock
 from pi_dynn.data.decode import SUFFIXES
 from pi_dynn.data.frames import FrameFeed
-from pi_dynn.errors import InputError
+from pi_dynn.errors import InputError, need_extra
 
 
 class FolderFeed(FrameFeed):
@@ -19,13 +19,9 @@ class FolderFeed(FrameFeed):
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         super().__init__(str(folder), clock)
-        try:
+        with need_extra("watch", "watching a folder"):
             from watchdog.events import DirDeletedEvent, FileClosedEvent, FileMovedEvent, FileSystemEventHandler
             from watchdog.observers.inotify import InotifyObserver
-        except ImportError as error:
-            raise InputError(
-                "watching a folder needs watchdog: install it with `pip install pi_dynn[watch]`"
-            ) from error
         handler = FileSystemEventHandler()
         handler.on_closed = lambda event: self._finished(event.src_path)
         handler.on_moved = lambda event: self._finished(event.dest_path)

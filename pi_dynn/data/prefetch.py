@@ -7,29 +7,33 @@ from typing import TypeVar
 
 from pi_dynn.errors import InputError
 
-Item = TypeVar("Item")
+Key = TypeVar("Key")
+Image = TypeVar("Image")
 Loaded = TypeVar("Loaded")
 
 
 def prefetch(
-    items: Iterable[Item], load: Callable[[Item], Loaded], ahead: int = 3
-) -> Iterator[tuple[Item, Loaded | InputError]]:
-    """Each item with what `load` made of it, or the InputError it raised; order is kept.
+    images: Iterable[tuple[Key, Image | InputError]], load: Callable[[Image], Loaded], ahead: int = 3
+) -> Iterator[tuple[Key, Loaded | InputError]]:
+    """Each key with what `load` made of its image, or the InputError it raised; order is kept.
 
-    At most `ahead` items are loaded or waiting, so memory stays flat however many there are.
+    An InputError in place of an image is passed on. At most `ahead` images are loaded or waiting, so memory stays flat
+    however many there are.
     """
 
-    def attempt(item: Item) -> Loaded | InputError:
+    def attempt(image: Image | InputError) -> Loaded | InputError:
+        if isinstance(image, InputError):
+            return image
         try:
-            return load(item)
+            return load(image)
         except InputError as error:
             return error
 
-    waiting: deque[tuple[Item, Future]] = deque()
+    waiting: deque[tuple[Key, Future[Loaded | InputError]]] = deque()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as pool:
         try:
-            for item in items:
-                waiting.append((item, pool.submit(attempt, item)))
+            for key, image in images:
+                waiting.append((key, pool.submit(attempt, image)))
                 if len(waiting) >= ahead:
                     first, future = waiting.popleft()
                     yield first, future.result()

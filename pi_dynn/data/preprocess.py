@@ -1,8 +1,9 @@
 """From a picture to the tensor a network was trained on."""
 
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from pi_dynn.data.decode import decode_image, to_rgb
 from pi_dynn.errors import InputError
 
+AnyImage: TypeAlias = str | Path | BytesIO | Image.Image | np.ndarray | Tensor
+"""A file's path or content, a PIL image, uint8 pixels (H, W, 3), or a ready float tensor (3, size, size)."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -58,26 +61,22 @@ class Preprocess:
         planes = torch.from_numpy(np.array(pixels)).movedim(-1, -3).contiguous()
         return (planes - mean[:, None, None]).div_(std[:, None, None])
 
-    def load(self, path: str | Path | BinaryIO) -> Tensor:
-        """An image file to the float32 (3, size, size) input. Raises InputError naming the file."""
-        # Twice the needed resolution leaves the resize enough to filter: the answer barely moves.
-        return self.tensor(self.pixels(decode_image(path, draft_px=round(2 * self.size / self.crop))))
+    def __call__(self, image: "AnyImage") -> Tensor:
+        """An image in any form to the float32 (3, size, size) input.
 
-    def __call__(self, image: "str | Path | Image.Image | np.ndarray | Tensor") -> Tensor:
-        """A path, PIL image, (H, W, 3) uint8 array or ready float (3, size, size) tensor to the input.
-
-        Raises: InputError for another type, shape or for values that are not finite.
+        Raises: InputError for a file that is no image, another type or shape, or values that are not finite.
         """
         if isinstance(image, Tensor):
             return self._ready(image)
+        if isinstance(image, (str, Path, BytesIO)):
+            # Twice the needed resolution leaves the resize enough to filter: the answer barely moves.
+            return self.tensor(self.pixels(decode_image(image, draft_px=round(2 * self.size / self.crop))))
         if isinstance(image, Image.Image):
             return self.tensor(self.pixels(to_rgb(image)))
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise InputError(f"expected a uint8 array (H, W, 3), got {image.dtype} {image.shape}")
             return self.tensor(self.pixels(Image.fromarray(image)))
-        if isinstance(image, (str, Path)):
-            return self.load(image)
         raise InputError(
             f"cannot classify a {type(image).__name__}: give a path, a PIL image, a uint8 array (H, W, 3) "
             f"or a float tensor (3, {self.size}, {self.size})"

@@ -2,62 +2,50 @@
 
 import glob
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from pi_dynn.data.folders import walk_images
 from pi_dynn.errors import InputError
 
-
-@dataclass(frozen=True)
-class ImageSource:
-    """One image to classify, or a place where one was expected and why there is none."""
-
-    path: str
-    problem: str | None = None
-
-    def check(self) -> str:
-        """The path. Raises InputError with the problem, if there is one."""
-        if self.problem is not None:
-            raise InputError(self.problem)
-        return self.path
+NamedImage = tuple[str, str | InputError]
+"""What an image is called, and its path or the reason why there is none."""
 
 
-def image_sources(names: Iterable[str], listing: Iterable[str] = ()) -> Iterator[ImageSource]:
+def named_images(names: Iterable[str], listing: Iterable[str] = ()) -> Iterator[NamedImage]:
     """Images behind files, folders (recursive), glob patterns, and `-` for the lines of `listing`.
 
-    They are found one by one, so a folder of a hundred thousand costs no memory.
+    They are listed one by one, so a folder of a hundred thousand costs no memory.
     """
     for name in names:
         if name == "-":
-            yield from (ImageSource(line.strip()) for line in listing if line.strip())
+            yield from ((line.strip(), line.strip()) for line in listing if line.strip())
         else:
             yield from _behind(name)
 
 
-def _behind(name: str) -> Iterator[ImageSource]:
+def _behind(name: str) -> Iterator[NamedImage]:
     path = Path(name)
     try:
         if path.is_dir():
-            yield from _in_folder(path)
+            yield from _or_problem(name, map(str, walk_images(path)), "the folder holds no images")
         elif path.exists() or not glob.has_magic(name):
-            yield ImageSource(name)
+            yield name, name
         else:
-            found = False
             # Path.glob takes no absolute pattern
-            for match in sorted(glob.iglob(name, recursive=True)):  # noqa: PTH207
-                found = True
+            matches = sorted(glob.iglob(name, recursive=True))  # noqa: PTH207
+            for match in matches:
                 yield from _behind(match)
-            if not found:
-                yield ImageSource(name, f"{name}: the pattern matches no file")
+            if not matches:
+                yield name, InputError(f"{name}: the pattern matches no file")
     except OSError as error:
-        yield ImageSource(name, f"{name}: cannot be read ({error.strerror})")
+        yield name, InputError(f"{name}: cannot be read ({error.strerror})")
 
 
-def _in_folder(folder: Path) -> Iterator[ImageSource]:
-    found = False
-    for image in walk_images(folder):
-        found = True
-        yield ImageSource(str(image))
-    if not found:
-        yield ImageSource(str(folder), f"{folder}: the folder holds no images")
+def _or_problem(name: str, paths: Iterator[str], problem: str) -> Iterator[NamedImage]:
+    """Each path as an image; where there is none, the problem in its place."""
+    empty = True
+    for path in paths:
+        empty = False
+        yield path, path
+    if empty:
+        yield name, InputError(f"{name}: {problem}")

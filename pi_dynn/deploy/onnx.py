@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pi_dynn.errors import EngineUnavailable, ModelError
+from pi_dynn.errors import EngineUnavailable, ModelError, need_extra
 from pi_dynn.runtime.bundle import Bundle, pack_files
 from pi_dynn.runtime.engine_choice import relative_error
 from pi_dynn.runtime.manifest import Manifest
@@ -171,10 +171,8 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
 def import_onnx():
     """The onnx package, ONNX Runtime being there too. Raises EngineUnavailable."""
     import_onnxruntime()
-    try:
+    with need_extra("onnx", "an ONNX bundle", EngineUnavailable):
         import onnx
-    except ImportError as error:
-        raise EngineUnavailable("ONNX needs a package: run pip install 'pi-dynn[onnx]'") from error
     return onnx
 
 

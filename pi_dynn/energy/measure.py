@@ -320,7 +320,7 @@ def _fair_part(paths: list[Path], n: int | None, size: int) -> list[Path]:
 
 
 def _decoded(session: Session, paths: list[Path]) -> list[Tensor]:
-    return [session.preprocess.load(path) for path in paths]
+    return [session.preprocess(path) for path in paths]
 
 
 def _labels(paths: list[Path], labels: list[str]) -> list[int] | None:

@@ -1,16 +1,27 @@
 """Accuracy, exits and cost of a bundle on labelled images, from one pass through every exit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pi_dynn.calibrate.exit_table import exit_table, leave_at, mean_cost
 from pi_dynn.data.folders import ImageFolder
+from pi_dynn.data.prefetch import prefetch
+from pi_dynn.data.preprocess import turned_and_flipped
 from pi_dynn.errors import DatasetError, InputError
 from pi_dynn.evaluate.records import Evaluation
-from pi_dynn.runtime.session import Alter, Session
+from pi_dynn.runtime.manifest import Manifest
+from pi_dynn.runtime.session import Session
+
+Alter = Callable[[np.ndarray, int], np.ndarray]
+"""From the uint8 pixels (size, size, 3) of an image and its number to other pixels."""
+Outputs = tuple[np.ndarray, np.ndarray]
+"""Of one image in V views: logits (V, K, classes) and scores (V, K)."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +53,42 @@ class ExitOutputs:
         return np.where(hopeless, -np.inf, logits)
 
 
+@runtime_checkable
+class OutputStream(Protocol):
+    """What has all exits run elsewhere, such as a cluster."""
+
+    manifest: Manifest
+
+    def stream_outputs(
+        self, data: ImageFolder, alter: Alter | None = None, all_views: bool = False
+    ) -> Iterator[tuple[int, Outputs | InputError]]:
+        """As the function of this name gives them."""
+        ...
+
+
+def exit_outputs(session: Session, x: Tensor, all_views: bool = False) -> Outputs:
+    """All exits' outputs for the input (3, H, W) of one image, or for its eight turned and flipped views."""
+    views = turned_and_flipped(x.unsqueeze(0)) if all_views else x.unsqueeze(0)
+    outputs = [session.forward_scored(view) for view in views.split(1)]
+    return tuple(np.stack([torch.cat(exits).numpy() for exits in kind]) for kind in zip(*outputs, strict=True))
+
+
+def stream_outputs(
+    session: Session, data: ImageFolder, alter: Alter | None = None, all_views: bool = False
+) -> Iterator[tuple[int, Outputs | InputError]]:
+    """Each image's number and all exits' outputs, one by one as on the device, or why it cannot be read."""
+
+    def load(i: int) -> Tensor:
+        if alter is None:
+            return session.preprocess(data.source(i))
+        return session.preprocess.tensor(alter(session.preprocess.pixels(data.picture(i)), i))
+
+    for i, x in prefetch(((i, i) for i in range(len(data))), load):
+        yield i, x if isinstance(x, InputError) else exit_outputs(session, x, all_views)
+
+
 def collect_outputs(
-    session: Session,
+    session: "Session | OutputStream",
     data: ImageFolder,
     on_image: Callable[[], None] = lambda: None,
     *,
@@ -51,7 +96,7 @@ def collect_outputs(
     all_views: bool = False,
     only_present: bool = False,
 ) -> ExitOutputs:
-    """Run all exits over `data`. Files that do not decode are set aside.
+    """Run all exits over `data`, here or where an OutputStream has them run. Files that do not decode are set aside.
 
     `alter` changes the pixels that the network sees; `all_views` answers the eight turned and flipped views of every
     image; `only_present` answers among the classes of `data` only.
@@ -66,7 +111,8 @@ def collect_outputs(
         )
     index = [session.manifest.labels.index(name) for name in data.classes]
     logits, scores, labels, groups, failed = [], [], [], [], []
-    for i, outputs in session.stream_outputs(data, alter, all_views):
+    stream = session.stream_outputs if isinstance(session, OutputStream) else partial(stream_outputs, session)
+    for i, outputs in stream(data, alter, all_views):
         if isinstance(outputs, InputError):
             failed.append(outputs)
         else:

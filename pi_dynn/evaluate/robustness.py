@@ -12,10 +12,9 @@ from pi_dynn.calibrate.drift import compare_shares
 from pi_dynn.calibrate.exit_table import leave_at
 from pi_dynn.data.corruptions import ALEXNET_ERRORS, PUBLISHED, SEVERITIES, corrupt_pixels
 from pi_dynn.data.folders import ImageFolder
-from pi_dynn.evaluate.outputs import ExitOutputs
+from pi_dynn.evaluate.outputs import Alter, ExitOutputs
 from pi_dynn.evaluate.records import ConditionResult, CorruptionSummary
 from pi_dynn.runtime.manifest import Manifest
-from pi_dynn.runtime.session import Alter
 
 Condition = tuple[str | None, int | None, ImageFolder, Alter | None]
 """Corruption, severity, the images, and what alters them."""

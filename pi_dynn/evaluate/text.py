@@ -6,8 +6,6 @@ from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, Operat
 from pi_dynn.evaluate.records import ConditionResult, Evaluation, RobustnessResult
 from pi_dynn.text import markdown_table, mega, milliseconds, percent, table, three_digits
 
-NEVER = 1.0  # above it no score can be
-
 
 def cost_text(cost: float, unit: str) -> str:
     """A cost in "macs", "s" or "J" as people read it."""
@@ -18,7 +16,7 @@ def cost_text(cost: float, unit: str) -> str:
 
 def threshold_text(value: float) -> str:
     """A threshold; "closed" for one that no score reaches."""
-    return "closed" if value > NEVER else f"{value:.4f}"
+    return "closed" if value > 1.0 else f"{value:.4f}"
 
 
 def points_table(points: Sequence[OperatingPoint], exits: Sequence[int], unit: str, markdown: bool = False) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pi_dynn.deploy.builder import deploy_form
 from pi_dynn.deploy.network import EarlyExitNetwork
 from pi_dynn.deploy.onnx import in_whole_tensors
-from pi_dynn.errors import EngineUnavailable, ModelError
+from pi_dynn.errors import EngineUnavailable, ModelError, need_extra
 from pi_dynn.models.chain import ChainNetwork
 from pi_dynn.models.gfnet import GFNet
 from pi_dynn.runtime.bundle import Bundle
@@ -143,9 +143,6 @@ def training_gates(model: nn.Module, exits: Sequence[int]) -> list[nn.Module]:
     return [model.gates[model.exit_blocks.index(block)] for block in exits]
 
 
-_CURE = "pip install executorch (torch's next runtime; its wheels follow one version of torch)"
-
-
 class ExportedStage(nn.Module):
     """Stage `k` with its head, and the stem for the first: features before -> features after, logits."""
 
@@ -169,11 +166,9 @@ def executorch_stages(
 
     Raises: EngineUnavailable without executorch.
     """
-    try:
+    with need_extra("executorch", "peer 'executorch'", EngineUnavailable):
         from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime
-    except ImportError as error:
-        raise EngineUnavailable(f"peer 'executorch' needs its package ({error}): {_CURE}") from error
     network = in_whole_tensors(deploy_form(model, exits, "fp32", None))
     size = model.image_size
     with warnings.catch_warnings(), torch.no_grad():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pi_dynn.errors import PowerError
+from pi_dynn.errors import PowerError, need_extra
 from pi_dynn.power.smbus import bus_open_error
 
 METER_ADDRESSES = range(0x40, 0x50)
@@ -36,11 +36,12 @@ def _scan(root: Path, number: int, smbus_class: Callable | None) -> I2cBus:
     device = root / f"dev/i2c-{number}"
     try:
         if smbus_class is None:
-            from smbus2 import SMBus as smbus_class
+            with need_extra("i2c", "looking for I2C meters", PowerError):
+                from smbus2 import SMBus as smbus_class
         with smbus_class(str(device)) as bus:
             found = tuple(address for address in METER_ADDRESSES if address in held or _answers(bus, address))
-    except ImportError as error:
-        return I2cBus(number, tuple(held), held, PowerError(f"smbus2 cannot be imported ({error}): pip install smbus2"))
+    except PowerError as error:
+        return I2cBus(number, tuple(held), held, error)
     except OSError as error:
         return I2cBus(number, tuple(held), held, bus_open_error(error, device))
     return I2cBus(number, found, held, None)

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from pi_dynn.clock import Clock
-from pi_dynn.errors import MeterBusError, MeterNotFound
+from pi_dynn.errors import MeterBusError, MeterNotFound, need_extra
 from pi_dynn.power.ina219 import Ina219, settings_for
 from pi_dynn.power.smbus import bus_open_error, check_address
 
@@ -70,9 +70,10 @@ def open_pi_ina219(
     )
     device_file = check_address(bus, address, root)
     try:
-        device = _quiet_device(settings.shunt_ohm, bus, address)
-    except ImportError as error:
-        raise MeterNotFound(f"pi-ina219 cannot be imported ({error}): pip install pi-ina219") from error
+        with need_extra("pi", "the meter pi-ina219", MeterNotFound):
+            device = _quiet_device(settings.shunt_ohm, bus, address)
+    except MeterNotFound:  # which is an OSError, too
+        raise
     except OSError as error:
         raise bus_open_error(error, device_file) from error
     except RuntimeError as error:

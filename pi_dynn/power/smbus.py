@@ -3,7 +3,7 @@
 import errno
 from pathlib import Path
 
-from pi_dynn.errors import InputError, MeterBusError, MeterDenied, MeterNotFound
+from pi_dynn.errors import InputError, MeterBusError, MeterDenied, MeterNotFound, need_extra
 
 
 def swap_bytes(word: int) -> int:
@@ -65,10 +65,8 @@ def open_smbus(bus: int, address: int, root: Path = Path("/"), smbus_class=None)
     """
     device = check_address(bus, address, root)
     if smbus_class is None:
-        try:
+        with need_extra("i2c", "an I2C meter", MeterNotFound):
             from smbus2 import SMBus as smbus_class
-        except ImportError as error:  # not installed, or no fcntl on this system
-            raise MeterNotFound(f"smbus2 cannot be imported ({error}): pip install smbus2, on Linux") from error
     try:
         return SmbusRegisters(smbus_class(str(device)), bus, address)
     except OSError as error:

@@ -6,7 +6,7 @@ Needs jinja2 and matplotlib, the extra [report].
 from collections.abc import Mapping, Sequence
 from io import StringIO
 
-from pi_dynn.errors import InputError
+from pi_dynn.errors import need_extra
 from pi_dynn.report.run_plots import figures_of
 from pi_dynn.report.saved import SavedRuns
 
@@ -23,10 +23,8 @@ def report_page(
 
     Raises: InputError without the extra [report].
     """
-    try:
+    with need_extra("report", "an HTML report"):
         from jinja2 import Environment, PackageLoader
-    except ImportError as error:
-        raise InputError("an HTML report needs jinja2: install it with `pip install pi_dynn[report]`") from error
     environment = Environment(loader=PackageLoader("pi_dynn.report"), autoescape=True)
     return environment.get_template("report.html").render(
         title=title,

@@ -6,7 +6,7 @@ Shape letters: B batch, K exits.
 import torch
 from torch import Tensor
 
-from pi_dynn.errors import BundleError, EngineUnavailable
+from pi_dynn.errors import BundleError, EngineUnavailable, need_extra
 from pi_dynn.runtime.bundle import Bundle
 
 ONNX = "onnx"  # the format in a manifest
@@ -23,10 +23,8 @@ def stage_file(k: int) -> str:
 
 def import_onnxruntime():
     """ONNX Runtime. Raises EngineUnavailable if it is not installed."""
-    try:
+    with need_extra("onnx", "engine 'onnxruntime'", EngineUnavailable):
         import onnxruntime
-    except ImportError as error:
-        raise EngineUnavailable("engine 'onnxruntime' needs a package: run pip install 'pi-dynn[onnx]'") from error
     return onnxruntime
 
 

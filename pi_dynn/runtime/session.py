@@ -1,30 +1,24 @@
 """A Session answers images with a bundle's network."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pi_dynn.clock import Clock, PerfClock
-from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.prefetch import prefetch
-from pi_dynn.data.preprocess import Preprocess, turned_and_flipped
+from pi_dynn.data.preprocess import AnyImage, Preprocess
 from pi_dynn.errors import EngineUnavailable, InputError
-from pi_dynn.records import Prediction
+from pi_dynn.records import NEVER, Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.engine_choice import fastest_threads, open_network, usable_cores
 from pi_dynn.runtime.engines import frozen_forward
-from pi_dynn.runtime.thresholds import NEVER, enabled_exits, resolve_thresholds
+from pi_dynn.runtime.thresholds import enabled_exits, resolve_thresholds
 from pi_dynn.runtime.timed_network import TimedNetwork
 
-Item = TypeVar("Item")
-Alter = Callable[[np.ndarray, int], np.ndarray]
-"""From the uint8 pixels (size, size, 3) of an image and its number to other pixels."""
-Outputs = tuple[np.ndarray, np.ndarray]
-"""Of one image in V views: logits (V, K, classes) and scores (V, K)."""
+Key = TypeVar("Key")
 # Images of a batch that run at once. More of them fall out of the caches: 64 at once took 1.5 times as long.
 RUN_TOGETHER = 16
 
@@ -67,30 +61,23 @@ class Session:
 
     def classify(
         self,
-        image,
+        image: AnyImage,
         thresholds: Sequence[float] | float | None = None,
         deadline_s: float | None = None,
         top: int = 1,
     ) -> Prediction:
-        """The answer for one image: a path, PIL image, (H, W, 3) uint8 array or float (3, H, W) tensor.
+        """The answer for one image.
 
         `thresholds` (one for all exits, or one each) replace the bundle's. After `deadline_s` seconds the next
         exit that finishes answers, however unsure; the first exit is always reached.
 
         Raises: InputError for an image or thresholds that cannot be used.
         """
-        x = self.preprocess(image).unsqueeze(0)
-        limits = self.resolve_thresholds(thresholds)
-        if deadline_s is not None:
-            return self._classify_by(x, limits, deadline_s, top)
-        start_ns = self._clock.now_ns()
-        logits, exit_index, score = self.answer(x, limits)
-        stop_ns = self._clock.now_ns()
-        return self._prediction(logits[0], exit_index, score, (stop_ns - start_ns) / 1e9, top)
+        return self._classify(self.preprocess(image), self.resolve_thresholds(thresholds), deadline_s, top)
 
     def classify_many(
         self,
-        images: Iterable,
+        images: Iterable[AnyImage],
         batch_size: int = 1,
         thresholds: Sequence[float] | float | None = None,
         top: int = 1,
@@ -99,42 +86,37 @@ class Session:
 
         Raises: InputError at the first image that cannot be used; `answer_stream` goes on instead.
         """
-        for _, answer in self.answer_stream(images, self.preprocess, batch_size, thresholds, top=top):
+        for _, answer in self.answer_stream(enumerate(images), batch_size, thresholds, top=top):
             if isinstance(answer, InputError):
                 raise answer
             yield answer
 
     def answer_stream(
         self,
-        images: Iterable[Item],
-        load: Callable[[Item], Tensor],
+        images: Iterable[tuple[Key, AnyImage | InputError]],
         batch_size: int = 1,
         thresholds: Sequence[float] | float | None = None,
         deadline_s: float | None = None,
         top: int = 1,
-    ) -> Iterator[tuple[Item, Prediction | InputError]]:
-        """Each image with its answer, or with the InputError why there is none; order is kept.
+    ) -> Iterator[tuple[Key, Prediction | InputError]]:
+        """Each image's key with its answer, or with the InputError why there is none; order is kept.
 
-        `load` makes the input tensor of an image, in the background. In a batch, samples drop out as they exit
-        and none depends on its neighbours.
+        Images are decoded in the background. In a batch, samples drop out as they exit and none depends on its
+        neighbours.
+
+        Raises: InputError for options that cannot be used, before the first image.
         """
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}: give 1 or more")
         if batch_size > 1 and deadline_s is not None:
             raise InputError("a deadline is kept per image: use batch size 1 with it")
         limits = self.resolve_thresholds(thresholds)
-        pending: list[tuple[Item, Tensor | InputError]] = []
-        for item, loaded in prefetch(images, load, ahead=2 * batch_size + 1):
-            if batch_size == 1:
-                answer = loaded if isinstance(loaded, InputError) else self.classify(loaded, limits, deadline_s, top)
-                yield item, answer
-                continue
-            pending.append((item, loaded))
-            if sum(isinstance(one, Tensor) for _, one in pending) == batch_size:
-                yield from self._answer_batch(pending, limits, top)
-                pending = []
-        if pending:
-            yield from self._answer_batch(pending, limits, top)
+        inputs = prefetch(images, self.preprocess, ahead=2 * batch_size + 1)
+        if batch_size > 1:
+            return self._answer_batches(inputs, batch_size, limits, top)
+        return (
+            (key, x if isinstance(x, InputError) else self._classify(x, limits, deadline_s, top)) for key, x in inputs
+        )
 
     def answer(self, x: Tensor, thresholds: list[float]) -> tuple[Tensor, int, float]:
         """The network's bare answer for one input (1, 3, H, W): logits (1, classes), exit index and score."""
@@ -160,25 +142,6 @@ class Session:
         with torch.inference_mode(), torch.jit.optimized_execution(False):
             return self._network.forward_scored(x)
 
-    def exit_outputs(self, x: Tensor, all_views: bool = False) -> Outputs:
-        """All exits' outputs for the input (3, H, W) of one image, or for its eight turned and flipped views."""
-        views = turned_and_flipped(x.unsqueeze(0)) if all_views else x.unsqueeze(0)
-        outputs = [self.forward_scored(view) for view in views.split(1)]
-        return tuple(np.stack([torch.cat(exits).numpy() for exits in kind]) for kind in zip(*outputs, strict=True))
-
-    def stream_outputs(
-        self, data: ImageFolder, alter: Alter | None = None, all_views: bool = False
-    ) -> Iterator[tuple[int, Outputs | InputError]]:
-        """Each image's number and all exits' outputs, one by one as on the device, or why it cannot be read."""
-
-        def load(i: int) -> Tensor:
-            if alter is None:
-                return self.preprocess(data.source(i))
-            return self.preprocess.tensor(alter(self.preprocess.pixels(data.picture(i)), i))
-
-        for i, x in prefetch(range(len(data)), load):
-            yield i, x if isinstance(x, InputError) else self.exit_outputs(x, all_views)
-
     def resolve_thresholds(self, thresholds: Sequence[float] | float | None) -> list[float]:
         """One threshold per early exit: the given ones, one for all, or the bundle's own for None.
 
@@ -192,6 +155,15 @@ class Session:
         """Thresholds that make every image leave at `exit_index` (the number of exits means full depth)."""
         return [0.0 if k == exit_index else NEVER for k in range(self.exits)]
 
+    def _classify(self, x: Tensor, limits: list[float], deadline_s: float | None, top: int) -> Prediction:
+        """The answer for one input (3, H, W)."""
+        if deadline_s is not None:
+            return self._classify_by(x.unsqueeze(0), limits, deadline_s, top)
+        start_ns = self._clock.now_ns()
+        logits, exit_index, score = self.answer(x.unsqueeze(0), limits)
+        stop_ns = self._clock.now_ns()
+        return self._prediction(logits[0], exit_index, score, (stop_ns - start_ns) / 1e9, top)
+
     def _classify_by(self, x: Tensor, limits: list[float], deadline_s: float, top: int) -> Prediction:
         with torch.inference_mode(), torch.jit.optimized_execution(False):
             start_ns = self._clock.now_ns()
@@ -204,17 +176,28 @@ class Session:
                     break
         return self._prediction(logits[0], k, score, elapsed_s, top)
 
+    def _answer_batches(
+        self, inputs: Iterator[tuple[Key, Tensor | InputError]], batch_size: int, limits: list[float], top: int
+    ) -> Iterator[tuple[Key, Prediction | InputError]]:
+        pending: list[tuple[Key, Tensor | InputError]] = []
+        for key, x in inputs:
+            pending.append((key, x))
+            if sum(isinstance(one, Tensor) for _, one in pending) == batch_size:
+                yield from self._answer_batch(pending, limits, top)
+                pending = []
+        yield from self._answer_batch(pending, limits, top)
+
     def _answer_batch(
-        self, pending: list[tuple[Item, Tensor | InputError]], limits: list[float], top: int
-    ) -> Iterator[tuple[Item, Prediction | InputError]]:
-        good = [loaded for _, loaded in pending if isinstance(loaded, Tensor)]
+        self, pending: list[tuple[Key, Tensor | InputError]], limits: list[float], top: int
+    ) -> Iterator[tuple[Key, Prediction | InputError]]:
+        good = [x for _, x in pending if isinstance(x, Tensor)]
         answers = (
             answer
             for start in range(0, len(good), RUN_TOGETHER)
             for answer in self._run_together(good[start : start + RUN_TOGETHER], limits, top)
         )
-        for item, loaded in pending:
-            yield item, loaded if isinstance(loaded, InputError) else next(answers)
+        for key, x in pending:
+            yield key, x if isinstance(x, InputError) else next(answers)
 
     def _run_together(self, images: list[Tensor], limits: list[float], top: int) -> Iterator[Prediction]:
         x = torch.stack(images)

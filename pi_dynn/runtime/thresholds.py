@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 
 from pi_dynn.errors import InputError
+from pi_dynn.records import NEVER
 from pi_dynn.runtime.manifest import Manifest
-
-NEVER = 2.0  # a threshold no score reaches
 
 
 def enabled_exits(manifest: Manifest, blocks: Sequence[int] | None) -> list[bool]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pi_dynn.errors import InputError
+from pi_dynn.errors import need_extra
 from pi_dynn.train.engine import Row
 
 
@@ -11,10 +11,8 @@ class TensorBoardLog:
 
     def __init__(self, folder: str | Path) -> None:
         """Raises: InputError if the package is not installed."""
-        try:
+        with need_extra("tensorboard", "--tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise InputError("--tensorboard needs a package that is not there: pip install tensorboard") from error
         self._writer = SummaryWriter(str(folder))
 
     def step(self, steps: int) -> None:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from pi_dynn.calibrate.adapt import CurveWalker, Limits, Strain
+from pi_dynn.calibrate.adapt import BoardState, CurveWalker, Limits
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.errors import CalibrationError
 
 CURVE = [OperatingPoint([k / 10], 0.5 + k / 10, float(k), [0.5, 0.5], [1.0, 1.0]) for k in range(1, 5)]
-HOT, WARM, COOL = Strain(80.0), Strain(70.0), Strain(60.0)
+HOT, WARM, COOL = BoardState(80.0), BoardState(70.0), BoardState(60.0)
 
 
 def costs(walker: CurveWalker, strains, step_s: float = 10.0) -> list[float]:
@@ -32,20 +32,20 @@ def test_a_step_is_followed_by_a_pause():
 
 
 def test_temperature_that_flutters_around_a_limit_moves_it_once():
-    assert set(costs(CurveWalker(CURVE, 4.0), [Strain(75.1), Strain(74.9)] * 10)[2:]) <= {3, 2, 1}
+    assert set(costs(CurveWalker(CURVE, 4.0), [BoardState(75.1), BoardState(74.9)] * 10)[2:]) <= {3, 2, 1}
     walker = CurveWalker(CURVE, 4.0)
-    moves = [walker.watch(Strain(68.1 if i % 2 else 74.9), 10.0 * i) for i in range(20)]
+    moves = [walker.watch(BoardState(68.1 if i % 2 else 74.9), 10.0 * i) for i in range(20)]
     assert not any(moves)
 
 
 def test_throttling_and_a_low_battery_count_too():
-    assert costs(CurveWalker(CURVE, 4.0), [Strain(50.0, ("throttled",))]) == [3]
-    charge = [Strain(battery_percent=percent) for percent in (80, 15, 30, 30, 50)]
+    assert costs(CurveWalker(CURVE, 4.0), [BoardState(50.0, ("throttled",))]) == [3]
+    charge = [BoardState(battery_percent=percent) for percent in (80, 15, 30, 30, 50)]
     assert costs(CurveWalker(CURVE, 4.0), charge) == [4, 3, 3, 3, 4]
 
 
 def test_a_board_that_tells_nothing_changes_nothing():
-    assert costs(CurveWalker(CURVE, 4.0), [Strain()] * 3) == [4, 4, 4]
+    assert costs(CurveWalker(CURVE, 4.0), [BoardState()] * 3) == [4, 4, 4]
 
 
 def test_nowhere_to_go_and_limits_without_room():

@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from pi_dynn.classify.cluster import ClusterSession, ClusterSettings
-from pi_dynn.classify.run import ClassifyRun, ClassifySettings
+from pi_dynn.classify.run import Tally
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.folders import open_image_folder
-from pi_dynn.data.sources import ImageSource
 from pi_dynn.errors import ClusterError, InputError
 from pi_dynn.evaluate.outputs import collect_outputs
 from pi_dynn.runtime.session import Session
@@ -61,18 +60,18 @@ def on(cluster, bundle, **settings) -> ClusterSession:
 
 def untimed(answers) -> list[tuple]:
     """Answers without their latency."""
-    return [(s.path, str(a) if isinstance(a, InputError) else a.to_dict() | {"latency_s": 0}) for s, a in answers]
+    return [(path, str(a) if isinstance(a, InputError) else a.to_dict() | {"latency_s": 0}) for path, a in answers]
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> list[ImageSource]:
+def sources(tmp_path_factory) -> list[tuple[str, str]]:
     """Sixty different photographs."""
     folder = tmp_path_factory.mktemp("sixty")
     rng = np.random.default_rng(0)
     paths = [folder / f"{i:02}.png" for i in range(60)]
     for path in paths:
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(path)
-    return [ImageSource(str(path)) for path in paths]
+    return [(str(path), str(path)) for path in paths]
 
 
 def bundles_on(cluster) -> dict[str, list[str]]:
@@ -81,8 +80,12 @@ def bundles_on(cluster) -> dict[str, list[str]]:
         return client.run(lambda dask_worker: [name for name in dask_worker.plugins if name.startswith("pi-dynn")])
 
 
-def run(session, sources, **settings) -> ClassifyRun:
-    return ClassifyRun(session, PerfClock(), sources, ClassifySettings(**settings))
+def run(session, sources, **options):
+    return session.answer_stream(sources, **options)
+
+
+def named(path) -> tuple[str, str]:
+    return str(path), str(path)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +95,9 @@ def expected(session, sources):
 
 def test_the_answers_are_those_of_one_machine(cluster, tiny_bundle, sources, expected):
     with on(cluster, tiny_bundle) as workers:
-        answers = run(workers, sources, top=2)
-        assert untimed(answers) == expected
-        summary = answers.summary()
+        tally = Tally(workers, PerfClock())
+        assert untimed(tally.count(run(workers, sources, top=2))) == expected
+        summary = tally.summary()
     assert summary.images == len(sources) and summary.failed == 0 and summary.bundle == tiny_bundle.sha256
     assert summary.engine == "fp32" and summary.threads == len(workers.workers) > 1
 
@@ -102,7 +105,7 @@ def test_the_answers_are_those_of_one_machine(cluster, tiny_bundle, sources, exp
 def test_a_killed_worker_loses_nothing_and_repeats_nothing(cluster, tiny_bundle, sources, expected):
     with on(cluster, tiny_bundle, images_per_task=2) as workers, distributed.Client(cluster) as client:
         pids = client.run(os.getpid)
-        once = Path(sources[len(sources) // 2].path + ONCE)
+        once = Path(sources[len(sources) // 2][0] + ONCE)
         once.touch()
         assert untimed(run(workers, sources, top=2)) == expected
         assert not once.exists()
@@ -116,30 +119,30 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(cluster, tiny_bundle,
 def test_poisoned_images_fail_alone(cluster, tiny_bundle, sources, expected, tmp_path, ship):
     damaged, nowhere = tmp_path / "damaged.png", tmp_path / "nowhere.png"
     damaged.write_bytes(b"\x89PNG\r\n\x1a\n but no more of it")
-    pattern = ImageSource("*.gif", "*.gif: the pattern matches no file")
-    mixed = [sources[0], ImageSource(str(damaged)), sources[1], ImageSource(str(nowhere)), pattern, sources[2]]
+    pattern = "*.gif", InputError("*.gif: the pattern matches no file")
+    mixed = [sources[0], named(damaged), sources[1], named(nowhere), pattern, sources[2]]
     with on(cluster, tiny_bundle, ship=ship) as workers:
         answers = untimed(run(workers, mixed, top=2))
     assert [answers[k] for k in (0, 2, 5)] == expected[:3]
     assert answers[1][1].startswith(f"{damaged}: ") and answers[3][1].startswith(f"{nowhere}: ")
     assert ("--ship" in answers[3][1]) is not ship
-    assert answers[4][1] == pattern.problem
+    assert answers[4][1] == str(pattern[1])
 
 
 def test_an_image_that_kills_its_worker_fails_alone(cluster, tiny_bundle, sources, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)  # 3 as it is: four workers die before Dask gives up
-    deadly = shutil.copy(sources[3].path, tmp_path / f"{DEADLY}.png")
+    deadly = shutil.copy(sources[3][0], tmp_path / f"{DEADLY}.png")
     with on(cluster, tiny_bundle, images_per_task=3) as workers:
-        answers = untimed(run(workers, [*sources[:2], ImageSource(str(deadly)), *sources[2:4]], top=2))
+        answers = untimed(run(workers, [*sources[:2], named(deadly), *sources[2:4]], top=2))
     assert answers[:2] + answers[3:] == expected[:4]
     assert re.match(rf"{deadly}: no worker could answer \(.*workers died", answers[2][1])
 
 
 def test_shipped_files_need_not_be_on_the_worker(cluster, tiny_bundle, sources, expected, tmp_path, monkeypatch):
-    shutil.copy(sources[0].path, tmp_path / "only_here.png")
+    shutil.copy(sources[0][0], tmp_path / "only_here.png")
     monkeypatch.chdir(tmp_path)  # the workers run in another folder
     with on(cluster, tiny_bundle, ship=True) as workers:
-        ((_, answer),) = run(workers, [ImageSource("only_here.png")], top=2)
+        ((_, answer),) = run(workers, [named("only_here.png")], top=2)
     assert answer.to_dict() | {"latency_s": 0} == expected[0][1]
 
 
@@ -151,7 +154,7 @@ def test_large_files_fill_a_task_early(cluster, tiny_bundle, tmp_path):
     path.write_bytes(stream.getvalue())
     assert path.stat().st_size > 10e6  # from where on Dask warns of large graphs
     with on(cluster, tiny_bundle, ship=True) as workers:
-        answers = list(run(workers, [ImageSource(str(path))] * 2))
+        answers = list(run(workers, [named(path)] * 2))
     assert len(answers) == 2 and all(answer.label for _, answer in answers)
 
 
@@ -159,7 +162,7 @@ def test_evaluation_outputs_are_those_of_one_machine(cluster, tiny_bundle, sessi
     for i, source in enumerate(sources[:9]):
         folder = tmp_path / "abc"[i % 3]
         folder.mkdir(exist_ok=True)
-        shutil.copy(source.path, folder)
+        shutil.copy(source[0], folder)
     (tmp_path / "b" / "damaged.png").write_bytes(b"not a picture")
     data = open_image_folder(tmp_path)
     here = collect_outputs(session, data, all_views=True)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pi_dynn.classify.records import WatchSummary
-from pi_dynn.classify.run import ClassifySettings
-from pi_dynn.classify.watch import WatchRun
+from pi_dynn.classify.run import Tally
+from pi_dynn.classify.watch import frame_answers, paced_frames, watch_summary
 from pi_dynn.clock import FakeClock, PerfClock
 from pi_dynn.data.fake_camera import FakeCamera
 from pi_dynn.data.frames import CaptureFeed, FrameFeed
@@ -63,11 +63,26 @@ class SlowSession:
         return getattr(self._session, name)
 
 
-def simulated(session, latency_s: float, every_s: float, most: int = 6):
+class Watch:
+    """A watch as the command puts it together: frames with answers, and a summary at any time."""
+
+    def __init__(self, session, clock, feed, every_s=0.0, limit=None, top=1) -> None:
+        self._tally, self._feed = Tally(session, clock), feed
+        self._frames = paced_frames(feed, clock, every_s, limit)
+        self._answers = self._tally.count(frame_answers(session, self._frames, top=top))
+
+    def __iter__(self):
+        return self._answers
+
+    def summary(self) -> WatchSummary:
+        return watch_summary(self._tally.summary(), self._feed)
+
+
+def simulated(session, latency_s: float, every_s: float, limit: int = 6):
     clock = FakeClock()
     feed = SimulatedFeed(clock, 0.1)
     slow = SlowSession(session, clock, latency_s)
-    run = WatchRun(slow, clock, feed, ClassifySettings(), every_s=every_s, most=most)
+    run = Watch(slow, clock, feed, every_s, limit)
     return feed, [frame.number for frame, _ in run], run.summary()
 
 
@@ -99,7 +114,7 @@ def test_answers_are_never_closer_than_asked_nor_later_than_needed(session, late
 def test_a_delay_is_not_made_up_for(session):
     clock = FakeClock()
     feed = SimulatedFeed(clock, 0.1)
-    run = iter(WatchRun(session, clock, feed, ClassifySettings(), every_s=1.0))
+    run = iter(Watch(session, clock, feed, every_s=1.0))
     for i in range(6):
         next(run)
         clock.advance(5.0 if i == 2 else 0.0)
@@ -108,19 +123,19 @@ def test_a_delay_is_not_made_up_for(session):
 
 def test_the_end_of_the_source_is_the_end(session):
     clock = FakeClock()
-    run = WatchRun(session, clock, SimulatedFeed(clock, 0.1, frames=4), ClassifySettings())
+    run = Watch(session, clock, SimulatedFeed(clock, 0.1, frames=4))
     assert len(list(run)) == 4
     summary = run.summary()
     assert (summary.images, summary.dropped, summary.interrupted) == (4, 0, False)
     assert WatchSummary.from_dict(summary.to_dict()) == summary
     with pytest.raises(InputError, match="every_s=-1"):
-        WatchRun(session, clock, SimulatedFeed(clock, 0.1), ClassifySettings(), every_s=-1.0)
+        paced_frames(SimulatedFeed(clock, 0.1), clock, every_s=-1.0)
 
 
 def test_bad_files_are_errors_and_the_watch_goes_on(session, tmp_path, photographs):
     pytest.importorskip("watchdog")
     with open_feed(str(tmp_path), PerfClock()) as feed:
-        run = WatchRun(session, PerfClock(), feed, ClassifySettings(top=2))
+        run = Watch(session, PerfClock(), feed, top=2)
         answers = iter(run)
         for name, (content, _) in BAD_FILES.items():
             (tmp_path / f"{name}.jpg").write_bytes(content)
@@ -145,7 +160,7 @@ def test_only_the_newest_of_many_files_is_answered(session, tmp_path, photograph
         for i in range(6):
             shutil.copy(photographs / f"photograph{i}.jpg", tmp_path)
         wait_until(lambda: feed.seen == 6)
-        run = WatchRun(session, PerfClock(), feed, ClassifySettings(), most=1)
+        run = Watch(session, PerfClock(), feed, limit=1)
         ((frame, answer),) = run
     assert frame.image.name == "photograph5.jpg" and frame.number == 5
     assert answer.class_index == session.classify(photographs / "photograph5.jpg").class_index
@@ -156,7 +171,7 @@ def test_a_camera_that_comes_back_is_counted(session):
     clock = PerfClock()
     camera = FakeCamera(clock, 0.005)
     with CaptureFeed("fake", camera.open, clock, delays_s=lambda: iter([0.01] * 1000)) as feed:
-        run = WatchRun(session, clock, feed, ClassifySettings())
+        run = Watch(session, clock, feed)
         answers = iter(run)
         next(answers)
         camera.unplug()

@@ -219,5 +219,5 @@ def test_a_score_and_temperatures_are_built_into_a_bundle(
 def test_networks_without_exits_are_bundles_or_figures(tiny_bundle_path):
     from pi_dynn.cli.calibrate import _static
 
-    (network,) = _static(["mobilenet=71.5@300"], "fp32", 1, None)
+    (network,) = _static(["mobilenet=71.5@300"], None, None)
     assert (network.name, network.accuracy, network.cost) == ("mobilenet", 0.715, 3e8)

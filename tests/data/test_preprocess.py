@@ -66,4 +66,4 @@ def test_draft_decoding_barely_moves_the_input(tmp_path):
     Image.merge("RGB", (gradient, gradient.rotate(90), gradient.rotate(180))).save(path, quality=95)
     preprocess = Preprocess(size=128)
     whole = preprocess(Image.open(path))
-    torch.testing.assert_close(preprocess.load(path), whole, rtol=0, atol=0.06)
+    torch.testing.assert_close(preprocess(path), whole, rtol=0, atol=0.06)

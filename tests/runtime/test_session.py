@@ -94,7 +94,7 @@ def test_a_large_batch_runs_in_parts(session, images, monkeypatch):
         session, "_network", SimpleNamespace(forward_batch=lambda x, t: (sizes.append(len(x)), whole(x, t))[1])
     )
     stream = [*images[:5], torch.full((3, 32, 32), float("nan")), *images[5:]]
-    answers = [answer for _, answer in session.answer_stream(stream, session.preprocess, batch_size=9)]
+    answers = [answer for _, answer in session.answer_stream(enumerate(stream), batch_size=9)]
     assert sizes == [4, 4, 1] and isinstance(answers.pop(5), InputError)
     assert [one.class_index for one in answers] == [session.classify(image).class_index for image in images]
 
@@ -103,7 +103,7 @@ def test_a_large_batch_runs_in_parts(session, images, monkeypatch):
 def test_bad_images_do_not_stop_the_stream(session, images, batch_size):
     broken = torch.full((3, 32, 32), float("nan"))
     stream = [images[0], broken, images[1], images[2], broken]
-    answers = [answer for _, answer in session.answer_stream(stream, session.preprocess, batch_size)]
+    answers = [answer for _, answer in session.answer_stream(enumerate(stream), batch_size)]
     assert [isinstance(answer, InputError) for answer in answers] == [False, True, False, False, True]
     with pytest.raises(InputError, match="NaN"):
         list(session.classify_many(stream, batch_size))
@@ -133,7 +133,7 @@ def test_settings_that_cannot_be(session, tiny_bundle):
     with pytest.raises(InputError, match="batch_size=0"):
         list(session.classify_many([], 0))
     with pytest.raises(InputError, match="deadline"):
-        list(session.answer_stream([], session.preprocess, 2, deadline_s=1.0))
+        session.answer_stream([], 2, deadline_s=1.0)
 
 
 @pytest.mark.parametrize("blocks", [[4], [1, 8], []])

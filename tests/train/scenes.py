@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pi_dynn.cli.classify import sample_folder
+from pi_dynn.cli.options import sample_folder
 from pi_dynn.data.folders import walk_images
 
 
