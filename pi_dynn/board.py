@@ -8,11 +8,13 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
+
+from pi_dynn.records import Record
 
 _COMMAND_TIMEOUT_S = 2.0
 _HOT_C = 80.0  # a Pi begins to slow down here (raspberrypi.com, frequency management)
@@ -84,7 +86,7 @@ def _parse_bits(text: str | None) -> int | None:
 
 
 @dataclass(frozen=True)
-class BoardSnapshot:
+class BoardSnapshot(Record):
     """A board at one moment. What it cannot tell is None.
 
     `frequency_hz` and `frequency_max_hz` are those of the fastest cores, `governor` joins those of all
@@ -113,15 +115,6 @@ class BoardSnapshot:
     def throttle(self) -> ThrottleState | None:
         """The throttle bits in words."""
         return None if self.throttle_bits is None else decode_throttle(self.throttle_bits)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "BoardSnapshot":
-        """The inverse of `to_dict`."""
-        return cls(**fields)
 
 
 def take_snapshot(

@@ -1,7 +1,9 @@
 """What the rooms hand each other: frozen records that turn into plain data and back. SI units throughout."""
 
+import json
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args
 
 import msgspec
 
@@ -14,11 +16,11 @@ AnyRecord = TypeVar("AnyRecord", bound="Record")
 class Record:
     """Mixin of frozen dataclasses: plain data out and in, by their type hints.
 
-    A record that is saved on its own says what it is: its KIND and the number of its SCHEMA are written first.
+    A record that is saved or printed on its own says what it is: its KIND and its SCHEMA are written first.
     """
 
     KIND: ClassVar[str] = ""
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int | str] = 1
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain data, ready for JSON."""
@@ -29,23 +31,88 @@ class Record:
     def from_dict(cls: type[AnyRecord], values: Any) -> AnyRecord:
         """The record from what `to_dict` gave; fields it does not know are ignored.
 
-        Raises: ValueError that names the first field which is missing or of another type, or what the record's own
-        check raises.
+        Raises: ValueError for another kind or schema; it names the first field that is missing or of another type.
+        What the record's own check raises is raised as it is.
         """
+        if cls.KIND and isinstance(values, dict):
+            if kind_of(values) not in ("", cls.KIND):
+                raise ValueError(f"it is of the kind {kind_of(values)!r}")
+            if values.get("schema", cls.SCHEMA) != cls.SCHEMA:
+                raise ValueError(f"it has schema {values['schema']!r}, and this version reads {cls.SCHEMA!r}")
         try:
-            return msgspec.convert(values, cls, str_keys=True)
+            return msgspec.convert(values, cls, str_keys=True, dec_hook=_array)
         except msgspec.ValidationError as error:
             raise (error.__cause__ if isinstance(error.__cause__, PiDynnError) else error) from None
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy's, or of a subclass such as torch's version, as Python's own. Raises: TypeError."""
-    for kind in (str, float, int):
-        if isinstance(value, kind):
-            return kind(value)
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"a {type(value).__name__} is no plain data")
+    """Numpy's numbers and arrays as Python's, None for nan in an array; torch's version as a string.
+
+    Raises: TypeError for anything else.
+    """
+    if isinstance(value, str):
+        return str(value)
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"a {type(value).__name__} is no plain data")
+    plain = value.tolist()
+    return [None if one != one else one for one in plain] if isinstance(plain, list) else plain  # nan is not JSON
+
+
+def _array(hint: Any, values: Any) -> Any:
+    """The array that a hint such as `NDArray[np.float64]` asks for. Raises: ValueError, TypeError."""
+    import numpy as np  # here, because most records have no arrays and `import pi_dynn` is to stay light
+
+    return np.asarray(values, dtype=get_args(get_args(hint)[1])[0])
+
+
+# Version 0.1 wrote no kinds. What it wrote is known by keys that no other of its records has together.
+_KEYS_0_1 = {
+    "prediction": {"block_index", "latency_s"},
+    "watch summary": {"images_per_s", "dropped"},
+    "classify summary": {"images_per_s", "exit_counts"},
+    "evaluation": {"full_depth_acc1", "loss"},
+    "latency": {"median_s", "p90_s", "p99_s"},
+    "cold start": {"import_s", "ready_s"},
+    "profile": {"steps", "disturbance"},
+    "energy run": {"recording", "trace"},
+    "calibration record": {"rule", "curve"},
+}
+
+
+def kind_of(values: Any) -> str:
+    """The kind of record that parsed JSON holds; "" if it does not say."""
+    if not isinstance(values, dict):
+        return ""
+    by_keys = (kind for kind, keys in _KEYS_0_1.items() if keys <= values.keys())
+    return values["kind"] if "kind" in values else next(by_keys, "")
+
+
+def file_kind(path: str | Path) -> str:
+    """The kind of record in a JSON file; "" for any other file, or none."""
+    try:
+        return kind_of(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return ""
+
+
+def read_record(
+    record: type[AnyRecord],
+    path: str | Path,
+    error: type[Exception],
+    cure: str,
+    unreadable: type[Exception] | None = None,
+) -> AnyRecord:
+    """The record in a JSON file; `cure` says how to come by a good one.
+
+    Raises: `unreadable`, or else `error`, if there is no such file; `error` if it holds something else or is damaged.
+    """
+    try:
+        return record.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except OSError as problem:
+        raise (unreadable or error)(f"{path}: cannot be read ({problem.strerror}); check the path") from problem
+    except ValueError as problem:
+        reason = " ".join(str(problem).split())
+        raise error(f"{path}: no {record.KIND}, or a damaged one ({reason}); {cure}") from problem
 
 
 @dataclass(frozen=True)
@@ -56,6 +123,8 @@ class Prediction(Record):
     the image left. `score` is the gate value that let it leave, 1 for the last answer. `latency_s` covers the
     network alone; in a batch it is the batch's time shared equally. `top` lists the likeliest classes.
     """
+
+    KIND = "prediction"
 
     label: str
     class_index: int
@@ -70,6 +139,8 @@ class Prediction(Record):
 @dataclass(frozen=True)
 class Finding(Record):
     """One thing `doctor` looked at; `problem` and `cure` are None where all is well."""
+
+    KIND = "finding"
 
     topic: str
     name: str

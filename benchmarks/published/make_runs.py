@@ -72,7 +72,7 @@ def _board(row: dict) -> dict:
         load_average=None,
         other_load_percent=0.0,
         omp_num_threads=None,
-    ).to_dict()
+    )
 
 
 def _trace(spans: list[Span], idle_w: float, active_w: float) -> Trace:

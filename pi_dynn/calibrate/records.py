@@ -12,9 +12,7 @@ from typing import Any
 
 from pi_dynn.errors import CalibrationError
 from pi_dynn.files import write_text
-from pi_dynn.records import Record
-
-SCHEMA = "pi_dynn.calibration/1"
+from pi_dynn.records import Record, file_kind, read_record
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,9 @@ class CalibrationRecord(Record):
     bundle file, `split` the hash of the split file and `part` the part of it that was used.
     """
 
+    KIND = "calibration record"
+    SCHEMA = "pi_dynn.calibration/1"
+
     rule: str
     score: str
     thresholds: list[float]
@@ -88,17 +89,6 @@ class CalibrationRecord(Record):
     curve: list[OperatingPoint]
     temperatures: list[float] | None = None
     promise: Promise | None = None
-    schema: str = SCHEMA
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "CalibrationRecord":
-        """The record with its curve and promise from what `to_dict` gave. Raises KeyError for one without a curve."""
-        promise = values.get("promise")
-        parts = {
-            "curve": [OperatingPoint.from_dict(point) for point in values["curve"]],
-            "promise": None if promise is None else Promise.from_dict(promise),
-        }
-        return super().from_dict(values | parts)
 
 
 @dataclass(frozen=True)
@@ -108,15 +98,13 @@ class RuleResult(Record):
     `gain` is the accuracy beyond that of the common threshold which costs the same on these images.
     """
 
+    KIND = "rule comparison"
+
     rule: str
     setting: str
     point: OperatingPoint
     cost_unit: str
     gain: float
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "RuleResult":
-        return super().from_dict(values | {"point": OperatingPoint.from_dict(values["point"])})
 
 
 @dataclass(frozen=True)
@@ -139,11 +127,6 @@ class ExitReliability(Record):
     bins_before: list[ReliabilityBin]
     bins_after: list[ReliabilityBin]
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ExitReliability":
-        bins = {name: [ReliabilityBin.from_dict(one) for one in values[name]] for name in ("bins_before", "bins_after")}
-        return super().from_dict(values | bins)
-
 
 @dataclass(frozen=True)
 class StaticNetwork(Record):
@@ -161,17 +144,7 @@ def save_record(path: str | Path, record: CalibrationRecord) -> None:
 
 def load_record(path: str | Path) -> CalibrationRecord:
     """The record in a file. Raises: CalibrationError if there is none, or it is of another kind or damaged."""
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-            raise CalibrationError(f"{path}: not a calibration record; make one with `pi-dynn calibrate`")
-        record = CalibrationRecord.from_dict(values)
-    except OSError as error:
-        raise CalibrationError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except CalibrationError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CalibrationError(f"{path}: a damaged calibration record ({error!r}); calibrate again") from error
+    record = read_record(CalibrationRecord, path, CalibrationError, "make one with `pi-dynn calibrate`")
     if len(record.thresholds) != len(record.exits) - 1 or len(record.costs) != len(record.exits):
         raise CalibrationError(f"{path}: thresholds, exits and costs do not fit together; calibrate again")
     return record
@@ -215,18 +188,10 @@ def find_records(place: str | Path, sha256: str) -> list[CalibrationRecord]:
         record = load_record(place)
         check_bundle(record, sha256, place)
         return [record]
-    found = [load_record(path) for path in sorted(place.glob("*.json")) if _is_record(path)]
+    found = [load_record(path) for path in sorted(place.glob("*.json")) if file_kind(path) == CalibrationRecord.KIND]
     found = [record for record in found if record.bundle == sha256]
     if not found:
         raise CalibrationError(
             f"{place}: no record for the bundle {sha256[:12]}; make one with `pi-dynn calibrate DATASET -o RECORD`"
         )
     return found
-
-
-def _is_record(path: Path) -> bool:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and values.get("schema") == SCHEMA

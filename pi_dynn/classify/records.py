@@ -9,6 +9,8 @@ from pi_dynn.records import Record
 class ClassifySummary(Record):
     """The end of a `classify` run: counts, throughput over the wall clock, mean latency of the network."""
 
+    KIND = "classify summary"
+
     images: int
     failed: int
     elapsed_s: float
@@ -29,6 +31,8 @@ class WatchSummary(ClassifySummary):
     `frames` came from the source, `dropped` of them were passed over; `reconnects` counts how often a camera came
     back. `published` and `unpublished` count messages a broker did or did not acknowledge, None without one.
     """
+
+    KIND = "watch summary"
 
     source: str
     frames: int

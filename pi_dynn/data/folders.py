@@ -11,6 +11,7 @@ from PIL import Image
 from pi_dynn.data.decode import SUFFIXES, decode_image
 from pi_dynn.errors import DatasetError
 from pi_dynn.files import write_text
+from pi_dynn.records import Record, read_record
 
 
 @dataclass(frozen=True)
@@ -91,17 +92,24 @@ def _relative(data: ImageFolder, index: int) -> str:
     return data.paths[index].relative_to(data.root).as_posix()
 
 
+@dataclass(frozen=True)
+class Split(Record):
+    """The images of each part by their paths below the data set's folder, and the seed that shared them out."""
+
+    KIND = "split"
+
+    parts: dict[str, list[str]]
+    seed: int | None = None
+
+
 def save_split(path: str | Path, split: Mapping[str, list[str]], seed: int) -> None:
     """Write a split as JSON, so that every later run uses the same images."""
-    write_text(path, json.dumps({"seed": seed, "parts": split}, indent=1) + "\n")
+    write_text(path, json.dumps(Split(dict(split), seed).to_dict(), indent=1) + "\n")
 
 
 def load_split(path: str | Path, data: ImageFolder) -> dict[str, ImageFolder]:
     """The parts of a written split. Raises DatasetError if an image of it is missing from `data`."""
-    try:
-        parts = json.loads(Path(path).read_text())["parts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{path}: not a split file ({error})") from error
+    parts = read_record(Split, path, DatasetError, "make one with `pi-dynn train`, or give another").parts
     index = {_relative(data, i): i for i in range(len(data))}
     missing = [name for names in parts.values() for name in names if name not in index]
     if missing:

@@ -1,6 +1,6 @@
 """From a picture to the tensor a network was trained on."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pi_dynn.data.decode import decode_image, to_rgb
 from pi_dynn.errors import InputError
+from pi_dynn.records import Record
 
 AnyImage: TypeAlias = str | Path | BytesIO | Image.Image | np.ndarray | Tensor
 """A file's path or content, a PIL image, uint8 pixels (H, W, 3), or a ready float tensor (3, size, size)."""
@@ -20,7 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Preprocess:
+class Preprocess(Record):
     """How a picture becomes the input of a network; travels inside a bundle.
 
     The largest centred square is cut out, its middle `crop` share (1 keeps all of it) is resized to
@@ -31,20 +32,6 @@ class Preprocess:
     crop: float = 1.0
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-
-    @classmethod
-    def from_dict(cls, fields: dict) -> "Preprocess":
-        """Read what `to_dict` made. Raises KeyError, TypeError or ValueError for other fields."""
-        return cls(
-            size=int(fields["size"]),
-            crop=float(fields["crop"]),
-            mean=tuple(fields["mean"]),
-            std=tuple(fields["std"]),
-        )
-
-    def to_dict(self) -> dict:
-        """The fields as JSON types."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """The network's view of an RGB picture: uint8 (size, size, 3), in one resize."""

@@ -8,7 +8,7 @@ cannot be traced.
 
 import copy
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from pi_dynn.deploy.network import EarlyExitNetwork
 from pi_dynn.deploy.quant_linear import FloatLinear, StaticQuantLinear
 from pi_dynn.errors import ModelError
+from pi_dynn.records import Record
 from pi_dynn.runtime.engine_choice import relative_error
 from pi_dynn.runtime.engines import using_engine
 
@@ -34,16 +35,13 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class StaticQuantisation:
+class StaticQuantisation(Record):
     """What was quantised and what it cost, on the calibration images and for each exit, the last answer included."""
 
     images: int
     relative_error: list[float]
     top1_agreement: list[float]
     kept_in_fp32: dict[str, str]  # part of the network: why
-
-    def to_dict(self) -> dict:
-        return asdict(self)
 
 
 def compared(

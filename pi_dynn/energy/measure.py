@@ -192,8 +192,8 @@ class _Run:
             latency=self._latency,
             trials=self._trials,
             planned_trials=settings.trials,
-            board=before.to_dict(),
-            board_after=parts.board.snapshot().to_dict(),
+            board=before,
+            board_after=parts.board.snapshot(),
             notes=self._notes,
             interrupted=interrupted,
         )

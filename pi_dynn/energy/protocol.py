@@ -199,8 +199,8 @@ def measure_call(parts: EnergyParts, call: Callable[[], object], name: str, sett
         if sampler.failed is None:
             windows.idle(IDLE_AFTER)
     subject = Subject(name, "", "", "", 0, 1, "", "", None, [], [])
-    after = parts.board.snapshot().to_dict()
-    recording = EnergyRecording([subject], [], trials, settings.trials, before.to_dict(), after, notes)
+    after = parts.board.snapshot()
+    recording = EnergyRecording([subject], [], trials, settings.trials, before, after, notes)
     return Measurement(recording, sampler.trace())
 
 

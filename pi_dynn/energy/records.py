@@ -6,6 +6,8 @@ SI units throughout; shares and accuracies are in 0..1.
 from dataclasses import dataclass, field
 from typing import Any
 
+from pi_dynn.board import BoardSnapshot
+from pi_dynn.power.trace import Trace
 from pi_dynn.records import Record
 
 
@@ -55,26 +57,17 @@ class TimedPass(Record):
 class EnergyRecording(Record):
     """What was done while the meter was sampled. With two subjects the first is the baseline.
 
-    `board` and `board_after` are snapshots as plain data, None where nobody looked.
+    `board` and `board_after` are None where nobody looked.
     """
 
     subjects: list[Subject]
     latency: list[TimedPass]
     trials: list[TimedPass]
     planned_trials: int
-    board: dict[str, Any] | None
-    board_after: dict[str, Any] | None
+    board: BoardSnapshot | None
+    board_after: BoardSnapshot | None
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "EnergyRecording":
-        lists = {
-            "subjects": [Subject.from_dict(one) for one in values["subjects"]],
-            "latency": [TimedPass.from_dict(one) for one in values["latency"]],
-            "trials": [TimedPass.from_dict(one) for one in values["trials"]],
-        }
-        return super().from_dict(values | lists)
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ class EnergyExit(Record):
     accuracy: float | None
     latency_s: float | None
     net_j: float | None
-    net_ci95_j: list[float] | None
+    net_ci95_j: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -102,6 +95,8 @@ class EnergyResult(Record):
     net energy that is saved. `label` is MEASURED, ESTIMATED or SIMULATED.
     """
 
+    KIND = "energy"
+
     name: str
     model: str
     parameters: int | None
@@ -111,11 +106,11 @@ class EnergyResult(Record):
     elapsed_s: float
     images_per_s: float
     net_j: float | None
-    net_ci95_j: list[float] | None
+    net_ci95_j: tuple[float, float] | None
     net_sd_j: float | None
     resolved: bool
     gross_j: float | None
-    gross_ci95_j: list[float] | None
+    gross_ci95_j: tuple[float, float] | None
     idle_power_w: float | None
     idle_sd_w: float | None
     idle_drift_w_per_s: float | None
@@ -134,9 +129,9 @@ class EnergyResult(Record):
     invalid_reasons: list[str]
     exits: list[EnergyExit]
     exit_sum_j: float | None
-    exit_sum_ci95_j: list[float] | None
+    exit_sum_ci95_j: tuple[float, float] | None
     improvement: float | None
-    improvement_ci95: list[float] | None
+    improvement_ci95: tuple[float, float] | None
     measured: bool
     label: str
     meter: str
@@ -144,8 +139,8 @@ class EnergyResult(Record):
     rails: list[str]
     shunt_ohm: float | None
     gain: float
-    board: dict[str, Any] | None
-    board_after: dict[str, Any] | None
+    board: BoardSnapshot | None
+    board_after: BoardSnapshot | None
     bundle: str
     precision: str
     engine: str
@@ -153,10 +148,6 @@ class EnergyResult(Record):
     batch_size: int
     thresholds: list[float]
     notes: list[str]
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "EnergyResult":
-        return super().from_dict(values | {"exits": [EnergyExit.from_dict(row) for row in values["exits"]]})
 
 
 @dataclass(frozen=True)
@@ -166,8 +157,22 @@ class EnergyDifference(Record):
     `verdict` is "less", "more", or "no difference shown".
     """
 
+    KIND = "difference"
+
     name: str
     baseline: str
     net_j: float
     net_ci95_j: tuple[float, float]
     verdict: str
+
+
+@dataclass(frozen=True)
+class EnergyRun(Record):
+    """A saved run. The results are for other programs to read: here they are worked out anew from the other two."""
+
+    KIND = "energy run"
+
+    results: list[dict[str, Any]]
+    recording: EnergyRecording
+    trace: Trace
+    format: str = "pi_dynn.energy/1"  # the name by which version 0.1 knows such a file

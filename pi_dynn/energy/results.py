@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pi_dynn import stats
-from pi_dynn.board import BoardSnapshot, invalidating_changes
+from pi_dynn.board import invalidating_changes
 from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE
 from pi_dynn.energy.records import EnergyExit, EnergyRecording, EnergyResult, TimedPass
 from pi_dynn.errors import TraceInvalid
@@ -139,7 +139,7 @@ def _result(recording: EnergyRecording, trace: Trace, idle: _Idle, case: _Case) 
         invalid_reasons=reasons,
         exits=_exits(subject.blocks, mix, case.latency, forced),
         exit_sum_j=exit_sum and exit_sum[0],
-        exit_sum_ci95_j=exit_sum and exit_sum[1:],
+        exit_sum_ci95_j=exit_sum and (exit_sum[1], exit_sum[2]),
         improvement=None,
         improvement_ci95=None,
         meter=info.name,
@@ -155,11 +155,11 @@ def _energy_figures(case: _Case, idle: _Idle) -> dict[str, Any]:
     energy, baseline = case.energy, idle.baseline
     return {
         "net_j": energy and energy.net_j,
-        "net_ci95_j": energy and list(energy.net_ci95_j),
+        "net_ci95_j": energy and energy.net_ci95_j,
         "net_sd_j": energy and energy.net_sd_j,
         "resolved": energy is not None and energy.resolved,
         "gross_j": energy and energy.gross_j,
-        "gross_ci95_j": energy and list(energy.gross_ci95_j),
+        "gross_ci95_j": energy and energy.gross_ci95_j,
         "idle_power_w": energy.idle_power_w if energy else baseline and baseline.before_power_w,
         "idle_sd_w": baseline and baseline.sd_w,
         "idle_drift_w_per_s": baseline and baseline.drift_w_per_s,
@@ -196,8 +196,7 @@ def _reasons(recording: EnergyRecording, windows: dict[str, TraceQuality], case:
     if case.energy is None and not reasons:
         reasons.append("no trial could be integrated")
     if recording.board is not None and recording.board_after is not None:
-        before, after = (BoardSnapshot.from_dict(one) for one in (recording.board, recording.board_after))
-        reasons += invalidating_changes(before, after)
+        reasons += invalidating_changes(recording.board, recording.board_after)
     return reasons
 
 
@@ -220,7 +219,7 @@ def _exits(
                 accuracy=mix.exit_right[k] / count if count and mix.exit_right is not None else None,
                 latency_s=latency_s,
                 net_j=energy and energy.net_j,
-                net_ci95_j=energy and list(energy.net_ci95_j),
+                net_ci95_j=energy and energy.net_ci95_j,
             )
         )
     return rows
@@ -263,5 +262,5 @@ def _improved(result: EnergyResult, case: _Case, base: _Case) -> EnergyResult:
     return replace(
         result,
         improvement=improvement(base.energy.net_j, case.energy.net_j),
-        improvement_ci95=list(stats.bootstrap_interval(saved)),
+        improvement_ci95=stats.bootstrap_interval(saved),
     )

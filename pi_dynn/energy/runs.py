@@ -7,56 +7,30 @@ from math import hypot
 from pathlib import Path
 
 from pi_dynn import files
-from pi_dynn.board import BoardSnapshot
 from pi_dynn.energy.protocol import Measurement
-from pi_dynn.energy.records import EnergyDifference, EnergyRecording, EnergyResult
+from pi_dynn.energy.records import EnergyDifference, EnergyResult, EnergyRun
 from pi_dynn.energy.results import energy_results
 from pi_dynn.errors import InputError
-from pi_dynn.power import Trace, improvement
-
-FORMAT = "pi_dynn.energy/1"
+from pi_dynn.power import improvement
+from pi_dynn.records import file_kind, read_record
 
 
 def save_run(path: str | Path, measurement: Measurement, results: Sequence[EnergyResult]) -> None:
-    """Write a run to `path`; what was there survives a crash. The results are for other programs to read."""
-    document = {
-        "format": FORMAT,
-        "results": [result.to_dict() for result in results],
-        "recording": measurement.recording.to_dict(),
-        "trace": measurement.trace.to_dict(),
-    }
+    """Write a run to `path`; what was there survives a crash."""
+    run = EnergyRun([result.to_dict() for result in results], *measurement)
+    document = run.to_dict() | {"trace": measurement.trace.to_dict()}  # which may be cut out and used on its own
     files.write_text(path, json.dumps(document, allow_nan=False) + "\n")
 
 
 def is_run(path: str | Path) -> bool:
     """Whether `path` holds a saved run, and not a bare trace or something else."""
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(document, dict) and document.get("format") == FORMAT
+    return file_kind(path) == EnergyRun.KIND
 
 
 def load_run(path: str | Path) -> Measurement:
-    """What was recorded in `path`.
-
-    Raises: InputError if there is no such file, or if it is not a saved run.
-    """
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise InputError(f"{str(path)!r} is not a saved energy run: make one with `pi-dynn energy --save`")
-        recording = EnergyRecording.from_dict(document["recording"])
-        for board in (recording.board, recording.board_after):
-            if board is not None:
-                BoardSnapshot.from_dict(board)
-        return Measurement(recording, Trace.from_dict(document["trace"]))
-    except OSError as error:
-        raise InputError(f"cannot read the run {str(path)!r} ({error.strerror}): check the path") from error
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"the saved run {str(path)!r} is damaged ({error!r}): measure again") from error
+    """What was recorded in `path`. Raises: InputError if there is no such file, or it is no saved run or damaged."""
+    run = read_record(EnergyRun, path, InputError, "make one with `pi-dynn energy --save`")
+    return Measurement(run.recording, run.trace)
 
 
 def replay_run(path: str | Path) -> tuple[Measurement, list[EnergyResult]]:
@@ -73,7 +47,7 @@ def baselines(results: Sequence[EnergyResult], across: bool = False) -> list[Ene
     first: dict[tuple[str, str], EnergyResult] = {}
     found = []
     for result in results:
-        board = result.board["model"] if result.board is not None else ""
+        board = result.board.model if result.board is not None else ""
         found.append(first.setdefault(("", "") if across else (board, result.dataset), result))
     return found
 

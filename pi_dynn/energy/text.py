@@ -38,7 +38,7 @@ def energy_table(results: Sequence[EnergyResult], markdown: bool = False) -> str
 
 def board_table(results: Sequence[EnergyResult], markdown: bool = False) -> str:
     """The same of several boards, each line beginning with its board."""
-    rows = [("-" if result.board is None else result.board["model"], *_row(result)) for result in results]
+    rows = [("-" if result.board is None else result.board.model, *_row(result)) for result in results]
     return (markdown_table if markdown else table)(("board", *HEADERS), rows, 2)
 
 
@@ -79,7 +79,7 @@ def exit_table(result: EnergyResult, markdown: bool = False) -> str:
 
 def power_lines(result: EnergyResult) -> str:
     """Idle and active power, throughput, and how it was sampled."""
-    board = "" if result.board is None else f"{result.board['model']}, "
+    board = "" if result.board is None else f"{result.board.model}, "
     return "\n".join(
         (
             f"{result.name}: {board}{result.precision} {result.engine}, {result.threads} threads, "

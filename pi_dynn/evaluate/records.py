@@ -4,7 +4,6 @@ Accuracies, errors and shares are in 0..1. Shape letters: K exits including the 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from pi_dynn.calibrate.records import ExitRow
 from pi_dynn.records import Record
@@ -13,6 +12,8 @@ from pi_dynn.records import Record
 @dataclass(frozen=True)
 class Evaluation(Record):
     """Accuracy of a bundle on labelled images at given thresholds. Accuracies and rates are in 0..1."""
+
+    KIND = "evaluation"
 
     dataset: str
     images: int
@@ -28,10 +29,6 @@ class Evaluation(Record):
     engine: str
     precision: str
     bundle: str
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Evaluation":
-        return super().from_dict(values | {"exits": [ExitRow.from_dict(row) for row in values["exits"]]})
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,8 @@ class CorruptionSummary(Record):
 class RobustnessResult(Record):
     """All conditions looked at, and their summary where there are corruptions among them."""
 
+    KIND = "robustness"
+
     dataset: str
     layout: str | None
     thresholds: list[float]
@@ -82,12 +81,3 @@ class RobustnessResult(Record):
     conditions: list[ConditionResult]
     summary: CorruptionSummary | None
     bundle: str
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "RobustnessResult":
-        summary = values["summary"]
-        parts = {
-            "conditions": [ConditionResult.from_dict(one) for one in values["conditions"]],
-            "summary": None if summary is None else CorruptionSummary.from_dict(summary),
-        }
-        return super().from_dict(values | parts)

@@ -129,7 +129,7 @@ def saved_latency_model(session: Session) -> LatencyModel:
     """The model kept for this bundle, engine and threads on this machine. Raises: CalibrationError if none is."""
     try:
         return LatencyModel.from_dict(_read_models()[_key(session.bundle.sha256, session.engine, session.threads)])
-    except (KeyError, TypeError) as error:
+    except (KeyError, ValueError) as error:
         raise CalibrationError(
             f"no latency model of this bundle on engine {session.engine} with {session.threads} threads is kept here: "
             "fit one with `pi-dynn profile --fit`"

@@ -1,7 +1,6 @@
 """What benchmarks, profiles and latency models leave behind. SI units throughout."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from pi_dynn.records import Record
 
@@ -12,6 +11,8 @@ class LatencyRow(Record):
 
     `speedup` is a ratio of medians; rows saved before there was an interval of it have None.
     """
+
+    KIND = "latency"
 
     name: str
     exits: str
@@ -33,6 +34,8 @@ class ColdStart(Record):
     `import_s` loads the package and torch, `read_s` reads and verifies the bundle, `ready_s` chooses the engine
     and warms up every depth, `first_s` decodes and answers one photograph.
     """
+
+    KIND = "cold start"
 
     engine: str
     threads: int
@@ -98,6 +101,8 @@ class Profile(Record):
     `disturbance_ci95` its interval. `latency_s` is the median answer without marks.
     """
 
+    KIND = "profile"
+
     model: str
     bundle: str
     precision: str
@@ -112,15 +117,6 @@ class Profile(Record):
     steps: list[ProfileStep]
     roofline: Roofline | None
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Profile":
-        nested = {
-            "steps": [ProfileStep.from_dict(step) for step in values["steps"]],
-            "roofline": None if values["roofline"] is None else Roofline.from_dict(values["roofline"]),
-            "disturbance_ci95": tuple(values["disturbance_ci95"]),
-        }
-        return super().from_dict(values | nested)
-
 
 @dataclass(frozen=True)
 class LatencyModel(Record):
@@ -128,6 +124,8 @@ class LatencyModel(Record):
 
     `block_s` has one value per block. `bundle`, `engine`, `threads`, `torch` and `machine` say what it is of.
     """
+
+    KIND = "latency model"
 
     start_s: float
     block_s: list[float]
@@ -159,6 +157,8 @@ class LatencyCheck(Record):
     `exits` has, per exit, the block it stands after, the predicted and the measured latency (None where no
     image left). `error` is predicted over measured mean, less one.
     """
+
+    KIND = "latency check"
 
     exits: list[tuple[int, float, float | None]]
     exit_counts: list[int]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -24,11 +25,13 @@ CARD = "pi_dynn"
 class Card(Record):
     """How to build the network again, what its outputs mean, and the manifests of the stages it went through."""
 
+    KIND = "card"
+
     model: str
-    arguments: dict
+    arguments: dict[str, Any]
     classes: list[str]
-    preprocess: dict
-    stages: list[dict] = field(default_factory=list)
+    preprocess: dict[str, Any]
+    stages: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_weights(path: str | Path, state: Mapping[str, Tensor], card: Card) -> None:
@@ -55,5 +58,5 @@ def read_card(path: str | Path) -> Card | None:
         return None
     try:
         return Card.from_dict(json.loads(text))
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise CheckpointError(f"the checkpoint {str(path)!r} has a damaged card ({error}): train it again") from error

@@ -1,13 +1,14 @@
 """What a network costs in multiply-adds, layer by layer and exit by exit. Plain records, no torch."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from pi_dynn.errors import InputError
+from pi_dynn.records import Record
 
 
 @dataclass(frozen=True)
-class LayerMacs:
+class LayerMacs(Record):
     """The multiply-adds of one call of one layer."""
 
     name: str
@@ -18,7 +19,7 @@ class LayerMacs:
 
 
 @dataclass(frozen=True)
-class ExitMacs:
+class ExitMacs(Record):
     """What an answer after `block_index` costs in all: the blocks, the checks passed before, its own check."""
 
     block_index: int
@@ -27,7 +28,7 @@ class ExitMacs:
 
 
 @dataclass(frozen=True)
-class MacTable:
+class MacTable(Record):
     """Multiply-adds of one image, cumulative per exit. The last exit is the final answer.
 
     `rule` says what was counted: "multiply-adds", or "published op counter" for the legacy figures.
@@ -74,10 +75,6 @@ class MacTable:
         if len(counts) != len(self.exits) or min(counts) < 0 or sum(counts) <= 0:
             raise InputError(f"counts={list(counts)} must be {len(self.exits)} numbers, one per exit, with some images")
         return sum(n * answer.macs for n, answer in zip(counts, self.exits, strict=True)) / sum(counts)
-
-    def to_dict(self) -> dict:
-        """The table as plain data, ready for JSON."""
-        return asdict(self) | {"total": self.total, "total_without_exits": self.total_without_exits}
 
 
 def build_table(model: str, image_size: int, rule: str, blocks: Sequence[int], layers: Sequence[LayerMacs]) -> MacTable:

@@ -6,19 +6,20 @@ trusted ammeter removes most of both.
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pi_dynn import files
 from pi_dynn.errors import CalibrationError, InputError
-
-SCHEMA = "pi_dynn.shunt/1"
+from pi_dynn.records import Record, read_record
 
 
 @dataclass(frozen=True)
-class ShuntCertificate:
+class ShuntCertificate(Record):
     """One meter board: its shunt as printed, and the factor that its currents are multiplied by."""
+
+    KIND = "shunt certificate"
+    SCHEMA = "pi_dynn.shunt/1"
 
     board: str
     shunt_ohm: float
@@ -27,9 +28,6 @@ class ShuntCertificate:
     measured_a: float
     instrument: str
     date: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **asdict(self)}
 
     def save(self, path: str | Path) -> None:
         """Write the certificate to `path` as JSON."""
@@ -60,15 +58,8 @@ def load_certificate(path: str | Path) -> ShuntCertificate:
 
     Raises: CalibrationError if the file is not there, not a certificate, or its gain is not near 1.
     """
-    try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
-        if fields.pop("schema") != SCHEMA:
-            raise KeyError("schema")
-        certificate = ShuntCertificate(**fields)
-        if not (certificate.shunt_ohm > 0 and 0.9 <= certificate.gain <= 1.12):
-            raise ValueError(f"shunt_ohm {certificate.shunt_ohm!r}, gain {certificate.gain!r}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CalibrationError(
-            f"{str(path)!r} is no shunt certificate ({error}): make one as calibration/README.md says"
-        ) from error
+    cure = "make one as calibration/README.md says"
+    certificate = read_record(ShuntCertificate, path, CalibrationError, cure)
+    if not (certificate.shunt_ohm > 0 and 0.9 <= certificate.gain <= 1.12):
+        raise CalibrationError(f"{path}: shunt_ohm={certificate.shunt_ohm!r}, gain={certificate.gain!r}; {cure}")
     return certificate

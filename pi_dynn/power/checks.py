@@ -1,13 +1,13 @@
 """Is this trace fit to carry an energy figure? The figures it is judged by, and the reasons when not."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pi_dynn.power.meter import UNUSABLE, MeterInfo, SampleFlags
 from pi_dynn.power.trace import Span, ThrottleMark, Trace
+from pi_dynn.records import Record
 
 MAX_GAP_PERIODS = 3.0
 MAX_RETRY_SHARE = 0.01
@@ -16,7 +16,7 @@ LIVE_THROTTLE_BITS = 0xF
 
 
 @dataclass(frozen=True)
-class TraceQuality:
+class TraceQuality(Record):
     """How well a stretch of a trace was sampled; `valid` when `invalid_reasons` is empty.
 
     `samples` are the usable ones. `sample_rate_hz` is what was achieved, not what was asked.
@@ -38,10 +38,6 @@ class TraceQuality:
     def valid(self) -> bool:
         """Whether nothing speaks against the trace."""
         return not self.invalid_reasons
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as plain values, `valid` among them."""
-        return {**asdict(self), "invalid_reasons": list(self.invalid_reasons), "valid": self.valid}
 
 
 def check_trace(
@@ -88,7 +84,7 @@ def check_trace(
             f"{trace.retries} bus retries for {len(trace.t_ns)} samples (limit {max_retry_share:.0%}): "
             "shorten or re-seat the I2C leads"
         )
-    return TraceQuality(**{**asdict(quality), "invalid_reasons": tuple(reasons)})
+    return replace(quality, invalid_reasons=tuple(reasons))
 
 
 def _reasons(trace: Trace, window: Span, quality: TraceQuality, reversed_samples: int) -> list[str]:

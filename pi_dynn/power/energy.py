@@ -6,8 +6,7 @@ the sampler running and the model loaded, and follows a straight line in between
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from pi_dynn import stats
 from pi_dynn.errors import InputError
 from pi_dynn.power.integrate import CumulativeEnergy
 from pi_dynn.power.trace import Span, Trace
+from pi_dynn.records import Record
 
 IDLE_BLOCKS = 10
 RESOLVED_SIGMA = 3.0
@@ -52,7 +52,7 @@ def improvement(baseline_j: float, energy_j: float) -> float:
 
 
 @dataclass(frozen=True)
-class IdleBaseline:
+class IdleBaseline(Record):
     """Idle power as a straight line through the window before the run and the one after.
 
     With one window the line is flat. `sd_w` is the spread of single samples around it, `error_w` the
@@ -77,9 +77,6 @@ class IdleBaseline:
         """Mean idle power from `t0_ns` to `t1_ns`: that of a line is its value in the middle."""
         middle_ns = (t0_ns + t1_ns) / 2
         return self.before_power_w + self.drift_w_per_s * (middle_ns - self.t_before_ns) * 1e-9
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "drift_w_per_s": self.drift_w_per_s}
 
 
 def idle_baseline(trace: Trace, before: Span, after: Span | None = None) -> IdleBaseline:
@@ -112,7 +109,7 @@ def _spread_w(energy: CumulativeEnergy, span: Span) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class TrialEnergy:
+class TrialEnergy(Record):
     """One trial: `n` inferences in one window. Energies and latency are per inference, SI units."""
 
     n: int
@@ -122,9 +119,6 @@ class TrialEnergy:
     net_j: float
     active_power_w: float
     idle_power_w: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def trial_energy(trace: Trace, span: Span, n: int, baseline: IdleBaseline) -> TrialEnergy:
@@ -148,7 +142,7 @@ def trial_energy(trace: Trace, span: Span, n: int, baseline: IdleBaseline) -> Tr
 
 
 @dataclass(frozen=True)
-class RunEnergy:
+class RunEnergy(Record):
     """All trials of one run: medians per inference, with 95 % bootstrap intervals [low, high].
 
     `net_sd_j` joins the spread between trials with the uncertainty of the idle line; `resolved` says
@@ -166,9 +160,6 @@ class RunEnergy:
     trials: int
     net_sd_j: float
     resolved: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "net_ci95_j": list(self.net_ci95_j), "gross_ci95_j": list(self.gross_ci95_j)}
 
 
 def run_energy(trials: Sequence[TrialEnergy], baseline: IdleBaseline, seed: int = 0) -> RunEnergy:

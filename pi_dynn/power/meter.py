@@ -4,12 +4,13 @@ A meter is read by polling: `read()` never waits for a conversion. It returns a 
 nothing new has been converted since the last call, so that a stale register is never counted twice.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import IntFlag
 from types import TracebackType
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from pi_dynn.errors import InputError
+from pi_dynn.records import Record
 
 MEASURED = "MEASURED"
 ESTIMATED = "ESTIMATED"
@@ -59,7 +60,7 @@ class EnergyReading:
 
 
 @dataclass(frozen=True)
-class MeterInfo:
+class MeterInfo(Record):
     """What a meter says about itself. Figures of different scope, rails or shunt must not be compared.
 
     `scope` says in words what the power flows into ("board input", "CPU package"). `resolution_w` is
@@ -87,21 +88,6 @@ class MeterInfo:
                 f"a meter is MEASURED, ESTIMATED or SIMULATED, and only MEASURED is measured: got {self.label!r} "
                 f"with measured={self.measured!r}"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, for JSON."""
-        return {**asdict(self), "rails": list(self.rails), "notes": list(self.notes)}
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "MeterInfo":
-        """The inverse of `to_dict`.
-
-        Raises: InputError if a field is missing, unknown or contradictory.
-        """
-        try:
-            return cls(**{**fields, "rails": tuple(fields["rails"]), "notes": tuple(fields.get("notes", ()))})
-        except (KeyError, TypeError) as error:
-            raise InputError(f"not a meter's description ({error}): {fields!r}; record the trace again") from error
 
 
 def why_not_comparable(one: MeterInfo, other: MeterInfo) -> tuple[str, ...]:

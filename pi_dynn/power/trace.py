@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pi_dynn import files
-from pi_dynn.errors import InputError, MeterNotFound, TraceInvalid
+from pi_dynn.errors import MeterNotFound, TraceInvalid
 from pi_dynn.power.meter import SIMULATED, MeterInfo
-
-SCHEMA = "pi_dynn.trace/1"
+from pi_dynn.records import Record, read_record
 
 
 class Span(NamedTuple):
@@ -36,7 +36,7 @@ class ThrottleMark(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class Trace(Record):
     """Everything one sampler saw.
 
     Shapes: all arrays (N,). A power meter fills `power_w`, a counter `energy_j`; the other is None.
@@ -44,13 +44,16 @@ class Trace:
     that found nothing new; `error` says what ended the sampling early, if anything did.
     """
 
+    KIND = "power trace"
+    SCHEMA = "pi_dynn.trace/1"
+
     info: MeterInfo
-    t_ns: np.ndarray
-    power_w: np.ndarray | None
-    energy_j: np.ndarray | None
-    voltage_v: np.ndarray
-    current_a: np.ndarray
-    flags: np.ndarray
+    t_ns: NDArray[np.int64]
+    power_w: NDArray[np.float64] | None
+    energy_j: NDArray[np.float64] | None
+    voltage_v: NDArray[np.float64]
+    current_a: NDArray[np.float64]
+    flags: NDArray[np.int64]
     spans: tuple[Span, ...] = ()
     throttle: tuple[ThrottleMark, ...] = ()
     stale_reads: int = 0
@@ -82,64 +85,15 @@ class Trace:
         """A copy whose spans are `spans`."""
         return replace(self, spans=tuple(spans))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The trace as plain values; missing volts and amperes are None."""
-        return {
-            "schema": SCHEMA,
-            "info": self.info.to_dict(),
-            "t_ns": self.t_ns.tolist(),
-            "power_w": None if self.power_w is None else self.power_w.tolist(),
-            "energy_j": None if self.energy_j is None else self.energy_j.tolist(),
-            "voltage_v": _to_plain(self.voltage_v),
-            "current_a": _to_plain(self.current_a),
-            "flags": self.flags.tolist(),
-            "spans": [list(span) for span in self.spans],
-            "throttle": [list(mark) for mark in self.throttle],
-            "stale_reads": self.stale_reads,
-            "retries": self.retries,
-            "error": self.error,
-        }
-
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "Trace":
-        """The inverse of `to_dict`: the same samples to the last bit.
-
-        Raises: TraceInvalid if this is not a trace or the columns do not fit together.
-        """
-        if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
-            found = fields.get("schema") if isinstance(fields, dict) else type(fields).__name__
-            raise TraceInvalid(
-                f"not a power trace (schema {found!r}, expected {SCHEMA!r}): give a file saved by --save"
-            )
-        try:
-            return cls(
-                info=MeterInfo.from_dict(fields["info"]),
-                t_ns=np.asarray(fields["t_ns"], dtype=np.int64),
-                power_w=_column(fields["power_w"]),
-                energy_j=_column(fields["energy_j"]),
-                voltage_v=np.asarray(fields["voltage_v"], dtype=np.float64),
-                current_a=np.asarray(fields["current_a"], dtype=np.float64),
-                flags=np.asarray(fields["flags"], dtype=np.int64),
-                spans=tuple(Span(*span) for span in fields["spans"]),
-                throttle=tuple(ThrottleMark(*mark) for mark in fields["throttle"]),
-                stale_reads=fields["stale_reads"],
-                retries=fields["retries"],
-                error=fields["error"],
-            )
-        except (KeyError, TypeError, InputError) as error:
-            raise TraceInvalid(f"the power trace is damaged ({error!r}): record it again") from error
+    def from_dict(cls, values: Any) -> "Trace":
+        """The inverse of `to_dict`, the same samples to the last bit; also out of a run that holds one as `trace`."""
+        inner = values.get("trace") if isinstance(values, dict) else None
+        return super().from_dict(values if inner is None else inner)
 
     def save(self, path: str | Path) -> None:
         """Write the trace to `path` as JSON; what was there survives a crash."""
         files.write_text(path, json.dumps(self.to_dict(), allow_nan=False) + "\n")
-
-
-def _to_plain(column: np.ndarray) -> list[float | None]:
-    return [None if value != value else value for value in column.tolist()]  # nan is not JSON
-
-
-def _column(values: list[float] | None) -> np.ndarray | None:
-    return None if values is None else np.asarray(values, dtype=np.float64)
 
 
 def load_trace(path: str | Path) -> Trace:
@@ -151,26 +105,18 @@ def load_trace(path: str | Path) -> Trace:
 
     Raises: MeterNotFound if there is no such file, TraceInvalid if it does not hold a trace.
     """
-    path = Path(path)
+    if Path(path).suffix.lower() == ".csv":
+        return _from_csv(Path(path))
+    return read_record(Trace, path, TraceInvalid, "give a file saved by --save", MeterNotFound)
+
+
+def _from_csv(path: Path) -> Trace:
     try:
-        text = path.read_text(encoding="utf-8")
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     except OSError as error:
-        raise MeterNotFound(f"cannot read the power trace {str(path)!r} ({error.strerror}): check the path") from error
+        raise MeterNotFound(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
-        raise TraceInvalid(f"{str(path)!r} is not text: give a JSON or CSV power trace") from error
-    if path.suffix.lower() == ".csv":
-        return _from_csv(path, text)
-    try:
-        fields = json.loads(text)
-    except ValueError as error:
-        raise TraceInvalid(f"{str(path)!r} is not JSON ({error}): give a file saved by --save") from error
-    if isinstance(fields, dict) and "schema" not in fields and "trace" in fields:
-        fields = fields["trace"]
-    return Trace.from_dict(fields)
-
-
-def _from_csv(path: Path, text: str) -> Trace:
-    rows = list(csv.DictReader(text.splitlines()))
+        raise TraceInvalid(f"{path}: not text; give a JSON or CSV power trace") from error
     try:
         t_s = np.array([float(row["t_s"]) for row in rows])
         power_w = np.array([float(row["power_w"]) for row in rows])

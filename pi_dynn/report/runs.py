@@ -6,6 +6,7 @@ from pi_dynn.energy.records import EnergyDifference
 from pi_dynn.energy.text import board_table, exit_table, four_digits
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
+from pi_dynn.latency.records import Profile, ProfileStep
 from pi_dynn.latency.text import cold_start_table, latency_table, profile_table
 from pi_dynn.report.saved import Answers, SavedRuns, TestTiming
 from pi_dynn.stats import median, percentile
@@ -116,22 +117,16 @@ def _evaluation(result: Evaluation, markdown: bool) -> str:
 
 def csv_rows(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> Iterable[dict[str, object]]:
     """One flat row per energy result, difference, evaluation, latency variant, step and benchmark; `kind` first."""
-    kinds = {
-        "energy": runs.energy,
-        "difference": differences,
-        "evaluation": runs.evaluations,
-        "latency": runs.latencies,
-        "cold start": runs.cold_starts,
-        "profile": [_named_step(profile, step) for profile in runs.profiles for step in profile.steps],
-        "benchmark": runs.tests,
-    }
-    for kind, records in kinds.items():
-        for record in records:
-            values = record if isinstance(record, dict) else record.to_dict()
-            flat = {name: value for name, value in values.items() if not isinstance(value, list | dict | tuple)}
-            yield {"kind": kind} | flat
+    steps = [_named_step(profile, step) for profile in runs.profiles for step in profile.steps]
+    records = (*runs.energy, *differences, *runs.evaluations, *runs.latencies, *runs.cold_starts)
+    for values in (*(one.to_dict() for one in records), *steps, *(one.to_dict() for one in runs.tests)):
+        yield {
+            name: value
+            for name, value in values.items()
+            if name != "schema" and not isinstance(value, list | dict | tuple)
+        }
 
 
-def _named_step(profile, step) -> dict[str, object]:
+def _named_step(profile: Profile, step: ProfileStep) -> dict[str, object]:
     values = {f"step_{name}" if name == "kind" else name: value for name, value in step.to_dict().items()}
-    return {"model": profile.model, "engine": profile.engine} | values
+    return {"kind": profile.KIND, "model": profile.model, "engine": profile.engine} | values

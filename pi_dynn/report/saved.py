@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from pi_dynn.classify.records import ClassifySummary
+from pi_dynn.classify.records import ClassifySummary, WatchSummary
 from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE, Measurement
-from pi_dynn.energy.records import EnergyResult
-from pi_dynn.energy.runs import FORMAT, replay_run
+from pi_dynn.energy.records import EnergyResult, EnergyRun
+from pi_dynn.energy.runs import replay_run
 from pi_dynn.errors import InputError
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.latency.records import ColdStart, LatencyRow, Profile
 from pi_dynn.power import Trace
-from pi_dynn.records import Record
+from pi_dynn.records import Prediction, Record, kind_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class PowerTrace(Record):
 class Answers(Record):
     """The answers of one `classify` run: the latency of each, by the block it left after."""
 
+    KIND = "answers"
+
     name: str
     latency_s: dict[int, list[float]]
     summary: ClassifySummary
@@ -47,6 +49,7 @@ class Answers(Record):
 class TestTiming(Record):
     """One benchmark of a pytest-benchmark run; energies are None where none was measured."""
 
+    KIND = "benchmark"
     __test__ = False  # pytest: not a test, whatever its name
 
     name: str
@@ -71,6 +74,13 @@ class SavedRuns:
     tests: list[TestTiming] = field(default_factory=list)
 
 
+_SUMMARIES = {record.KIND: record for record in (ClassifySummary, WatchSummary)}
+_RECORDS: dict[str, tuple[type[Record], str]] = {  # kinds: what they are, and where they go
+    Evaluation.KIND: (Evaluation, "evaluations"),
+    LatencyRow.KIND: (LatencyRow, "latencies"),
+    ColdStart.KIND: (ColdStart, "cold_starts"),
+    Profile.KIND: (Profile, "profiles"),
+}
 _WRITERS = "`energy --save`, pytest-benchmark, or --json of classify, evaluate, benchmark or profile"
 
 
@@ -88,17 +98,28 @@ def read_saved(paths: Iterable[str | Path]) -> SavedRuns:
 def _read(path: Path, found: SavedRuns) -> None:
     objects = _objects(path)
     try:
-        if objects[0].get("format") == FORMAT:
-            measurement, results = replay_run(path)
-            found.energy.extend(results)
-            found.traces.append(power_trace(path.stem, measurement))
-        elif "benchmarks" in objects[0] and "machine_info" in objects[0]:
+        if "machine_info" in objects[0] and "benchmarks" in objects[0]:  # pytest-benchmark's own format
             found.tests.extend(_test_timing(entry) for entry in objects[0]["benchmarks"])
-        elif "summary" in objects[-1]:
-            found.answers.append(_answers(path.stem, objects))
-        else:
-            for entry in objects:
-                _one_record(path, entry, found)
+            return
+        latency_s: dict[int, list[float]] = {}
+        for entry in objects:
+            values = next(iter(entry.values())) if len(entry) == 1 else entry  # a record under a key of its own
+            kind = kind_of(values)
+            if kind == EnergyRun.KIND:
+                measurement, results = replay_run(path)
+                found.energy.extend(results)
+                found.traces.append(power_trace(path.stem, measurement))
+            elif kind == Prediction.KIND:
+                latency_s.setdefault(values["block_index"], []).append(values["latency_s"])
+            elif kind in _SUMMARIES:
+                summary = _SUMMARIES[kind].from_dict(values)
+                by_block = {block: latency_s.get(block, []) for block in summary.exit_blocks}
+                found.answers.append(Answers(path.stem, by_block, summary))
+            elif kind in _RECORDS:
+                record, records = _RECORDS[kind]
+                getattr(found, records).append(record.from_dict(values))
+            elif "error" not in entry:
+                raise InputError(f"{str(path)!r} holds {kind or 'no saved run'}: give a file of {_WRITERS}")
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -124,19 +145,6 @@ def _objects(path: Path) -> list[dict[str, Any]]:
     return objects
 
 
-def _one_record(path: Path, entry: dict[str, Any], found: SavedRuns) -> None:
-    if {"acc1", "exits", "mean_macs"} <= entry.keys():
-        found.evaluations.append(Evaluation.from_dict(entry))
-    elif {"median_s", "p90_s", "p99_s"} <= entry.keys():
-        found.latencies.append(LatencyRow.from_dict(entry))
-    elif "cold_start" in entry:
-        found.cold_starts.append(ColdStart.from_dict(entry["cold_start"]))
-    elif {"steps", "disturbance"} <= entry.keys():
-        found.profiles.append(Profile.from_dict(entry))
-    else:
-        raise InputError(f"{str(path)!r} holds no saved run: give a file of {_WRITERS}")
-
-
 def _test_timing(entry: dict[str, Any]) -> TestTiming:
     stats, extra = entry["stats"], entry.get("extra_info", {})
     net_mj = extra.get("energy_mj_per_inference")
@@ -148,15 +156,6 @@ def _test_timing(entry: dict[str, Any]) -> TestTiming:
         net_j=None if net_mj is None else net_mj / 1e3,
         label=extra.get("label"),
     )
-
-
-def _answers(name: str, objects: list[dict[str, Any]]) -> Answers:
-    summary = ClassifySummary.from_dict(objects[-1]["summary"])
-    latency_s: dict[int, list[float]] = {block: [] for block in summary.exit_blocks}
-    for entry in objects[:-1]:
-        if "error" not in entry:
-            latency_s[entry["block_index"]].append(entry["latency_s"])
-    return Answers(name, latency_s, summary)
 
 
 def power_trace(name: str, measurement: Measurement) -> PowerTrace:

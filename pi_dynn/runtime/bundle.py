@@ -46,7 +46,7 @@ class Bundle:
         except BundleError as error:
             raise type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
         except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError, NotImplementedError) as error:
-            raise BundleError(f"{name}: not a pi_dynn bundle, or a damaged one ({error})") from error
+            raise BundleError(f"{name}: not a pi_dynn bundle, or a damaged one ({error}); export it again") from error
         self.data = data
         self.manifest = manifest
         self.source = source

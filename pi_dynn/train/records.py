@@ -11,6 +11,8 @@ from pi_dynn.records import Record
 class TrainPlan(Record):
     """What would be trained. `parts` counts images per part; the times are measured on a few real steps, or None."""
 
+    KIND = "training plan"
+
     stage: str
     model: str
     parameters: int
@@ -19,7 +21,7 @@ class TrainPlan(Record):
     image_size: int
     parts: dict[str, int]
     steps_per_epoch: int
-    recipes: dict[str, dict]
+    recipes: dict[str, dict[str, Any]]
     processes: int
     device: str
     step_s: float | None = None
@@ -30,6 +32,8 @@ class TrainPlan(Record):
 @dataclass(frozen=True)
 class TrainResult(Record):
     """What a training job left. Accuracies in 0..1, None without a test part; `depth_accuracies` per exit block."""
+
+    KIND = "training result"
 
     stage: str
     epochs: int
@@ -42,8 +46,3 @@ class TrainResult(Record):
     threshold: float | None = None
     depth_accuracies: dict[str, float] = field(default_factory=dict)
     evaluation: Evaluation | None = None
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TrainResult":
-        judged = values["evaluation"]
-        return super().from_dict(values | {"evaluation": judged and Evaluation.from_dict(judged)})

@@ -1,7 +1,7 @@
 """Training on images: transfer, distillation, and exits that learn together with their network."""
 
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,7 @@ class ImageTraining:
         self.image_size = self.model.arguments["image_size"]
         self.preprocess = Preprocess(size=self.image_size, crop=settings.images.crop)
         self.batches = self._batches()
-        self.recipe = Recipe.from_dict(
-            settings.recipe.to_dict() | {"warmup_steps": round(settings.warmup_epochs * self.batches.steps)}
-        )
+        self.recipe = replace(settings.recipe, warmup_steps=round(settings.warmup_epochs * self.batches.steps))
         faster_on(self.model, processes.device)
         self.stage = self._stage()
         self.total_steps = self.batches.steps * self.recipe.epochs

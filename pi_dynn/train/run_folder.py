@@ -36,7 +36,7 @@ class RunFolder:
         """
         file = self.path / "run.json"
         if not file.exists():
-            write_text(file, json.dumps(manifest, indent=1) + "\n")
+            write_text(file, json.dumps({"kind": "training run", "schema": 1} | manifest, indent=1) + "\n")
             return
         if not resume:
             raise InputError(f"{self.path} holds a run already: go on with --resume, or give another --out")

@@ -53,7 +53,7 @@ def test_split_is_stratified_disjoint_and_written(dataset, tmp_path_factory):
     with pytest.raises(DatasetError, match="1 images of the split are not in"):
         load_split(path, open_image_folder(dataset))
     path.write_text("{}")
-    with pytest.raises(DatasetError, match="not a split file"):
+    with pytest.raises(DatasetError, match="no split, or a damaged one"):
         load_split(path, data)
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from pi_dynn.energy.records import EnergyResult
 from pi_dynn.energy.results import energy_results
 from pi_dynn.energy.runs import is_run, load_run, replay_run, save_run
 from pi_dynn.errors import InputError
@@ -21,7 +22,7 @@ def saved(tmp_path_factory):
 
 def test_a_saved_run_gives_its_figures_again(saved):
     _, results = replay_run(saved)
-    assert [result.to_dict() for result in results] == json.loads(saved.read_text())["results"]
+    assert results == [EnergyResult.from_dict(one) for one in json.loads(saved.read_text())["results"]]
 
 
 def test_its_trace_can_be_replayed_by_any_meter(saved):
@@ -31,7 +32,7 @@ def test_its_trace_can_be_replayed_by_any_meter(saved):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="cannot read the run"):
+    with pytest.raises(InputError, match="cannot be read"):
         load_run(tmp_path / "none.json")
     assert not is_run(tmp_path / "none.json")
 

@@ -49,7 +49,7 @@ def test_files_that_are_no_certificate(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(CalibrationError, match="calibration/README.md"):
         load_certificate(tmp_path / "c.json")
-    with pytest.raises(CalibrationError, match="no shunt certificate"):
+    with pytest.raises(CalibrationError, match="check the path"):
         load_certificate(tmp_path / "missing.json")
 
 

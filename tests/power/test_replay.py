@@ -69,8 +69,8 @@ def test_a_csv_log_of_another_meter(clock, sample, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "kind", "words"),
     [
-        ("a.json", "{", TraceInvalid, "not JSON"),
-        ("a.json", "[]", TraceInvalid, "not a power trace"),
+        ("a.json", "{", TraceInvalid, "damaged"),
+        ("a.json", "[]", TraceInvalid, "no power trace"),
         ("a.json", '{"schema": "pi_dynn.trace/9"}', TraceInvalid, "pi_dynn.trace/9"),
         ("a.json", '{"schema": "pi_dynn.trace/1"}', TraceInvalid, "damaged"),
         ("a.csv", "seconds,watts\n0,3\n", TraceInvalid, "t_s and power_w"),

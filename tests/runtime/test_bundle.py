@@ -63,9 +63,9 @@ def test_no_path_of_the_building_machine_is_inside(tiny_bundle):
         (lambda b: rebuilt(b, lambda n, c: None if n.endswith(MANIFEST_NAME) else c), "no pi_dynn.json"),
         (lambda b: rebuilt(b, lambda n, c: c + b" " if n.endswith(".py") else c), "hash"),
         (lambda b: with_manifest(b, lambda m: m.update(schema=99)), "schema 99"),
-        (lambda b: with_manifest(b, lambda m: m.pop("labels")), "lacks labels"),
+        (lambda b: with_manifest(b, lambda m: m.pop("labels")), "missing required field `labels`"),
         (lambda b: with_manifest(b, lambda m: m.update(thresholds=[0.5])), "1 thresholds"),
-        (lambda b: rebuilt(b, lambda n, c: b"[1]" if n.endswith(MANIFEST_NAME) else c), "not a JSON object"),
+        (lambda b: rebuilt(b, lambda n, c: b"[1]" if n.endswith(MANIFEST_NAME) else c), "Expected `object`"),
         (lambda b: rebuilt(b, lambda n, c: b"{" if n.endswith(MANIFEST_NAME) else c), "not a pi_dynn bundle"),
     ],
 )
