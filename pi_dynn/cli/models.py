@@ -30,7 +30,7 @@ def command(pattern: str, as_json: bool) -> None:
     entries = [describe_model(name) for name in names]
     if as_json:
         for entry in entries:
-            click.echo(json.dumps(entry))
+            click.echo(json.dumps(entry.to_dict()))
         return
-    rows = [(e["name"], f"{e['image_size']} px", f"{e['parameters']:,}", f"{e['macs'] / 1e6:,.0f} M") for e in entries]
+    rows = [(e.name, f"{e.image_size} px", f"{e.parameters:,}", f"{e.macs / 1e6:,.0f} M") for e in entries]
     click.echo(table(("name", "images", "parameters", "multiply-adds"), rows))

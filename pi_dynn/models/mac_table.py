@@ -77,6 +77,19 @@ class MacTable(Record):
         return sum(n * answer.macs for n, answer in zip(counts, self.exits, strict=True)) / sum(counts)
 
 
+@dataclass(frozen=True)
+class ModelSize(Record):
+    """How large a network is with so many classes; `macs` are the multiply-adds of one image."""
+
+    KIND = "model"
+
+    name: str
+    image_size: int
+    num_classes: int
+    parameters: int
+    macs: float
+
+
 def build_table(model: str, image_size: int, rule: str, blocks: Sequence[int], layers: Sequence[LayerMacs]) -> MacTable:
     """Add up `layers` to a table with an answer after each of `blocks`."""
     exits, trunk, checks = [], 0, 0

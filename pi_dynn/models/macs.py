@@ -29,7 +29,7 @@ from pi_dynn.models.dft import MatrixFilter
 from pi_dynn.models.gfnet import GlobalFilter
 from pi_dynn.models.linear_attention import KernelAttention, SoftmaxAttention, quadratic_is_cheaper
 from pi_dynn.models.lsnet import BiasedAttention
-from pi_dynn.models.mac_table import LayerMacs, MacTable, build_table
+from pi_dynn.models.mac_table import LayerMacs, MacTable, ModelSize, build_table
 from pi_dynn.models.macs_legacy import legacy_layers
 from pi_dynn.models.registry import create_model
 from pi_dynn.models.ska import SmallKernelAggregation
@@ -150,15 +150,10 @@ USUAL_SIZE = {
 }  # image size in pixels where it is not 224
 
 
-def describe_model(name: str, num_classes: int = 1000) -> dict:
-    """Name, usual image size, parameters and multiply-adds of a network; "meta" tensors hold no memory."""
+def describe_model(name: str, num_classes: int = 1000) -> ModelSize:
+    """The size of a network for its usual images; "meta" tensors hold no memory."""
     image_size = USUAL_SIZE.get(name, 224)
     with torch.device("meta"):
         model = create_model(name, num_classes=num_classes, image_size=image_size)
-    return {
-        "name": name,
-        "image_size": image_size,
-        "num_classes": num_classes,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "macs": count_macs(model, image_size).total,
-    }
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return ModelSize(name, image_size, num_classes, parameters, count_macs(model, image_size).total)
