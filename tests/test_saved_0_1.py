@@ -19,7 +19,7 @@ from pi_dynn.evaluate.records import Evaluation, RobustnessResult
 from pi_dynn.latency import latency_model
 from pi_dynn.latency.records import ColdStart, LatencyCheck, LatencyModel, LatencyRow, Profile
 from pi_dynn.models.card import Card, read_card
-from pi_dynn.power import energy_j, load_trace
+from pi_dynn.power import load_trace
 from pi_dynn.power.certificate import ShuntCertificate, load_certificate
 from pi_dynn.records import Prediction, Record
 from pi_dynn.report.saved import read_saved
@@ -90,7 +90,7 @@ def test_an_energy_run_gives_the_same_figures():
 
 def test_a_trace_and_a_certificate():
     trace = load_trace(SAVED / "trace.json")
-    assert energy_j(trace, *trace.labelled("work")[0][:2]) == pytest.approx(0.21823517083679997)
+    assert trace.energy_j("work") == pytest.approx(0.21823517083679997)
     assert load_certificate(SAVED / "certificate.json").gain == 1.01
 
 

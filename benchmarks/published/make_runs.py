@@ -40,15 +40,17 @@ def published_run(row: dict) -> Measurement:
         spans.append(Span(now_ns, now_ns + length_ns, label))
         now_ns += length_ns + 1
     right = round(row["acc1_percent"] / 100 * 1e6)  # of a million, for the printed digits
-    trials = [_trial(span, n, row["latency_ms"] * 1e-3) for span in spans[1:-1]]
+    trials = [_trial(place, span, n, row["latency_ms"] * 1e-3) for place, span in enumerate(spans[1:-1], start=1)]
     counted = TimedPass(0, None, "", 10**6, 10**6, 1e3 * row["latency_ms"], 1e3 * row["latency_ms"], [10**6],
                         [1e3 * row["latency_ms"]], [right])  # fmt: skip
-    recording = EnergyRecording([_subject(row)], [counted], trials, TRIALS, _board(row), _board(row))
+    recording = EnergyRecording(
+        [_subject(row)], [counted], trials, TRIALS, _board(row), _board(row), idle=[0, len(spans) - 1]
+    )
     return Measurement(recording, _trace(spans, row["idle_w"], active_w))
 
 
-def _trial(span: Span, n: int, latency_s: float) -> TimedPass:
-    return TimedPass(0, None, span.label, n, n, span.duration_s, n * latency_s, [n], [n * latency_s], None)
+def _trial(place: int, span: Span, n: int, latency_s: float) -> TimedPass:
+    return TimedPass(0, None, span.label, n, n, span.duration_s, n * latency_s, [n], [n * latency_s], None, place)
 
 
 def _subject(row: dict) -> Subject:

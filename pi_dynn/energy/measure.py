@@ -16,10 +16,9 @@ from torch import Tensor
 from pi_dynn.board import advice
 from pi_dynn.clock import Clock
 from pi_dynn.data.folders import walk_images
-from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE, EnergyParts, EnergySettings, Measurement, Windows
+from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE, EnergyParts, EnergySettings, Measurement, SampledRun
 from pi_dynn.energy.records import EnergyRecording, Subject, TimedPass
 from pi_dynn.errors import DatasetError, InputError
-from pi_dynn.power import Sampler, Span
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
 
@@ -82,7 +81,7 @@ class Case:
 
     @property
     def title(self) -> str:
-        """The case in words; unique within a run, for spans are named after it."""
+        """The case in words."""
         where = "" if self.forced_exit is None else f", exit {self.forced_exit + 1} forced"
         return f"subject {self.subject + 1}{where}"
 
@@ -96,12 +95,17 @@ class Tally:
     answers: list[Prediction] = field(default_factory=list)
 
     @property
-    def elapsed_s(self) -> float:
-        """From the start to the end of the last inference; 0 before there is one."""
-        return (self.stops_ns[-1] - self.start_ns) * 1e-9 if self.stops_ns else 0.0
+    def stop_ns(self) -> int:
+        """The end of the last inference; the start before there is one."""
+        return self.stops_ns[-1] if self.stops_ns else self.start_ns
 
-    def record(self, case: Case, label: str, planned_n: int) -> TimedPass:
-        """The pass in numbers."""
+    @property
+    def elapsed_s(self) -> float:
+        """From the start to the end of the last inference."""
+        return (self.stop_ns - self.start_ns) * 1e-9
+
+    def record(self, case: Case, label: str, planned_n: int, span: int | None = None) -> TimedPass:
+        """The pass in numbers; `span` is the place of its span in the trace, None where no sampler ran."""
         exits = case.candidate.session.exits + 1
         counts, forward_s, right = [0] * exits, [0.0] * exits, [0] * exits
         labels = case.candidate.labels
@@ -121,6 +125,7 @@ class Tally:
             exit_counts=counts,
             exit_forward_s=forward_s,
             exit_right=None if labels is None else right,
+            span=span,
         )
 
 
@@ -154,17 +159,17 @@ def measure_energy(parts: EnergyParts, candidates: Sequence[Candidate], settings
     """
     if not 1 <= len(candidates) <= 2 or not all(candidate.inputs for candidate in candidates):
         raise InputError(f"measure 1 candidate, or a baseline and 1, on images: got {len(candidates)}")
-    return _Run(parts, candidates, settings).run()
+    return _Measuring(parts, candidates, settings).run()
 
 
-class _Run:
+class _Measuring:
     def __init__(self, parts: EnergyParts, candidates: Sequence[Candidate], settings: EnergySettings) -> None:
         self._parts, self._candidates, self._settings = parts, candidates, settings
         self._latency: list[TimedPass] = []
         self._trials: list[TimedPass] = []
         self._notes: list[str] = []
         self._sampler = parts.make_sampler()
-        self._windows = Windows(parts, settings, self._sampler, self._notes)
+        self._run = SampledRun(parts, settings, self._sampler, self._notes)
         self._cases = [Case(i, candidate) for i, candidate in enumerate(candidates)]
         if settings.each_exit:
             last = len(candidates) - 1
@@ -196,12 +201,13 @@ class _Run:
             board_after=parts.board.snapshot(),
             notes=self._notes,
             interrupted=interrupted,
+            idle=self._run.idle,
         )
         return Measurement(recording, self._sampler.trace())
 
     def _warm_up(self) -> None:
         """Visit every depth with real images: the first visits allocate, and are slower."""
-        self._windows.stage("warm-up")
+        self._run.stage("warm-up")
         batch = self._settings.batch_size
         for subject, candidate in enumerate(self._candidates):
             for forced_exit in [*range(candidate.session.exits + 1), None]:
@@ -229,58 +235,51 @@ class _Run:
 
     def _measure_latency(self, case: Case) -> int:
         """Time a trial's answers without the sampler; returns how many there are."""
-        self._windows.stage(f"latency, {case.title}")
+        self._run.stage(f"latency, {case.title}")
         n = self._trial_length(case)
         tally = Tally()
         try:
             run_pass(case, n, self._settings.batch_size, self._parts.clock, tally)
         finally:
             self._latency.append(tally.record(case, "", n))
-        self._windows.total_s += self._settings.trials * tally.elapsed_s
+        self._run.total_s += self._settings.trials * tally.elapsed_s
         return n
 
     def _sample(self, lengths: list[int]) -> None:
         """Everything between the first and the last sample."""
-        self._windows.idle(IDLE_BEFORE)
+        self._run.measure_idle(IDLE_BEFORE)
         pairs = list(zip(self._cases, lengths, strict=True))
         for number in range(self._settings.trials):
             for case, n in pairs if number % 2 == 0 else reversed(pairs):
                 if self._sampler.failed is not None:
                     return
-                label = f"trial {number + 1} of {self._settings.trials}, {case.title}"
-                self._windows.trial(label, lambda case=case, n=n: self._attempt(case, n))
+                self._measure_trial(case, n, f"trial {number + 1} of {self._settings.trials}, {case.title}")
         if self._sampler.failed is None:
-            self._windows.idle(IDLE_AFTER)
+            self._run.measure_idle(IDLE_AFTER)
 
-    def _attempt(self, case: Case, n: int) -> "_Answers":
-        return _Answers(case, n, self._settings.batch_size, self._parts.clock, self._sampler, self._trials)
+    def _measure_trial(self, case: Case, n: int, label: str) -> None:
+        """One trial of `n` answers; what there is of it is kept when it breaks off."""
+        clock, batch_size = self._parts.clock, self._settings.batch_size
+        for last_attempt in self._run.trial_attempts(label):
+            tally, broken_off = Tally(), True
+            try:
+                with self._parts.working():
+                    run_pass(case, n, batch_size, clock, tally, lambda _: self._sampler.failed is not None)
+                broken_off = False
+            finally:
+                span = self._run.end_trial(tally.start_ns, tally.stop_ns, label, counts=last_attempt or broken_off)
+                if span is not None:
+                    self._keep_trial(tally, case, n, label, span)
+            if span is not None:
+                return
 
-
-@dataclass
-class _Answers:
-    """One try at a trial of `n` answers, written to `kept` if it counts."""
-
-    case: Case
-    n: int
-    batch_size: int
-    clock: Clock
-    sampler: Sampler
-    kept: list[TimedPass]
-    tally: Tally = field(default_factory=Tally)
-
-    def run(self) -> None:
-        run_pass(self.case, self.n, self.batch_size, self.clock, self.tally, lambda _: self.sampler.failed is not None)
-
-    def span(self) -> tuple[int, int]:
-        return self.tally.start_ns, self.tally.stops_ns[-1] if self.tally.stops_ns else self.tally.start_ns
-
-    def keep(self, window: Span) -> None:
+    def _keep_trial(self, tally: Tally, case: Case, n: int, label: str, span: int) -> None:
         """Write down the answers, and a span for every inference."""
-        start_ns = window.t0_ns
-        for stop_ns, answer in zip(self.tally.stops_ns, self.tally.answers, strict=False):
-            self.sampler.add_span(start_ns, stop_ns, f"exit {answer.exit_index + 1}")
+        start_ns = tally.start_ns
+        for stop_ns, answer in zip(tally.stops_ns, tally.answers, strict=False):
+            self._sampler.add_span(start_ns, stop_ns, f"exit {answer.exit_index + 1}")
             start_ns = stop_ns
-        self.kept.append(self.tally.record(self.case, window.label, self.n))
+        self._trials.append(tally.record(case, label, n, span))
 
 
 _MEMORY_SHARE = 0.25  # of what is free: the rest of a small board has to live too

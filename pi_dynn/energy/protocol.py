@@ -1,12 +1,13 @@
 """The protocol of an energy measurement, whatever is measured: idle, trials, idle again. Imports no torch.
 
-`measure_call` measures any function by it."""
+`measure_call` measures any function by it.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pi_dynn.board import Board, advice
 from pi_dynn.clock import Clock
@@ -17,7 +18,7 @@ from pi_dynn.power import EnergyMeter, Sampler, Span, Trace, build_sampler, chec
 IDLE_BEFORE, IDLE_AFTER = "idle before", "idle after"
 _COOL_POLL_S = 1.0
 _SETTLING_PERIODS = 4  # the first sample may cover the time before: the window must not begin with it
-_TRIES = (False, False, True)  # how often a window is tried; True where it counts whatever it is like
+_ATTEMPTS = (False, False, True)  # at a window; True for the last one, which counts whatever it is like
 _REPEATED = " (repeated)"
 _ANY_GAP_PERIODS = 1e6
 
@@ -75,74 +76,65 @@ class Measurement(NamedTuple):
     trace: Trace
 
 
-class Attempt(Protocol):
-    """One try at a trial. It may break off at any time, and then `keep` writes down what there is."""
+class SampledRun:
+    """The idle windows and trials of one run, as spans of its trace, and the seconds of them that are done.
 
-    def run(self) -> None:
-        """Do what is to be measured."""
-        ...
-
-    def span(self) -> tuple[int, int]:
-        """When it began and ended, in nanoseconds of the clock."""
-        ...
-
-    def keep(self, window: Span) -> None:
-        """Write the attempt down: it counts."""
-        ...
-
-
-class Windows:
-    """The idle windows and trials of one sampled run, and the seconds of them that are done."""
+    Attributes: idle (places of the idle windows' spans), notes, done_s, total_s.
+    """
 
     def __init__(self, parts: EnergyParts, settings: EnergySettings, sampler: Sampler, notes: list[str]) -> None:
-        self._parts, self._settings, self._sampler, self._notes = parts, settings, sampler, notes
+        self._parts, self._settings, self._sampler, self.notes = parts, settings, sampler, notes
         self._start_c: float | None = None
+        self.idle: list[int] = []
         self.done_s = 0.0
         self.total_s = 2 * settings.idle_s
 
     def stage(self, what: str) -> None:
-        """Tell what comes next."""
+        """Say what comes next."""
         self._parts.on_stage(what, self.done_s, self.total_s)
 
-    def idle(self, label: str) -> None:
-        """Do nothing for as long as the settings say."""
-        if label == IDLE_BEFORE:
-            self._parts.clock.sleep(_SETTLING_PERIODS * self._parts.meter.info.nominal_period_s)
-        for last_try in _TRIES:
+    def measure_idle(self, label: str) -> None:
+        """Do nothing for as long as the settings say; again, if nothing but a gap in the samples spoils it."""
+        clock, first = self._parts.clock, not self.idle
+        if first:
+            clock.sleep(_SETTLING_PERIODS * self._parts.meter.info.nominal_period_s)
+        for last_attempt in _ATTEMPTS:
             self.stage(label)
             self._mark_throttle()
-            start_ns = self._parts.clock.now_ns()
-            self._parts.clock.sleep(self._settings.idle_s)
-            window = Span(start_ns, self._parts.clock.now_ns(), label)
-            if last_try or not self._has_gap(window):
+            start_ns = clock.now_ns()
+            clock.sleep(self._settings.idle_s)
+            span = self._end_span(start_ns, clock.now_ns(), label, counts=last_attempt)
+            if span is not None:
+                self.idle.append(span)
                 break
-            self._sampler.add_span(*window[:2], label + _REPEATED)
-        self._sampler.add_span(*window)
         self.done_s += self._settings.idle_s
-        if label == IDLE_BEFORE:
+        if first:
             self._start_c = self._parts.board.temperature_c()
 
-    def trial(self, label: str, make_attempt: Callable[[], Attempt]) -> None:
-        """Measure one trial; again, if nothing but a gap in the samples spoils it."""
+    def trial_attempts(self, label: str) -> Iterator[bool]:
+        """Attempts at a trial, to be ended by `end_trial`, until one counts; whether each is the last one allowed."""
         self._cool_down()
-        for last_try in _TRIES:
+        for last_attempt in _ATTEMPTS:
             self.stage(label)
             self._mark_throttle()
-            attempt, whole = make_attempt(), False
-            try:
-                with self._parts.working():
-                    attempt.run()
-                whole = True
-            finally:
-                window = Span(*attempt.span(), label)
-                counts = last_try or not whole or not self._has_gap(window)
-                self._sampler.add_span(*window[:2], label if counts else label + _REPEATED)
-                if counts:
-                    attempt.keep(window)
-                self._mark_throttle()
-            if counts:
-                break
-        self.done_s += window.duration_s
+            yield last_attempt
+
+    def end_trial(self, start_ns: int, stop_ns: int, label: str, *, counts: bool) -> int | None:
+        """The place of the trial's span, or None if it has to be repeated.
+
+        `counts` is for the last attempt and for one that was broken off: they count whatever they are like.
+        """
+        span = self._end_span(start_ns, stop_ns, label, counts)
+        self._mark_throttle()
+        if span is not None:
+            self.done_s += (stop_ns - start_ns) * 1e-9
+        return span
+
+    def _end_span(self, start_ns: int, stop_ns: int, label: str, counts: bool) -> int | None:
+        if counts or not self._has_gap(Span(start_ns, stop_ns, label)):
+            return self._sampler.add_span(start_ns, stop_ns, label)
+        self._sampler.add_span(start_ns, stop_ns, label + _REPEATED)
+        return None
 
     def _mark_throttle(self) -> None:
         self._sampler.mark_throttle(self._parts.board.throttle_bits())
@@ -152,11 +144,11 @@ class Windows:
 
         Something else had the processor for a moment. What else can go wrong would go wrong again, and must show.
         """
-        trace = self._sampler.trace()
+        trace = self._sampler.trace_since(window.t0_ns)
         quality = check_trace(trace, window)
         gap = not quality.valid and check_trace(trace, window, max_gap_periods=_ANY_GAP_PERIODS).valid
         if gap:
-            self._notes.append(
+            self.notes.append(
                 f"{window.label} was measured again: a gap of {quality.largest_gap_s:.3g} s in its samples"
             )
         return gap
@@ -169,8 +161,8 @@ class Windows:
                 return
             if clock.now_ns() >= end_ns:
                 note = f"the board did not cool to within {settings.cool_within_c:g} C between trials: add a fan"
-                if note not in self._notes:
-                    self._notes.append(note)
+                if note not in self.notes:
+                    self.notes.append(note)
                 return
             self.stage("cooling")
             clock.sleep(_COOL_POLL_S)
@@ -187,21 +179,40 @@ def measure_call(parts: EnergyParts, call: Callable[[], object], name: str, sett
     notes = list(advice(before))
     trials: list[TimedPass] = []
     sampler = parts.make_sampler()
-    windows = Windows(parts, settings, sampler, notes)
+    run = SampledRun(parts, settings, sampler, notes)
     with parts.working():
         n = settings.n or _trial_length(call, parts.clock, settings.trial_s)
     with sampler:
-        windows.idle(IDLE_BEFORE)
+        run.measure_idle(IDLE_BEFORE)
         for number in range(settings.trials):
-            label = f"trial {number + 1} of {settings.trials}"
             if sampler.failed is None:
-                windows.trial(label, lambda: _Calls(call, n, parts.clock, sampler, trials))
+                trials.append(_call_trial(run, parts, call, n, sampler, f"trial {number + 1} of {settings.trials}"))
         if sampler.failed is None:
-            windows.idle(IDLE_AFTER)
-    subject = Subject(name, "", "", "", 0, 1, "", "", None, [], [])
+            run.measure_idle(IDLE_AFTER)
     after = parts.board.snapshot()
-    recording = EnergyRecording([subject], [], trials, settings.trials, before, after, notes)
+    recording = EnergyRecording([Subject(name)], [], trials, settings.trials, before, after, notes, idle=run.idle)
     return Measurement(recording, sampler.trace())
+
+
+def _call_trial(
+    run: SampledRun, parts: EnergyParts, call: Callable[[], object], n: int, sampler: Sampler, label: str
+) -> TimedPass:
+    """One trial of `n` calls; fewer, if the meter fails meanwhile."""
+    chunk = max(1, n // _CHECKS)
+    for last_attempt in run.trial_attempts(label):
+        calls = 0
+        with parts.working():
+            start_ns = stop_ns = parts.clock.now_ns()
+            while calls < n and sampler.failed is None:
+                for _ in range(min(chunk, n - calls)):
+                    call()
+                calls = min(n, calls + chunk)
+                stop_ns = parts.clock.now_ns()
+        span = run.end_trial(start_ns, stop_ns, label, counts=last_attempt)
+        if span is not None:
+            break
+    elapsed_s = (stop_ns - start_ns) * 1e-9
+    return TimedPass(0, None, label, n, calls, elapsed_s, elapsed_s, [], [], None, span)
 
 
 def _trial_length(call: Callable[[], object], clock: Clock, trial_s: float) -> int:
@@ -212,34 +223,3 @@ def _trial_length(call: Callable[[], object], clock: Clock, trial_s: float) -> i
         call()
         times_s.append((clock.now_ns() - start_ns) * 1e-9)
     return max(1, math.ceil(trial_s / max(min(times_s), 1e-7)))
-
-
-@dataclass
-class _Calls:
-    """One try at a trial of `n` calls."""
-
-    call: Callable[[], object]
-    n: int
-    clock: Clock
-    sampler: Sampler
-    kept: list[TimedPass]
-    done: int = 0
-    start_ns: int = 0
-    stop_ns: int = 0
-
-    def run(self) -> None:
-        call, chunk = self.call, max(1, self.n // _CHECKS)
-        self.start_ns = self.stop_ns = self.clock.now_ns()
-        while self.done < self.n and self.sampler.failed is None:
-            todo = min(chunk, self.n - self.done)
-            for _ in range(todo):
-                call()
-            self.done += todo
-            self.stop_ns = self.clock.now_ns()
-
-    def span(self) -> tuple[int, int]:
-        return self.start_ns, self.stop_ns
-
-    def keep(self, window: Span) -> None:
-        elapsed_s = window.duration_s
-        self.kept.append(TimedPass(0, None, window.label, self.n, self.done, elapsed_s, elapsed_s, [], [], None))

@@ -7,38 +7,39 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pi_dynn.board import BoardSnapshot
-from pi_dynn.power.trace import Trace
+from pi_dynn.power.trace import Trace, with_column_names
 from pi_dynn.records import Record
 
 
 @dataclass(frozen=True)
 class Subject(Record):
-    """What was measured: a bundle on an engine, over images.
+    """What was measured: a bundle on an engine, over images; of a function, only its name is known.
 
     `blocks` are those after which images leave, the last answer included; `parameters` is None where the
     bundle does not tell; `bundle` is the hash of the file.
     """
 
     name: str
-    model: str
-    precision: str
-    engine: str
-    threads: int
-    batch_size: int
-    bundle: str
-    dataset: str
-    parameters: int | None
-    blocks: list[int]
-    thresholds: list[float]
+    model: str = ""
+    precision: str = ""
+    engine: str = ""
+    threads: int = 0
+    batch_size: int = 1
+    bundle: str = ""
+    dataset: str = ""
+    parameters: int | None = None
+    blocks: list[int] = field(default_factory=list)
+    thresholds: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class TimedPass(Record):
     """One pass of `n` answers, out of `planned_n`, by subject number `subject`.
 
-    `forced_exit` is the exit everyone left at, None for the natural mix. `label` names its span in the trace
-    and is empty where no sampler ran. `forward_s` is the time within the network, `elapsed_s` all of it.
-    Lists have one entry per exit: answers, time within the network, right answers (None without labels).
+    `forced_exit` is the exit everyone left at, None for the natural mix. `span` is the place of its span among the
+    trace's, None where no sampler ran; `label` is what people call it. `forward_s` is the time within the network,
+    `elapsed_s` all of it. Lists have one entry per exit: answers, time within the network, right answers (None
+    without labels).
     """
 
     subject: int
@@ -51,12 +52,14 @@ class TimedPass(Record):
     exit_counts: list[int]
     exit_forward_s: list[float]
     exit_right: list[int] | None
+    span: int | None = None
 
 
 @dataclass(frozen=True)
 class EnergyRecording(Record):
     """What was done while the meter was sampled. With two subjects the first is the baseline.
 
+    `idle` are the places of the idle windows among the trace's spans, in the order in which they were measured.
     `board` and `board_after` are None where nobody looked.
     """
 
@@ -68,6 +71,7 @@ class EnergyRecording(Record):
     board_after: BoardSnapshot | None
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+    idle: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -176,3 +180,14 @@ class EnergyRun(Record):
     recording: EnergyRecording
     trace: Trace
     format: str = "pi_dynn.energy/1"  # the name by which version 0.1 knows such a file
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "EnergyRun":
+        """The inverse of `to_dict`; raises as any record does."""
+        if isinstance(values, dict):
+            values = values | {"trace": with_column_names(values.get("trace"))}
+        return super().from_dict(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data; the trace in it may be cut out and used on its own."""
+        return super().to_dict() | {"trace": self.trace.to_dict()}

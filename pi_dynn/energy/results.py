@@ -42,7 +42,7 @@ _OF_SUBJECT = (
 
 def energy_results(recording: EnergyRecording, trace: Trace) -> list[EnergyResult]:
     """One result per subject; the first of two is the baseline that the second improves on."""
-    idle = _Idle.of(trace)
+    idle = _Idle.of(recording, trace)
     cases = [_Case(recording, trace, idle, subject, None) for subject in range(len(recording.subjects))]
     results = [_result(recording, trace, idle, case) for case in cases]
     if len(results) == 2:
@@ -58,8 +58,8 @@ class _Idle:
     windows: dict[str, TraceQuality]
 
     @classmethod
-    def of(cls, trace: Trace) -> "_Idle":
-        spans = [*trace.labelled(IDLE_BEFORE), *trace.labelled(IDLE_AFTER)]
+    def of(cls, recording: EnergyRecording, trace: Trace) -> "_Idle":
+        spans = [trace.spans[place] for place in recording.idle]
         windows = {span.label: check_trace(trace, span) for span in spans}
         usable = [span for span in spans if windows[span.label].samples >= 2]
         try:
@@ -85,13 +85,13 @@ class _Case:
         self.trials: list[TrialEnergy] = []
         whole = [one for one in self.passes if one.n == one.planned_n]
         for one in whole or self.passes[:1]:  # of an interrupted run even a part of a trial is shown
-            spans = trace.labelled(one.label)
-            if not spans:
+            if one.span is None:
                 continue
-            self.windows[one.label] = check_trace(trace, spans[0])
+            span = trace.spans[one.span]
+            self.windows[one.label] = check_trace(trace, span)
             try:
                 if idle.baseline is not None:
-                    self.trials.append(trial_energy(trace, spans[0], one.n, idle.baseline))
+                    self.trials.append(trial_energy(trace, span, one.n, idle.baseline))
             except TraceInvalid:
                 continue  # too few samples: the window says so
         self.energy: RunEnergy | None = None

@@ -7,19 +7,18 @@ from math import hypot
 from pathlib import Path
 
 from pi_dynn import files
-from pi_dynn.energy.protocol import Measurement
-from pi_dynn.energy.records import EnergyDifference, EnergyResult, EnergyRun
+from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE, Measurement
+from pi_dynn.energy.records import EnergyDifference, EnergyRecording, EnergyResult, EnergyRun
 from pi_dynn.energy.results import energy_results
 from pi_dynn.errors import InputError
-from pi_dynn.power import improvement
+from pi_dynn.power import Trace, improvement
 from pi_dynn.records import file_kind, read_record
 
 
 def save_run(path: str | Path, measurement: Measurement, results: Sequence[EnergyResult]) -> None:
     """Write a run to `path`; what was there survives a crash."""
     run = EnergyRun([result.to_dict() for result in results], *measurement)
-    document = run.to_dict() | {"trace": measurement.trace.to_dict()}  # which may be cut out and used on its own
-    files.write_text(path, json.dumps(document, allow_nan=False) + "\n")
+    files.write_text(path, json.dumps(run.to_dict(), allow_nan=False) + "\n")
 
 
 def is_run(path: str | Path) -> bool:
@@ -30,7 +29,18 @@ def is_run(path: str | Path) -> bool:
 def load_run(path: str | Path) -> Measurement:
     """What was recorded in `path`. Raises: InputError if there is no such file, or it is no saved run or damaged."""
     run = read_record(EnergyRun, path, InputError, "make one with `pi-dynn energy --save`")
-    return Measurement(run.recording, run.trace)
+    places = [*run.recording.idle, *(one.span for one in run.recording.trials)]
+    if any(place is not None and not 0 <= place < len(run.trace.spans) for place in places):
+        raise InputError(f"{path}: names spans that its trace does not have; measure again")
+    return Measurement(run.recording if run.recording.idle else _joined_by_label(run.recording, run.trace), run.trace)
+
+
+def _joined_by_label(recording: EnergyRecording, trace: Trace) -> EnergyRecording:
+    """A recording of version 0.1, which had labels only, with the places of its spans."""
+    places = {span.label: place for place, span in enumerate(trace.spans)}
+    trials = [replace(one, span=places.get(one.label)) for one in recording.trials]
+    idle = [places[label] for label in (IDLE_BEFORE, IDLE_AFTER) if label in places]
+    return replace(recording, trials=trials, idle=idle)
 
 
 def replay_run(path: str | Path) -> tuple[Measurement, list[EnergyResult]]:

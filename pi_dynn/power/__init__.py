@@ -4,7 +4,7 @@ with open_meter("ina219") as meter, build_sampler(meter, clock) as sampler:
     with sampler.span("work"):
         work()
 trace = sampler.trace()
-joules = energy_j(trace, *trace.labelled("work")[0][:2])
+joules = trace.energy_j("work")
 """
 
 from pi_dynn.power.checks import TraceQuality, aliasing_warning, check_trace
@@ -19,7 +19,6 @@ from pi_dynn.power.energy import (
     run_energy,
     trial_energy,
 )
-from pi_dynn.power.integrate import energy_j, mean_power_w
 from pi_dynn.power.meter import (
     ESTIMATED,
     MEASURED,
@@ -56,12 +55,10 @@ __all__ = [
     "aliasing_warning",
     "build_sampler",
     "check_trace",
-    "energy_j",
     "gross_energy_j",
     "idle_baseline",
     "improvement",
     "load_trace",
-    "mean_power_w",
     "meter_names",
     "net_energy_j",
     "open_meter",

@@ -84,7 +84,7 @@ def idle_baseline(trace: Trace, before: Span, after: Span | None = None) -> Idle
 
     Raises: TraceInvalid if a window holds fewer than two usable samples.
     """
-    energy = CumulativeEnergy(trace)
+    energy = trace.cumulative
     windows = (before,) if after is None else (before, after)
     means_w = [energy.between(span.t0_ns, span.t1_ns) / span.duration_s for span in windows]
     spreads_w, errors_w = zip(*(_spread_w(energy, span) for span in windows), strict=True)
@@ -128,7 +128,7 @@ def trial_energy(trace: Trace, span: Span, n: int, baseline: IdleBaseline) -> Tr
     """
     if n < 1:
         raise InputError(f"a trial holds 1 inference or more, got {n!r}: raise n")
-    energy = CumulativeEnergy(trace).between(span.t0_ns, span.t1_ns)
+    energy = trace.energy_j(span)
     duration_s, idle_w = span.duration_s, baseline.mean_power_w(span.t0_ns, span.t1_ns)
     return TrialEnergy(
         n=n,

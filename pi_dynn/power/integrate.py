@@ -4,11 +4,10 @@ Every usable sample counts, equal neighbours too: dropping repeated values turns
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pi_dynn.errors import TraceInvalid
 from pi_dynn.power.meter import UNUSABLE
-from pi_dynn.power.trace import Trace
 
 
 def counter_difference_j(before_j: float, after_j: float, range_j: float) -> float:
@@ -41,17 +40,24 @@ class CumulativeEnergy:
     Raises: TraceInvalid if fewer than two samples are usable.
     """
 
-    def __init__(self, trace: Trace) -> None:
-        usable = (trace.flags & int(UNUSABLE)) == 0
-        self.t_ns = trace.t_ns[usable]
+    def __init__(
+        self,
+        t_ns: NDArray[np.int64],
+        power_w: NDArray[np.float64] | None,
+        counter_j: NDArray[np.float64] | None,
+        flags: NDArray[np.int64],
+    ) -> None:
+        """All arrays (N,); either watts or the joules of a counter, the other is None."""
+        usable = (flags & int(UNUSABLE)) == 0
+        self.t_ns = t_ns[usable]
         if len(self.t_ns) < 2:
             raise TraceInvalid(
-                f"{len(self.t_ns)} usable power samples of {len(trace.t_ns)}, 2 are needed: "
+                f"{len(self.t_ns)} usable power samples of {len(t_ns)}, 2 are needed: "
                 "check the wiring, or let the window last longer than two samples"
             )
-        values = trace.values[usable]
+        values = (counter_j if power_w is None else power_w)[usable]
         step_s = np.diff(self.t_ns) * 1e-9
-        if trace.power_w is not None:
+        if power_w is not None:
             self._power_w = values
             self._slope_w_per_s = np.append(np.diff(values) / step_s, 0.0)
             self._energy_j = np.concatenate(([0.0], np.cumsum(0.5 * (values[1:] + values[:-1]) * step_s)))
@@ -89,19 +95,3 @@ class CumulativeEnergy:
             )
         start_j, end_j = self.at([t0_ns, t1_ns])
         return float(end_j - start_j)
-
-
-def energy_j(trace: Trace, t0_ns: int, t1_ns: int) -> float:
-    """Joules that flowed from `t0_ns` to `t1_ns`, the edges interpolated between samples.
-
-    Raises: TraceInvalid if the window holds fewer than two usable samples: never a silent 0 J.
-    """
-    return CumulativeEnergy(trace).between(t0_ns, t1_ns)
-
-
-def mean_power_w(trace: Trace, t0_ns: int, t1_ns: int) -> float:
-    """Mean power from `t0_ns` to `t1_ns` in watts.
-
-    Raises: TraceInvalid as `energy_j` does.
-    """
-    return energy_j(trace, t0_ns, t1_ns) / ((t1_ns - t0_ns) * 1e-9)

@@ -5,6 +5,7 @@ a simulated clock the clock itself does (`SteppedSampler`), so that hours pass i
 """
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from pi_dynn.power.trace import Span, ThrottleMark, Trace
 
 _LONGEST_SLEEP_S = 0.05  # so that stopping is prompt whatever the period
 _STALE_POLLS_PER_PERIOD = 16
+_MARGIN_PERIODS = 10  # `check_trace` looks at samples this near to a window, too
 
 
 class Sampler:
@@ -46,6 +48,7 @@ class Sampler:
         self._throttle_period_ns = round(throttle_period_s * 1e9)
         self._stop_timeout_s = stop_timeout_s
         self._samples: list[PowerSample | EnergyReading] = []
+        self._retries: list[int] = []  # how many there had been at each sample
         self._spans: list[Span] = []
         self._throttle: list[ThrottleMark] = []
         self._next_throttle_ns: int | None = None
@@ -77,6 +80,7 @@ class Sampler:
 
     def _keep(self, sample: PowerSample | EnergyReading | None) -> None:
         if sample is not None and sample.t_ns > self._last_t_ns:
+            self._retries.append(self.meter.retries)  # first: whoever sees a sample finds its entry
             self._samples.append(sample)
             self._last_t_ns = sample.t_ns
             return
@@ -107,11 +111,10 @@ class Sampler:
 
     # What the measured side says
 
-    def add_span(self, t0_ns: int, t1_ns: int, label: str) -> Span:
-        """Mark [t0_ns, t1_ns] of the sampler's clock; returns the span."""
-        span = Span(t0_ns, t1_ns, label)
-        self._spans.append(span)
-        return span
+    def add_span(self, t0_ns: int, t1_ns: int, label: str) -> int:
+        """Mark [t0_ns, t1_ns] of the sampler's clock; returns the span's place among the trace's spans."""
+        self._spans.append(Span(t0_ns, t1_ns, label))
+        return len(self._spans) - 1
 
     @contextmanager
     def span(self, label: str) -> Iterator[None]:
@@ -134,7 +137,16 @@ class Sampler:
 
     def trace(self) -> Trace:
         """Everything so far. Also good after a failure."""
-        samples = list(self._samples)  # the thread may still be appending
+        return self._trace_from(0)
+
+    def trace_since(self, t0_ns: int) -> Trace:
+        """What was sampled from `t0_ns` on and shortly before: cheap, however long the run has lasted."""
+        before_ns = t0_ns - round(_MARGIN_PERIODS * self.meter.info.nominal_period_s * 1e9)
+        return self._trace_from(bisect_left(self._samples, before_ns, key=lambda sample: sample.t_ns))
+
+    def _trace_from(self, first: int) -> Trace:
+        samples = self._samples[first:]  # a copy: the thread may still be appending
+        retries_before = self._retries[first - 1] if first else self._retries_before
         counts = self.meter.info.kind == "counter"
 
         def column(name: str) -> np.ndarray:
@@ -145,14 +157,14 @@ class Sampler:
             info=self.meter.info,
             t_ns=np.array([sample.t_ns for sample in samples], dtype=np.int64),
             power_w=None if counts else column("power_w"),
-            energy_j=column("energy_j") if counts else None,
+            counter_j=column("energy_j") if counts else None,
             voltage_v=column("voltage_v"),
             current_a=column("current_a"),
             flags=np.array([int(sample.flags) for sample in samples], dtype=np.int64),
             spans=tuple(self._spans),
             throttle=tuple(self._throttle),
             stale_reads=self._stale_reads,
-            retries=self.meter.retries - self._retries_before,
+            retries=self.meter.retries - retries_before,
             error=self._error,
         )
 

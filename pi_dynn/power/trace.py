@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pi_dynn import files
-from pi_dynn.errors import MeterNotFound, TraceInvalid
+from pi_dynn.errors import InputError, MeterNotFound, TraceInvalid
+from pi_dynn.power.integrate import CumulativeEnergy
 from pi_dynn.power.meter import SIMULATED, MeterInfo
 from pi_dynn.records import Record, read_record
 
@@ -39,9 +41,10 @@ class ThrottleMark(NamedTuple):
 class Trace(Record):
     """Everything one sampler saw.
 
-    Shapes: all arrays (N,). A power meter fills `power_w`, a counter `energy_j`; the other is None.
-    `voltage_v` and `current_a` are nan where the meter does not give them. `stale_reads` counts polls
-    that found nothing new; `error` says what ended the sampling early, if anything did.
+    Shapes: all arrays (N,). A power meter fills `power_w`, a counter `counter_j`; the other is None.
+    `voltage_v` and `current_a` are nan where the meter does not give them. A span is known by its place in
+    `spans`; its label is for people. `stale_reads` counts polls that found nothing new; `error` says what ended the
+    sampling early, if anything did.
     """
 
     KIND = "power trace"
@@ -50,7 +53,7 @@ class Trace(Record):
     info: MeterInfo
     t_ns: NDArray[np.int64]
     power_w: NDArray[np.float64] | None
-    energy_j: NDArray[np.float64] | None
+    counter_j: NDArray[np.float64] | None
     voltage_v: NDArray[np.float64]
     current_a: NDArray[np.float64]
     flags: NDArray[np.int64]
@@ -61,8 +64,8 @@ class Trace(Record):
     error: str | None = None
 
     def __post_init__(self) -> None:
-        value = self.power_w if self.info.kind == "power" else self.energy_j
-        other = self.energy_j if self.info.kind == "power" else self.power_w
+        value = self.power_w if self.info.kind == "power" else self.counter_j
+        other = self.counter_j if self.info.kind == "power" else self.power_w
         if value is None or other is not None:
             raise TraceInvalid(f"a trace of a {self.info.kind} meter holds that and nothing else: record it again")
         columns = (self.t_ns, value, self.voltage_v, self.current_a, self.flags)
@@ -75,7 +78,31 @@ class Trace(Record):
     @property
     def values(self) -> np.ndarray:
         """Watts of a power meter, joules of a counter."""
-        return self.power_w if self.power_w is not None else self.energy_j
+        return self.power_w if self.power_w is not None else self.counter_j
+
+    @cached_property
+    def cumulative(self) -> CumulativeEnergy:
+        """Joules as a function of time. Raises: TraceInvalid if fewer than two samples are usable."""
+        return CumulativeEnergy(self.t_ns, self.power_w, self.counter_j, self.flags)
+
+    def energy_j(self, span: str | Span) -> float:
+        """Joules that flowed in a span, or in all spans with that label, the edges interpolated between samples.
+
+        Raises: InputError for a label that no span has; TraceInvalid if a span holds fewer than two usable samples:
+        never a silent 0 J.
+        """
+        return sum(self.cumulative.between(one.t0_ns, one.t1_ns) for one in self._spans_of(span))
+
+    def mean_power_w(self, span: str | Span) -> float:
+        """Mean power in watts over a span, or over all spans with that label. Raises: as `energy_j` does."""
+        return self.energy_j(span) / sum(one.duration_s for one in self._spans_of(span))
+
+    def _spans_of(self, span: str | Span) -> tuple[Span, ...]:
+        spans = self.labelled(span) if isinstance(span, str) else (span,)
+        if not spans:
+            known = ", ".join(dict.fromkeys(repr(one.label) for one in self.spans)) or "none"
+            raise InputError(f"the trace has no span {span!r}: it has {known}")
+        return spans
 
     def labelled(self, label: str) -> tuple[Span, ...]:
         """The spans marked with `label`, in the order in which they were marked."""
@@ -89,11 +116,21 @@ class Trace(Record):
     def from_dict(cls, values: Any) -> "Trace":
         """The inverse of `to_dict`, the same samples to the last bit; also out of a run that holds one as `trace`."""
         inner = values.get("trace") if isinstance(values, dict) else None
-        return super().from_dict(values if inner is None else inner)
+        return super().from_dict(with_column_names(values if inner is None else inner))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data; files have called the counter's column `energy_j` from the first version on."""
+        values = super().to_dict()
+        return {"energy_j" if key == "counter_j" else key: value for key, value in values.items()}
 
     def save(self, path: str | Path) -> None:
         """Write the trace to `path` as JSON; what was there survives a crash."""
         files.write_text(path, json.dumps(self.to_dict(), allow_nan=False) + "\n")
+
+
+def with_column_names(values: Any) -> Any:
+    """Plain data of a trace with the counter's column called as `Trace` calls it."""
+    return values | {"counter_j": values.get("energy_j")} if isinstance(values, dict) else values
 
 
 def load_trace(path: str | Path) -> Trace:

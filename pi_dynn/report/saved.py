@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pi_dynn.classify.records import ClassifySummary, WatchSummary
-from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE, Measurement
+from pi_dynn.energy.protocol import Measurement
 from pi_dynn.energy.records import EnergyResult, EnergyRun
 from pi_dynn.energy.runs import replay_run
 from pi_dynn.errors import InputError
@@ -166,19 +166,19 @@ def power_trace(name: str, measurement: Measurement) -> PowerTrace:
         power_w = trace.power_w
     else:
         t_s, power_w = t_s[1:], np.diff(trace.values) / np.diff(t_s)
-    trials = [one.label for one in measurement.recording.trials]
+    recording = measurement.recording
     return PowerTrace(
         name=name,
         label=trace.info.label,
         t_s=t_s.tolist(),
         power_w=power_w.tolist(),
-        idle=_spans(trace, (IDLE_BEFORE, IDLE_AFTER)),
-        trials=_spans(trace, trials),
+        idle=_spans(trace, recording.idle),
+        trials=_spans(trace, [one.span for one in recording.trials if one.span is not None]),
     )
 
 
-def _spans(trace: Trace, labels: Iterable[str]) -> list[tuple[float, float]]:
-    """When the spans with these labels began and ended, in seconds from the first sample."""
+def _spans(trace: Trace, places: Iterable[int]) -> list[tuple[float, float]]:
+    """When the spans at these places began and ended, in seconds from the first sample."""
     start_ns = int(trace.t_ns[0])
-    spans = [span for label in dict.fromkeys(labels) for span in trace.labelled(label)]
+    spans = [trace.spans[place] for place in places]
     return [((span.t0_ns - start_ns) * 1e-9, (span.t1_ns - start_ns) * 1e-9) for span in spans]

@@ -14,7 +14,7 @@ import pytest
 from pi_dynn.board import read_throttle, take_snapshot
 from pi_dynn.clock import PerfClock
 from pi_dynn.errors import PowerError
-from pi_dynn.power import Sampler, check_trace, mean_power_w, open_meter
+from pi_dynn.power import Sampler, check_trace, open_meter
 
 pytestmark = pytest.mark.hardware
 
@@ -76,7 +76,7 @@ def test_work_draws_more_than_idling(meter):
             burn(clock, 5.0)
     trace = sampler.trace()
     idle, work = trace.labelled("idle")[0], trace.labelled("work")[0]
-    assert mean_power_w(trace, *work[:2]) > 1.05 * mean_power_w(trace, *idle[:2])
+    assert trace.mean_power_w(work) > 1.05 * trace.mean_power_w(idle)
 
 
 def test_a_board_that_measures_knows_itself():

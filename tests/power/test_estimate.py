@@ -4,7 +4,7 @@ import psutil
 import pytest
 
 from pi_dynn.errors import MeterNotFound
-from pi_dynn.power import ESTIMATED, energy_j, open_meter
+from pi_dynn.power import ESTIMATED, open_meter
 from pi_dynn.power.estimate import Estimate, busy_and_total_s, power_model
 
 
@@ -34,7 +34,7 @@ def test_the_integral_of_the_estimate(clock, sample):
     model = power_model("Raspberry Pi 4 Model B Rev 1.4", 4)
     meter = Estimate(clock, model, lambda: (2 * clock.now_ns() * 1e-9, 4 * clock.now_ns() * 1e-9))
     trace = sample(meter, 3.0)
-    assert energy_j(trace, 500_000_000, 2_500_000_000) == pytest.approx(2.0 * 0.9 * 5.1)
+    assert trace.cumulative.between(500_000_000, 2_500_000_000) == pytest.approx(2.0 * 0.9 * 5.1)
 
 
 @pytest.mark.parametrize(

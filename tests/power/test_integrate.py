@@ -6,9 +6,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pi_dynn.errors import TraceInvalid
-from pi_dynn.power import MeterInfo, SampleFlags, Trace, energy_j, mean_power_w
+from pi_dynn.power import MeterInfo, SampleFlags, Span, Trace
 from pi_dynn.power.fake import Constant, Ramp, Square, Sum, waveform_energy_j
-from pi_dynn.power.integrate import CumulativeEnergy, counter_difference_j
+from pi_dynn.power.integrate import counter_difference_j
 
 INFO = MeterInfo("test", "board input", (), 0.0, 1e-3, False, "SIMULATED")
 COUNTER = MeterInfo("test", "CPU package", (), 0.0, 1e-3, False, "SIMULATED", kind="counter")
@@ -48,7 +48,7 @@ def test_energy_of_a_known_load(open_chip, sample, name):
     trace = sample(open_chip(load, chip={"noise_v": 100e-6, "seed": 1}), 10.5)
     t0_ns, t1_ns = 300_000_000, 10_200_000_000
     expected_j = waveform_energy_j(load, t0_ns * 1e-9, t1_ns * 1e-9)
-    assert energy_j(trace, t0_ns, t1_ns) == pytest.approx(expected_j, rel=tolerance)
+    assert trace.cumulative.between(t0_ns, t1_ns) == pytest.approx(expected_j, rel=tolerance)
 
 
 def test_a_straight_line_is_exact():
@@ -56,44 +56,44 @@ def test_a_straight_line_is_exact():
     trace = power_trace(t_ns, 1.0 + 2.0 * t_ns * 1e-9)
     for t0_s, t1_s in ((0.0, 0.3), (0.05, 0.11), (0.02, 0.299)):
         expected_j = (t1_s - t0_s) + (t1_s**2 - t0_s**2)
-        assert energy_j(trace, round(t0_s * 1e9), round(t1_s * 1e9)) == pytest.approx(expected_j, rel=1e-12)
+        assert trace.cumulative.between(round(t0_s * 1e9), round(t1_s * 1e9)) == pytest.approx(expected_j, rel=1e-12)
 
 
 def test_equal_neighbours_are_all_kept():
     # 90 % at 3 W, 10 % at 5 W: with repeated values dropped, the trapezoid would find 4.0 W
     power_w = np.where(np.arange(10_001) % 100 < 90, 3.0, 5.0)
     trace = power_trace(np.arange(10_001) * 10**6, power_w)
-    assert mean_power_w(trace, 0, 10_000 * 10**6) == pytest.approx(3.2, abs=1e-3)
+    assert trace.mean_power_w(Span(0, 10_000 * 10**6, "all")) == pytest.approx(3.2, abs=1e-3)
 
 
 def test_unusable_samples_are_left_out():
     power_w = [3.0, 3.0, 99.0, 3.0, 3.0]
     for flag in (SampleFlags.CLIPPED, SampleFlags.CHIP_RESET, SampleFlags.REVERSED):
         trace = power_trace(np.arange(5) * 10**9, power_w, [0, 0, int(flag), 0, 0])
-        assert energy_j(trace, 0, 4 * 10**9) == pytest.approx(12.0)
+        assert trace.cumulative.between(0, 4 * 10**9) == pytest.approx(12.0)
     kept = power_trace(np.arange(5) * 10**9, power_w, [0, 0, int(SampleFlags.OVERFLOW), 0, 0])
-    assert energy_j(kept, 0, 4 * 10**9) > 12.0
+    assert kept.cumulative.between(0, 4 * 10**9) > 12.0
 
 
 @pytest.mark.parametrize("inside", [0, 1])
 def test_a_window_without_two_samples_is_an_error_not_zero(inside):
     trace = power_trace(np.arange(10) * 10**9, np.ones(10))
     with pytest.raises(TraceInvalid, match=f"^{inside} usable power samples"):
-        energy_j(trace, 5 * 10**9 + (0 if inside else 1), 6 * 10**9 - 1)
+        trace.cumulative.between(5 * 10**9 + (0 if inside else 1), 6 * 10**9 - 1)
 
 
 def test_too_few_samples_at_all_and_empty_windows():
     with pytest.raises(TraceInvalid, match="1 usable power samples of 1"):
-        energy_j(power_trace([0], [1.0]), 0, 10)
+        power_trace([0], [1.0]).cumulative.between(0, 10)
     with pytest.raises(TraceInvalid, match="end after it starts"):
-        energy_j(power_trace([0, 1], [1.0, 1.0]), 5, 5)
+        power_trace([0, 1], [1.0, 1.0]).cumulative.between(5, 5)
 
 
 def test_outside_the_samples_power_stays_as_it_was():
-    energy = CumulativeEnergy(power_trace([10**9, 2 * 10**9], [2.0, 4.0]))
+    energy = power_trace([10**9, 2 * 10**9], [2.0, 4.0]).cumulative
     assert energy.at(0) == pytest.approx(-2.0)
     assert energy.at(3 * 10**9) == pytest.approx(3.0 + 4.0)
-    counted = CumulativeEnergy(counter_trace([10**9, 2 * 10**9, 3 * 10**9], [5.0, 7.0, 11.0]))
+    counted = counter_trace([10**9, 2 * 10**9, 3 * 10**9], [5.0, 7.0, 11.0]).cumulative
     assert counted.at(0) == pytest.approx(-2.0)
     assert counted.at(4 * 10**9) == pytest.approx(6.0 + 4.0)
 
@@ -116,35 +116,39 @@ def traces(draw):
 def test_windows_add_up(trace, data):
     last_ns = int(trace.t_ns[-1])
     cuts = sorted(data.draw(st.lists(st.integers(-(10**7), last_ns + 10**7), min_size=3, max_size=6, unique=True)))
-    at = CumulativeEnergy(trace).at(cuts)
+    at = trace.cumulative.at(cuts)
     assert np.diff(at).sum() == pytest.approx(at[-1] - at[0], rel=1e-9, abs=1e-9)
-    whole = CumulativeEnergy(trace)
+    whole = trace.cumulative
     if whole.count(cuts[0], cuts[1]) >= 2 and whole.count(cuts[1], cuts[-1]) >= 2:
-        parts = energy_j(trace, cuts[0], cuts[1]) + energy_j(trace, cuts[1], cuts[-1])
-        assert parts == pytest.approx(energy_j(trace, cuts[0], cuts[-1]), rel=1e-9, abs=1e-9)
+        parts = trace.cumulative.between(cuts[0], cuts[1]) + trace.cumulative.between(cuts[1], cuts[-1])
+        assert parts == pytest.approx(trace.cumulative.between(cuts[0], cuts[-1]), rel=1e-9, abs=1e-9)
 
 
 @given(times, st.data(), st.floats(0.01, 100.0))
 def test_scaling_power_scales_energy(t_ns, data, factor):
     power_w = np.array(data.draw(st.lists(st.floats(0.0, 100.0), min_size=len(t_ns), max_size=len(t_ns))))
     last_ns = int(t_ns[-1])
-    scaled_j = energy_j(power_trace(t_ns, factor * power_w), 0, last_ns)
-    assert scaled_j == pytest.approx(factor * energy_j(power_trace(t_ns, power_w), 0, last_ns), rel=1e-9, abs=1e-12)
+    scaled_j = power_trace(t_ns, factor * power_w).cumulative.between(0, last_ns)
+    assert scaled_j == pytest.approx(
+        factor * power_trace(t_ns, power_w).cumulative.between(0, last_ns), rel=1e-9, abs=1e-12
+    )
 
 
 @given(times, st.data(), st.integers(-(10**15), 10**15))
 def test_shifting_time_changes_nothing(t_ns, data, shift_ns):
     power_w = data.draw(st.lists(st.floats(0.0, 100.0), min_size=len(t_ns), max_size=len(t_ns)))
     last_ns = int(t_ns[-1])
-    still_j = energy_j(power_trace(t_ns, power_w), 0, last_ns)
-    assert energy_j(power_trace(t_ns + shift_ns, power_w), shift_ns, last_ns + shift_ns) == pytest.approx(still_j)
+    still_j = power_trace(t_ns, power_w).cumulative.between(0, last_ns)
+    assert power_trace(t_ns + shift_ns, power_w).cumulative.between(shift_ns, last_ns + shift_ns) == pytest.approx(
+        still_j
+    )
 
 
 @given(times, st.data())
 def test_energy_lies_between_the_extremes(t_ns, data):
     power_w = data.draw(st.lists(st.floats(0.0, 100.0), min_size=len(t_ns), max_size=len(t_ns)))
     assume(len(t_ns) >= 2)
-    found_w = mean_power_w(power_trace(t_ns, power_w), 0, int(t_ns[-1]))
+    found_w = power_trace(t_ns, power_w).mean_power_w(Span(0, int(t_ns[-1]), "all"))
     assert min(power_w) - 1e-9 <= found_w <= max(power_w) + 1e-9
 
 
@@ -163,8 +167,8 @@ def test_a_counter_is_unwrapped(range_j, start, step):
 
 def test_counters_integrate_by_difference():
     trace = counter_trace(np.arange(5) * 10**9, [100.0, 101.0, 104.0, 104.0, 110.0])
-    assert energy_j(trace, 0, 4 * 10**9) == pytest.approx(10.0)
-    assert energy_j(trace, 500_000_000, 3_500_000_000) == pytest.approx(0.5 + 3.0 + 0.0 + 3.0)
+    assert trace.cumulative.between(0, 4 * 10**9) == pytest.approx(10.0)
+    assert trace.cumulative.between(500_000_000, 3_500_000_000) == pytest.approx(0.5 + 3.0 + 0.0 + 3.0)
 
 
 @pytest.mark.parametrize(("before_j", "after_j", "range_j"), [(5.0, 11.0, 10.0), (-1.0, 2.0, 10.0), (1.0, 2.0, 0.0)])
@@ -175,4 +179,4 @@ def test_readings_a_counter_cannot_give(before_j, after_j, range_j):
 
 def test_a_counter_that_falls_was_not_unwrapped():
     with pytest.raises(TraceInvalid, match="backwards"):
-        energy_j(counter_trace([0, 10**9, 2 * 10**9], [5.0, 6.0, 1.0]), 0, 2 * 10**9)
+        counter_trace([0, 10**9, 2 * 10**9], [5.0, 6.0, 1.0]).cumulative.between(0, 2 * 10**9)

@@ -22,7 +22,6 @@ from pi_dynn.power import (
     Sampler,
     SteppedSampler,
     Trace,
-    energy_j,
     open_meter,
 )
 from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip, SimulatedClock
@@ -191,9 +190,9 @@ def test_power_is_volts_times_amperes_where_both_are_known(bench):
 def test_a_window_integrates_and_survives_a_file(bench):
     trace = bench.sample(2.0)
     t0_ns, t1_ns = int(trace.t_ns[0]), int(trace.t_ns[-1])
-    joules = energy_j(trace, t0_ns, t1_ns)
+    joules = trace.cumulative.between(t0_ns, t1_ns)
     assert joules >= 0
-    assert energy_j(Trace.from_dict(trace.to_dict()), t0_ns, t1_ns) == joules
+    assert Trace.from_dict(trace.to_dict()).cumulative.between(t0_ns, t1_ns) == joules
 
 
 def test_it_can_be_closed_twice_and_used_in_a_with(bench):

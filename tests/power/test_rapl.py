@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pi_dynn.errors import MeterDenied, MeterNotFound, TraceInvalid
-from pi_dynn.power import energy_j, open_meter
+from pi_dynn.power import open_meter
 
 RANGE_UJ = 262143328850
 
@@ -96,4 +96,4 @@ def test_joules_over_a_wrap_in_a_trace(lay_out, clock, sample, monkeypatch):
         lambda path: (start_uj + clock.now_ns() // 1000 * 20) % RANGE_UJ if path.name == "energy_uj" else RANGE_UJ,
     )
     trace = sample(open_meter("rapl", root=root, clock=clock), 1.0)
-    assert energy_j(trace, 100_000_000, 900_000_000) == pytest.approx(0.8 * 20, rel=1e-6)
+    assert trace.cumulative.between(100_000_000, 900_000_000) == pytest.approx(0.8 * 20, rel=1e-6)

@@ -14,10 +14,10 @@ from pi_dynn.power import (
     PowerSample,
     SampleFlags,
     Sampler,
+    Span,
     SteppedSampler,
     build_sampler,
     check_trace,
-    energy_j,
     open_meter,
 )
 from pi_dynn.power.fake import TRANSFER_400_KHZ_S, Constant, Ramp, Switched
@@ -54,7 +54,7 @@ def test_rate_and_spans_on_simulated_time(open_chip, clock):
     assert quality.sample_rate_hz == pytest.approx(206, abs=4)
     idle, run = trace.labelled("idle")[0], trace.labelled("run")[0]
     assert (idle.duration_s, run.duration_s) == pytest.approx((2.0, 3.0))
-    assert energy_j(trace, run.t0_ns, run.t1_ns) == pytest.approx(12.0, rel=3e-3)
+    assert trace.cumulative.between(run.t0_ns, run.t1_ns) == pytest.approx(12.0, rel=3e-3)
 
 
 def test_transfers_that_take_their_time(open_chip, sample):
@@ -62,7 +62,7 @@ def test_transfers_that_take_their_time(open_chip, sample):
     quality = check_trace(trace)
     assert quality.valid
     assert quality.sample_rate_hz > 200
-    assert energy_j(trace, 10**9, 4 * 10**9) == pytest.approx(3 * 2.0 + 0.1 * (16 - 1) / 2, rel=3e-3)
+    assert trace.cumulative.between(10**9, 4 * 10**9) == pytest.approx(3 * 2.0 + 0.1 * (16 - 1) / 2, rel=3e-3)
 
 
 def test_a_meter_without_a_schedule_is_read_on_a_grid(clock, sample):
@@ -162,7 +162,7 @@ def test_a_fault_in_the_middle(open_chip, clock, name):
     good, bad = trace.labelled("good")[0], trace.labelled("bad")[0]
     assert any(re.search(words, reason) for reason in check_trace(trace, bad).invalid_reasons)
     assert check_trace(trace, good).valid is not ends  # an ended sampling spoils all of it
-    assert energy_j(trace, good.t0_ns, good.t1_ns) == pytest.approx(6.0, rel=3e-3)
+    assert trace.cumulative.between(good.t0_ns, good.t1_ns) == pytest.approx(6.0, rel=3e-3)
     assert (sampler.failed is not None) is ends
     assert (len(trace.t_ns) > 700) is not ends
 
@@ -222,7 +222,7 @@ def test_a_thread_samples_while_others_work():
     trace = sampler.trace()
     assert trace.error is None
     assert len(trace.t_ns) >= 20
-    assert energy_j(trace, int(trace.t_ns[0]), int(trace.t_ns[-1])) > 0
+    assert trace.cumulative.between(int(trace.t_ns[0]), int(trace.t_ns[-1])) > 0
 
 
 def test_the_fake_chip_on_the_real_clock():
@@ -300,3 +300,15 @@ def test_the_sampler_that_fits_the_clock(clock):
     assert type(build_sampler(PlainMeter(clock), clock)) is SteppedSampler
     assert type(build_sampler(PlainMeter(clock), PerfClock(), stop_timeout_s=1.0)) is Sampler
     assert type(build_sampler(PlainMeter(clock), FakeClock())) is Sampler
+
+
+def test_a_window_needs_only_the_samples_since_it_began(open_chip, clock):
+    with SteppedSampler(open_chip(Ramp(2.0, 0.1)), clock) as sampler:
+        clock.sleep(2.0)
+        start_ns = clock.now_ns()
+        clock.sleep(0.5)
+        window = Span(start_ns, clock.now_ns(), "run")
+        part, whole = sampler.trace_since(start_ns), sampler.trace()
+    assert len(part.t_ns) < len(whole.t_ns) / 3
+    assert part.energy_j(window) == pytest.approx(whole.energy_j(window), rel=1e-12)
+    assert check_trace(part, window) == check_trace(whole, window)

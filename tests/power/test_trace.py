@@ -19,7 +19,7 @@ def trace_of(power_w=None, **fields):
     columns = {
         "t_ns": np.arange(count, dtype=np.int64) * 4_792_000,
         "power_w": None if power_w is None else np.asarray(power_w, dtype=float),
-        "energy_j": None,
+        "counter_j": None,
         "voltage_v": np.full(count, 5.1),
         "current_a": np.full(count, np.nan),
         "flags": np.zeros(count, dtype=np.int64),
@@ -80,7 +80,7 @@ def test_spans_by_label():
         ({"t_ns": np.array([0, 2, 1])}, "do not rise"),
         ({"t_ns": np.array([0, 1, 1])}, "do not rise"),
         ({"t_ns": np.array([0, 1])}, "differ in length"),
-        ({"energy_j": np.zeros(3)}, "nothing else"),
+        ({"counter_j": np.zeros(3)}, "nothing else"),
         ({"power_w": None}, "nothing else"),
     ],
 )
@@ -108,3 +108,16 @@ def test_figures_of_different_scope_are_not_comparable():
     assert len(why_not_comparable(INFO, replace(INFO, scope="CPU package", rails=("package-0",), shunt_ohm=None))) == 3
     assert "label" in why_not_comparable(INFO, replace(INFO, measured=False, label="ESTIMATED"))[0]
     assert "shunt_ohm differs: 0.1 and 0.02" in why_not_comparable(INFO, replace(INFO, shunt_ohm=0.02))[0]
+
+
+def test_joules_of_a_span_for_people():
+    trace = trace_of([2.0, 2.0, 2.0, 2.0]).with_spans((Span(0, 2 * 10**9, "work"), Span(2 * 10**9, 3 * 10**9, "rest")))
+    step_ns = int(trace.t_ns[1] - trace.t_ns[0])
+    spans = (Span(0, step_ns, "work"), Span(step_ns, 3 * step_ns, "rest"), Span(2 * step_ns, 3 * step_ns, "work"))
+    trace = trace.with_spans(spans)
+    assert trace.energy_j("work") == pytest.approx(2 * 2.0 * step_ns * 1e-9)
+    assert trace.energy_j(spans[1]) == pytest.approx(2 * 2.0 * step_ns * 1e-9)
+    assert trace.mean_power_w("rest") == pytest.approx(2.0)
+    assert trace.cumulative is trace.cumulative
+    with pytest.raises(InputError, match="no span 'sleep': it has 'work', 'rest'"):
+        trace.energy_j("sleep")
