@@ -107,7 +107,7 @@ def test_without_a_meter_named_none_no_energy_is_measured(suite):
 def test_a_meter_that_is_not_there_fails_the_test_in_one_line(suite, tmp_path):
     result = suite(f"--energy-meter=replay:{tmp_path / 'none.json'}")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*none.json: cannot be read*"])
+    result.stdout.fnmatch_lines(["*none.json: cannot be read*check the path*"])
 
 
 def saved_with(pytester, change) -> None:

@@ -101,6 +101,7 @@ def _read(path: Path, found: SavedRuns) -> None:
         if "machine_info" in objects[0] and "benchmarks" in objects[0]:  # pytest-benchmark's own format
             found.tests.extend(_test_timing(entry) for entry in objects[0]["benchmarks"])
             return
+        before = _count(found)
         latency_s: dict[int, list[float]] = {}
         for entry in objects:
             values = next(iter(entry.values())) if len(entry) == 1 else entry  # a record under a key of its own
@@ -119,11 +120,18 @@ def _read(path: Path, found: SavedRuns) -> None:
                 record, records = _RECORDS[kind]
                 getattr(found, records).append(record.from_dict(values))
             elif "error" not in entry:
-                raise InputError(f"{str(path)!r} holds {kind or 'no saved run'}: give a file of {_WRITERS}")
+                what = f"a record of the kind {kind!r}" if kind else "no saved run"
+                raise InputError(f"{str(path)!r} holds {what}: give a file of {_WRITERS}")
+        if _count(found) == before:
+            raise InputError(f"{str(path)!r} ends before the summary of its answers: let `classify` finish")
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{str(path)!r} is damaged ({error!r}): run the command that wrote it again") from error
+
+
+def _count(runs: SavedRuns) -> int:
+    return sum(len(records) for records in vars(runs).values())
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:

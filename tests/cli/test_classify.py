@@ -48,11 +48,12 @@ def test_json_lines_and_nothing_else(classify, photographs):
     outcome = classify(photographs, "--json", "--threshold", 0.5)
     objects = [json.loads(line) for line in outcome.out.splitlines()]
     assert outcome.status == 0 and outcome.err == ""
-    assert set(objects[0]) == {"path", *Prediction.__dataclass_fields__} - {"top"}
+    assert set(objects[0]) == {"path", "kind", "schema", *Prediction.__dataclass_fields__} - {"top"}
     assert set(objects[-1]) == {"summary"}
     summary = objects[-1]["summary"]
     assert summary["images"] == sum(summary["exit_counts"]) == len(objects) - 1 == 6
     assert summary["interrupted"] is False
+    assert [objects[0]["kind"], summary["kind"]] == ["prediction", "classify summary"]
 
 
 def test_top_and_csv(classify, photographs, tmp_path):

@@ -88,7 +88,11 @@ def test_the_csv_has_a_row_for_every_figure(saved, tmp_path, capsys):
     assert float(rows[-1]["net_j"]) == pytest.approx(0.0215)
 
 
-@pytest.mark.parametrize("text", ["not json", "[]", '{"acc1": 1}', '{"format": "pi_dynn.energy/1"}', '{"summary": {}}'])
+ANSWER = '{"path": "a.jpg", "block_index": 1, "latency_s": 0.1}'
+NO_RUNS = ["not json", "[]", '{"acc1": 1}', '{"format": "pi_dynn.energy/1"}', '{"summary": {}}', ANSWER]
+
+
+@pytest.mark.parametrize("text", [*NO_RUNS, '{"kind": "energy", "schema": 1}', '{"kind": "evaluation", "schema": 2}'])
 def test_a_file_that_is_no_run_is_one_line(tmp_path, capsys, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(SystemExit) as ending:

@@ -63,7 +63,8 @@ def test_a_video_as_json_lines(watch, tmp_path):
     outcome = watch(tmp_path / "video.avi", "--top", 2)
     assert outcome.status == 0
     *lines, last = [json.loads(line) for line in outcome.out.splitlines()]
-    assert all(set(line) == {"path", "frame", "time", "age_s", *Prediction.__dataclass_fields__} for line in lines)
+    about = {"path", "frame", "time", "age_s", "kind", "schema"}
+    assert all(set(line) == about | set(Prediction.__dataclass_fields__) for line in lines)
     assert [line["frame"] for line in lines] == sorted({line["frame"] for line in lines})
     assert all(line["age_s"] > 0 and line["path"] == str(tmp_path / "video.avi") for line in lines)
     summary = WatchSummary.from_dict(last["summary"])

@@ -1,6 +1,7 @@
 """The engine: it learns, repeats itself, goes on after an interruption, and stops when it should."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_learns_and_counts(tmp_path):
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path, ema_decay, optimizer):
-    recipe = Recipe.from_dict(RECIPE.to_dict() | {"ema_decay": ema_decay, "optimizer": optimizer})
+    recipe = replace(RECIPE, ema_decay=ema_decay, optimizer=optimizer)
 
     def run(folder, observer=None):
         stage = Points()
@@ -107,7 +108,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path, ema_decay, opti
 def test_same_seed_same_weights_other_seed_others():
     def weights(seed):
         stage = Points()
-        recipe = Recipe.from_dict(RECIPE.to_dict() | {"seed": seed, "epochs": 2})
+        recipe = replace(RECIPE, seed=seed, epochs=2)
         return fit(stage, stage.batches(seed), recipe).model.state_dict()["0.weight"]
 
     assert torch.equal(weights(1), weights(1))
@@ -116,7 +117,7 @@ def test_same_seed_same_weights_other_seed_others():
 
 def test_stops_when_nothing_gets_better_and_keeps_the_best(tmp_path):
     stage = Points(scores=[0.5, 0.9, 0.6, 0.9, 0.7, 0.8])
-    recipe = Recipe.from_dict(RECIPE.to_dict() | {"patience": 3})
+    recipe = replace(RECIPE, patience=3)
     fitted = fit(stage, stage.batches(), recipe, Surroundings(folder=RunFolder(tmp_path, CARD)))
     assert len(fitted.history) == 5 and (fitted.best_epoch, fitted.best_score) == (2, 0.9)
     stage = Points(scores=[0.0] * 6)  # a finished run stays finished
@@ -178,7 +179,7 @@ def test_a_folder_is_not_overwritten_and_another_run_not_resumed(tmp_path):
 )
 def test_a_recipe_that_makes_no_sense(wrong):
     with pytest.raises(InputError):
-        Recipe.from_dict({"epochs": 1} | wrong)
+        Recipe(**{"epochs": 1} | wrong)
 
 
 class Noisy(torch.utils.data.Dataset):
