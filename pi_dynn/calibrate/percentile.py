@@ -35,35 +35,11 @@ def _threshold(scores: np.ndarray, right: np.ndarray, desired: float) -> float:
     return threshold_for(scores, leaving)
 
 
-def inverted_thresholds(entropies: np.ndarray, right: np.ndarray, desired: float) -> list[float]:
-    """The published thresholds on the entropies (K - 1, N) of each exit, sign and all.
-
-    The published program lets an image leave where its entropy is *greater* than the threshold, looks at every
-    exit by itself, and a slip of precedence counts its index from the wrong end. For use as a score that must
-    be reached, the threshold is the next greater number.
-    """
-    thresholds = []
-    for entropy, hits in zip(entropies, right, strict=True):
-        if hits.mean() > desired:
-            cutoff = 0.0
-        else:
-            cutoff = np.sort(entropy)[int(1 - desired * len(entropy))]
-        thresholds.append(float(np.nextafter(cutoff, np.inf)))
-    return thresholds
-
-
-def percentile_points(
-    outcomes: ExitOutcomes, grid: Sequence[float] = DESIRED, inverted: bool = False
-) -> list[OperatingPoint]:
-    """One operating point for each desired accuracy; `inverted` takes the scores for entropies in nats."""
-    points = []
-    for desired in grid:
-        if inverted:
-            limits = inverted_thresholds(outcomes.scores[:-1], outcomes.right[:-1], desired)
-        else:
-            limits = percentile_thresholds(outcomes, desired)
-        points.append(operating_point(outcomes, limits, desired=float(desired)))
-    return points
+def percentile_points(outcomes: ExitOutcomes, grid: Sequence[float] = DESIRED) -> list[OperatingPoint]:
+    """One operating point for each desired accuracy."""
+    return [
+        operating_point(outcomes, percentile_thresholds(outcomes, desired), desired=float(desired)) for desired in grid
+    ]
 
 
 def best_ratio(points: Sequence[OperatingPoint]) -> OperatingPoint:

@@ -32,7 +32,6 @@ class RuleSettings:
     risk: str = HARM
     corrected: bool = True
     per_exit: bool = False
-    inverted: bool = False
 
     def goal(self, outcomes: ExitOutcomes) -> Goal:
         """The goal these settings name; it may be empty. Raises: CalibrationError."""
@@ -85,7 +84,7 @@ def _search(outcomes: ExitOutcomes, settings: RuleSettings, wanted: str) -> Choi
 
 
 def _percentile(outcomes: ExitOutcomes, settings: RuleSettings) -> Choice:
-    points = percentile_points(outcomes, inverted=settings.inverted)
+    points = percentile_points(outcomes)
     goal = settings.goal(outcomes)
     point = best_ratio(points) if goal == Goal() else pick(points, goal)
     return Choice(point, points, pareto(points))

@@ -13,7 +13,7 @@ import numpy as np
 from pi_dynn.errors import CalibrationError
 
 GATE = "gate"
-INVERTED = "entropy-inverted"  # the published sign error: the entropy itself, so that the unsure leave
+WITHDRAWN = ("entropy-inverted",)  # in records of release 0.1; benchmarks/published still has it
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -76,8 +76,13 @@ def exit_scores(name: str, logits: np.ndarray, gate_scores: np.ndarray) -> np.nd
     """
     if name == GATE:
         return np.asarray(gate_scores)
-    if name not in (INVERTED, *SCORES):
+    if name in WITHDRAWN:
+        raise CalibrationError(
+            f"the score {name!r} of a record made by pi_dynn 0.1 lets the unsure images leave, as a published "
+            "program does by mistake: calibrate again without it"
+        )
+    if name not in SCORES:
         raise CalibrationError(f"no score {name!r}: give one of {', '.join((GATE, *SCORES))}")
     if np.isnan(logits).any():
         raise CalibrationError("some logits are NaN: the network or its inputs are broken")
-    return entropy(logits) if name == INVERTED else SCORES[name](logits)
+    return SCORES[name](logits)

@@ -69,7 +69,6 @@ _OPTIONS = (
     ),
     click.option("--uncorrected", is_flag=True, help="Risk: trust the normal limit instead of the exact test."),
     click.option("--per-exit", is_flag=True, help="Risk: half of the images find thresholds for each exit."),
-    click.option("--legacy-inverted", is_flag=True, help="Percentile: the published rule with its sign error."),
 )
 
 
@@ -89,8 +88,6 @@ def budget_and_unit(options: dict) -> tuple[float | None, str]:
     if len(given) > 1:
         raise click.UsageError("give only one of --budget-macs, --budget-ms and --budget-mj")
     named = {"macs": "macs", "ms": "s", "mj": "J", None: None}[options["cost_unit"]]
-    if options["legacy_inverted"] and options["rule"] != "percentile":
-        raise click.UsageError("--legacy-inverted belongs to --rule percentile")
     if not given:
         return None, named or "macs"
     unit, scale = _UNITS[given[0]]
@@ -118,7 +115,6 @@ def rule_settings(options: dict, budget: float | None):
         risk=options["risk"],
         corrected=not options["uncorrected"],
         per_exit=options["per_exit"],
-        inverted=options["legacy_inverted"],
     )
 
 

@@ -71,7 +71,6 @@ def transfer(**given: Any) -> None:
 @click.option("--loss", "kind", type=click.Choice(["hard", "soft"]), default="hard", show_default=True)
 @click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Share of the teacher.")
 @click.option("--temperature", type=click.FloatRange(0.01), default=3.0, show_default=True, help="Of the soft loss.")
-@click.option("--published-soft", is_flag=True, help="Divide the soft loss by images times classes, as DeiT's code.")
 @data_options
 @image_options
 @recipe_options(epochs=100, lr=1e-3, weight_decay=0.05)
@@ -136,7 +135,7 @@ def _image_job_settings(given: dict[str, Any]):
 
     teaching = None
     if "teacher" in given:
-        names = ("teacher", "kind", "alpha", "temperature", "published_soft")
+        names = ("teacher", "kind", "alpha", "temperature")
         teaching = TeachingSettings(**{name: given[name] for name in names})
     return TrainSettings(
         data=data_settings(given),

@@ -82,7 +82,6 @@ def score_gate(score: str, num_classes: int) -> nn.Module:
         "max-probability": MaxProbabilityGate,
         "margin": MarginGate,
         "entropy": lambda: EntropyGate(num_classes),
-        "entropy-inverted": lambda: EntropyGate(num_classes, inverted=True),
     }
     if score not in gates:
         raise ModelError(f"no score {score!r}: give {OWN} or one of {', '.join(gates)}")

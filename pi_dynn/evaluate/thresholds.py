@@ -11,7 +11,7 @@ import numpy as np
 from pi_dynn.calibrate.outcomes import ExitOutcomes, check_labels
 from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability
 from pi_dynn.calibrate.rules import Choice, RuleSettings, choose
-from pi_dynn.calibrate.scores import GATE, INVERTED, exit_scores
+from pi_dynn.calibrate.scores import GATE, exit_scores
 from pi_dynn.calibrate.temperature import exit_reliability, fit_temperatures
 from pi_dynn.energy.runs import is_run, replay_run
 from pi_dynn.errors import CalibrationError
@@ -52,7 +52,6 @@ def calibrate(
     Raises: CalibrationError for images, scores or goals that will not do.
     """
     check_labels(outputs.labels, len(manifest.labels))
-    score = INVERTED if settings.inverted else score
     outcomes = exit_outcomes(outputs, score, source.costs)
     choice = choose(rule, outcomes, settings)
     record = CalibrationRecord(

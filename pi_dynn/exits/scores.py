@@ -41,19 +41,14 @@ class MarginGate(nn.Module):
 class EntropyGate(nn.Module):
     """A gate without parameters: the sigmoid of what it returns is 1 - H / ln C.
 
-    `inverted=True` gives H / ln C instead. That is the sign of the published Dynamic-Network-Inference, which
-    leaves where an exit is *unsure*; it is for repeating those results only.
-
     Shapes: logits (B, C) -> (B,).
     """
 
-    inverted: Final[bool]
     greatest: Final[float]
     smallest: Final[float]
 
-    def __init__(self, num_classes: int, inverted: bool = False) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.inverted = inverted
         self.greatest = math.log(num_classes)
         self.smallest = 1e-12  # keeps both logarithms finite where an exit is certain, or knows nothing
 
@@ -61,8 +56,7 @@ class EntropyGate(nn.Module):
         log_p = torch.log_softmax(logits, dim=1)
         entropy = -(log_p.exp() * log_p).sum(1)
         known = (self.greatest - entropy).clamp(min=self.smallest)
-        value = known.log() - entropy.clamp(min=self.smallest).log()  # the logit of known / greatest
-        return -value if self.inverted else value
+        return known.log() - entropy.clamp(min=self.smallest).log()  # the logit of known / greatest
 
 
 def score_at(entropy: float, num_classes: int) -> float:

@@ -9,6 +9,7 @@ Shape letters: B batch, C channels, H W feature map.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,20 +26,22 @@ HIDDEN = 128
 SMALLEST_IMAGE = 16
 
 
-def check_plain(name: str, distilled: bool, exit_heads: str) -> None:
-    """Raise ModelError for forms no network with branches has."""
+def check_plain(name: str, distilled: bool = False, exit_heads: str = "cls", **unknown: object) -> None:
+    """Raise ModelError for forms no network with branches has, and for arguments it does not know."""
     check_pooled_exits(exit_heads)
     if distilled:
         raise ModelError(f"{name} has no distilled form: leave out distilled=True")
+    if unknown:  # `inverted`, say, in weights made by release 0.1
+        raise ModelError(f"{name} takes no {', '.join(unknown)}: leave it out")
 
 
 class BranchedNetwork(ChainNetwork):
     """Base of the networks here: exits are branches of their own design, judged by entropy."""
 
-    def add_gates(self, inverted: bool) -> None:
-        """Give each exit an entropy gate; `inverted` as in EntropyGate."""
+    def add_gates(self) -> None:
+        """Give each exit an entropy gate."""
         if self.exit_blocks:
-            self.gates = nn.ModuleList(EntropyGate(self.num_classes, inverted) for _ in self.exit_blocks)
+            self.gates = nn.ModuleList(EntropyGate(self.num_classes) for _ in self.exit_blocks)
 
 
 class Branch(nn.Module):
@@ -67,16 +70,11 @@ class BranchyNet(BranchedNetwork):
         num_classes: int,
         image_size: int,
         exits: Sequence[int] | str | None = None,
-        distilled: bool = False,
-        exit_heads: str = "cls",
-        inverted: bool = False,
+        **form: Any,
     ) -> None:
-        """`inverted` repeats the published sign of the exit rule, see EntropyGate.
-
-        Raises: ModelError for an image size, exits or a form the network cannot have.
-        """
+        """Raises: ModelError for an image size, exits or a `form` the network cannot have, see `check_plain`."""
         super().__init__(num_classes, image_size, BRANCHES + 1, exits)
-        check_plain("branchynet", distilled, exit_heads)
+        check_plain("branchynet", **form)
         if image_size < SMALLEST_IMAGE or image_size % 8:
             raise ModelError(f"image_size={image_size}: branchynet needs a multiple of 8, {SMALLEST_IMAGE} or more")
         before = 3
@@ -94,7 +92,7 @@ class BranchyNet(BranchedNetwork):
         sides = [image_size >> (block + 1) // 2 for block in range(BRANCHES)]
         for block in self.exit_blocks:
             self.add_module(f"branch{block + 1}", Branch(WIDTHS[block], sides[block], num_classes))
-        self.add_gates(inverted)
+        self.add_gates()
 
     def exit_head(self, k: int) -> nn.Module:
         return getattr(self, f"branch{self.exit_blocks[k] + 1}")
@@ -151,16 +149,17 @@ class PaperNetwork(BranchedNetwork):
     """A network of the BranchyNet paper: `blocks`, a branch after every block but the last, which answers."""
 
     def __init__(
-        self, name: str, image_size: int, blocks: list[nn.Module], branches: list[nn.Module], arguments: dict
+        self, name: str, made_for_px: int, blocks: list[nn.Module], branches: list[nn.Module], arguments: dict
     ) -> None:
         """`arguments` are those of `create_model`. Raises: ModelError for those the network cannot have."""
-        super().__init__(arguments["num_classes"], arguments["image_size"], len(blocks), arguments.get("exits"))
-        check_plain(name, arguments.get("distilled", False), arguments.get("exit_heads", "cls"))
-        if self.image_size != image_size:
-            raise ModelError(f"image_size={self.image_size}: {name} is made for {image_size} px")
+        form = dict(arguments)
+        super().__init__(form.pop("num_classes"), form.pop("image_size"), len(blocks), form.pop("exits", None))
+        check_plain(name, **form)
+        if self.image_size != made_for_px:
+            raise ModelError(f"image_size={self.image_size}: {name} is made for {made_for_px} px")
         self.blocks = nn.Sequential(*blocks)
         self.branches = nn.ModuleList(branches[block] for block in self.exit_blocks)
-        self.add_gates(arguments.get("inverted", False))
+        self.add_gates()
 
     def exit_head(self, k: int) -> nn.Module:
         return self.branches[k]

@@ -31,7 +31,7 @@ class ExitMacs(Record):
 class MacTable(Record):
     """Multiply-adds of one image, cumulative per exit. The last exit is the final answer.
 
-    `rule` says what was counted: "multiply-adds", or "published op counter" for the legacy figures.
+    `rule` says what was counted, such as "multiply-adds".
     """
 
     model: str

@@ -30,30 +30,22 @@ from pi_dynn.models.gfnet import GlobalFilter
 from pi_dynn.models.linear_attention import KernelAttention, SoftmaxAttention, quadratic_is_cheaper
 from pi_dynn.models.lsnet import BiasedAttention
 from pi_dynn.models.mac_table import LayerMacs, MacTable, ModelSize, build_table
-from pi_dynn.models.macs_legacy import legacy_layers
 from pi_dynn.models.registry import create_model
 from pi_dynn.models.ska import SmallKernelAggregation
 
 
-def count_macs(model: nn.Module, image_size: int, legacy: bool = False) -> MacTable:
+def count_macs(model: nn.Module, image_size: int) -> MacTable:
     """Multiply-adds of `model` for one image of `image_size` pixels a side, cumulative per exit.
 
     Works on any network with `forward_exits`; a family with a layer of its own registers a rule for it:
     `@layer_macs.register`. The network runs once on an empty image, on the device it is on ("meta" too).
 
-    `legacy=True` gives the figures of the op counter that published tables were made with, errors included
-    (see macs_legacy.py). They are for comparing with those tables only.
-
-    Raises: ModelError for another image size than the network's, a layer without a rule, and `legacy` for a
-    network the published counter was not made for.
+    Raises: ModelError for another image size than the network's, and for a layer without a rule.
     """
     built_for = getattr(model, "image_size", image_size)
     if built_for != image_size:
         raise ModelError(f"image_size={image_size} does not suit a network built for {built_for} px: build it anew")
     name = getattr(model, "name", type(model).__name__)
-    if legacy:
-        blocks = [*getattr(model, "exit_blocks", []), getattr(model, "depth", 0) - 1]
-        return build_table(name, image_size, "published op counter", blocks, legacy_layers(model))
     trace = trace_calls(model, image_size, taken_whole=has_rule)
     rows = [_row(call) for call in trace.calls]
     return build_table(name, image_size, "multiply-adds", trace.blocks, [row for row in rows if row.macs])

@@ -17,15 +17,14 @@ def hard_distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
     return F.cross_entropy(logits, teacher.argmax(1))
 
 
-def soft_distillation_loss(logits: Tensor, teacher: Tensor, temperature: float, published: bool = False) -> Tensor:
+def soft_distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Divergence of the softened answers, KL(teacher || student) * temperature^2, per image.
 
-    Shapes: (B, classes) both. With `published` the sum is divided by all B * classes numbers, as DeiT's code
-    does, which makes the loss smaller by the number of classes.
+    Shapes: (B, classes) both.
     """
     student, wanted = (F.log_softmax(z / temperature, dim=1) for z in (logits, teacher))
     divergence = F.kl_div(student, wanted, reduction="sum", log_target=True) * temperature**2
-    return divergence / (logits.numel() if published else len(logits))
+    return divergence / len(logits)
 
 
 class Distillation(Stage):
@@ -40,7 +39,6 @@ class Distillation(Stage):
         kind: str = "hard",
         alpha: float = 0.5,
         temperature: float = 1.0,
-        published_soft: bool = False,
         mix: Mix = unmixed,
         label_smoothing: float = 0.1,
     ) -> None:
@@ -55,7 +53,7 @@ class Distillation(Stage):
             raise ModelError(f'distillation kind {kind!r} is not known: give "hard" or "soft"')
         self.teacher = teacher.requires_grad_(False)
         self.held_out, self.mix, self.label_smoothing = held_out, mix, label_smoothing
-        self.kind, self.alpha, self.temperature, self.published_soft = kind, alpha, temperature, published_soft
+        self.kind, self.alpha, self.temperature = kind, alpha, temperature
         for name in ("gates", "intermediate_heads", "intermediate_heads_dist"):
             part = getattr(model, name, None)
             if part is not None:
@@ -74,7 +72,7 @@ class Distillation(Stage):
         if self.kind == "hard":
             taught = hard_distillation_loss(dist, wanted)
         else:
-            taught = soft_distillation_loss(dist, wanted, self.temperature, self.published_soft)
+            taught = soft_distillation_loss(dist, wanted, self.temperature)
         told = F.cross_entropy(cls, y, label_smoothing=self.label_smoothing)
         return (1 - self.alpha) * told + self.alpha * taught
 

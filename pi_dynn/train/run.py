@@ -59,7 +59,6 @@ class TeachingSettings:
     kind: str = "hard"
     alpha: float = 0.5
     temperature: float = 1.0
-    published_soft: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,6 @@ class ImageTraining:
             kind=teaching.kind,
             alpha=teaching.alpha,
             temperature=teaching.temperature,
-            published_soft=teaching.published_soft,
             mix=mix,
             label_smoothing=images.label_smoothing,
         )

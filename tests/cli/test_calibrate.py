@@ -71,7 +71,6 @@ def test_a_record_says_what_it_was_made_of(calibrate, dataset, split, tiny_bundl
         ("--rule", "target-accuracy", "--max-loss", 5),
         ("--rule", "budget", "--budget-macs", 5),
         ("--rule", "percentile", "--score", "entropy"),
-        ("--rule", "percentile", "--legacy-inverted"),
         ("--rule", "msdnet", "--score", "patience"),
         ("--rule", "risk", "--epsilon", 60, "--delta", 0.4),
     ],
@@ -156,7 +155,6 @@ def test_a_budget_picks_the_record_that_fits(pi_dynn, photographs, tiny_bundle_p
         ("calibrate", ("--rule", "budget", "--budget-mj", 5), "give --costs"),
         ("calibrate", ("--rule", "budget", "--budget-ms", 5, "--cost-unit", "mj"), "contradict"),
         ("calibrate", ("--rule", "sweep", "--grid", "0.5,x"), "expected numbers"),
-        ("calibrate", ("--rule", "sweep", "--legacy-inverted"), "belongs to --rule percentile"),
         ("calibrate", ("--rule", "sweep", "--compare", "test"), "needs a --split"),
     ],
 )

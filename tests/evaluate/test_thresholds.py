@@ -1,5 +1,6 @@
 """From collected outputs to a record, without a network."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,10 +45,10 @@ def test_outputs_take_the_records_score():
     assert (rescored(OUTPUTS, record).scores == exit_outcomes(OUTPUTS, "margin", SOURCE.costs).scores).all()
 
 
-def test_the_inverted_rule_names_its_score():
-    record, _ = calibrate(OUTPUTS, MANIFEST, "ab", SOURCE, "percentile", RuleSettings(inverted=True))
-    assert record.score == "entropy-inverted"
-    assert rescored(OUTPUTS, record).scores.max() > 1.0  # entropies in nats
+def test_a_record_of_the_inverted_score_is_refused_in_one_line():
+    record, _ = calibrate(OUTPUTS, MANIFEST, "ab", SOURCE, "percentile", RuleSettings())
+    with pytest.raises(CalibrationError, match="'entropy-inverted' of a record made by pi_dynn 0.1 .* calibrate again"):
+        rescored(OUTPUTS, replace(record, score="entropy-inverted"))
 
 
 def test_nan_and_labels_that_show_nothing():

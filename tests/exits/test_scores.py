@@ -1,7 +1,5 @@
 """The entropy gate: its value, its sign, its limits."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,7 +19,6 @@ def test_score_is_one_less_the_share_of_the_greatest_entropy(classes, spread, se
     logits = spread * torch.randn(5, classes, generator=torch.Generator().manual_seed(seed))
     score = torch.sigmoid(EntropyGate(classes)(logits).double())
     assert_close(score, score_at(entropy(logits), classes), rtol=0, atol=1e-5)
-    assert_close(torch.sigmoid(EntropyGate(classes, inverted=True)(logits).double()), 1 - score)
 
 
 def test_sure_answers_score_high_and_unsure_ones_low():
@@ -37,14 +34,11 @@ def test_a_cutoff_in_nats_is_the_threshold_that_lets_the_same_samples_leave(cuto
     logits = 2 * torch.randn(200, 10, generator=torch.Generator().manual_seed(1))
     leaves = torch.sigmoid(EntropyGate(10)(logits).double()) >= score_at(cutoff, 10)
     assert torch.equal(leaves, entropy(logits) <= cutoff)
-    wrong = torch.sigmoid(EntropyGate(10, inverted=True)(logits).double()) >= cutoff / math.log(10)
-    assert torch.equal(wrong, entropy(logits) >= cutoff)  # the published sign: the unsure ones leave
 
 
-@pytest.mark.parametrize("inverted", [False, True])
-def test_extreme_logits_give_finite_values_and_slopes(inverted):
+def test_extreme_logits_give_finite_values_and_slopes():
     logits = torch.tensor([[0.0, 0.0, 0.0], [1e4, 0.0, 0.0], [1e-20, 0.0, 0.0]], requires_grad=True)
-    value = EntropyGate(3, inverted)(logits)
+    value = EntropyGate(3)(logits)
     value.sum().backward()
     assert torch.isfinite(value).all()
     assert torch.isfinite(logits.grad).all()

@@ -39,11 +39,10 @@ def test_hard_distillation_follows_the_teachers_class():
     assert float(hard_distillation_loss(student, teacher)) == pytest.approx((math.log(4) + math.log(4 / 3)) / 2)
 
 
-def test_soft_distillation_is_the_divergence_per_image_or_per_number():
+def test_soft_distillation_is_the_divergence_per_image():
     student, teacher = torch.zeros(2, 2), torch.tensor([[0.0, LN3], [0.0, 0.0]])
     divergence = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)  # of the first image, 0 of the second
     assert float(soft_distillation_loss(student, teacher, 1.0)) == pytest.approx(divergence / 2)
-    assert float(soft_distillation_loss(student, teacher, 1.0, published=True)) == pytest.approx(divergence / 4)
 
 
 def test_soft_distillation_at_a_temperature():
@@ -70,15 +69,11 @@ class Constant(nn.Module):
         return self.logits.expand(len(x), -1)
 
 
-@pytest.mark.parametrize(
-    ("kind", "published", "alpha"), [("hard", False, 0.5), ("soft", False, 0.3), ("soft", True, 1.0)]
-)
-def test_distillation_reads_the_class_token_for_labels_and_the_other_for_the_teacher(student, kind, published, alpha):
+@pytest.mark.parametrize(("kind", "alpha"), [("hard", 0.5), ("soft", 0.3), ("soft", 1.0)])
+def test_distillation_reads_the_class_token_for_labels_and_the_other_for_the_teacher(student, kind, alpha):
     x, y = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 0])
     teacher = Constant(0.0, 4.0, 1.0)
-    stage = Distillation(
-        student, teacher, (x, y), kind=kind, alpha=alpha, temperature=2.0, published_soft=published, label_smoothing=0.0
-    )
+    stage = Distillation(student, teacher, (x, y), kind=kind, alpha=alpha, temperature=2.0, label_smoothing=0.0)
     stage.eval()
     cls, dist = (z.log_softmax(1) for z in student.forward_heads(x))
     told = -cls[range(4), y].mean()
@@ -87,7 +82,7 @@ def test_distillation_reads_the_class_token_for_labels_and_the_other_for_the_tea
     else:
         p = torch.tensor([0.0, 2.0, 0.5]).softmax(0)
         q = (student.forward_heads(x)[1] / 2).log_softmax(1)
-        taught = 4 * (p * (p.log() - q)).sum() / (12 if published else 4)
+        taught = 4 * (p * (p.log() - q)).sum() / 4
     torch.testing.assert_close(stage(x, y), (1 - alpha) * told + alpha * taught)
 
 

@@ -1,4 +1,9 @@
+#!/usr/bin/env python3
 """The op counter behind published GFNet-Dynn tables, errors included, for comparison only.
+
+    python benchmarks/published/op_counter.py gfnet_12_384 --image-size 256 --classes 45
+
+Source: KaHimm/GFNet-Dynn, dynn/op_counter.py, after networkslab/dynn, src/models/op_counter.py.
 
 Its figures were printed as "GFLOPs" and are millions. What it gets wrong, one constant or line each below:
 
@@ -8,16 +13,19 @@ Its figures were printed as "GFLOPs" and are millions. What it gets wrong, one c
 4. matrix products count 2 (FLOPs), norms 2.5 per element and gates by a formula of their own;
 5. with exits, the final norm runs after every block, exit or not, and once more at the end.
 
-A published figure is the mean over a test set: `count_macs(model, size, legacy=True).mean(counts) / 1e6`.
+A published figure is the mean over a test set: `published_table(model).mean(counts) / 1e6`.
 """
 
 import math
 
+import click
+import torch
 from torch import nn
 
 from pi_dynn.errors import ModelError
 from pi_dynn.models.gfnet import GFNet
-from pi_dynn.models.mac_table import LayerMacs
+from pi_dynn.models.mac_table import LayerMacs, MacTable, build_table
+from pi_dynn.models.registry import create_model
 
 FLOPS_PER_MAC = 2
 FILTER_GRID = (11, 18)  # that of 198 tokens, a distilled network at 224 px, whatever the network
@@ -25,13 +33,19 @@ OPERATIONS_PER_GELU = 4 * FLOPS_PER_MAC
 OPERATIONS_PER_NORM = 2.5
 
 
-def legacy_layers(model: nn.Module) -> list[LayerMacs]:
-    """The operations of every layer of an isotropic GFNet by the published counter.
+def published_table(model: nn.Module) -> MacTable:
+    """The operations of an isotropic GFNet by the published counter, cumulative per exit.
 
     Raises: ModelError for any other network.
     """
     if not isinstance(model, GFNet):
-        raise ModelError(f"the published op counter knows no {type(model).__name__}: count it without legacy")
+        raise ModelError(f"the published op counter knows no {type(model).__name__}: use pi_dynn.count_macs")
+    blocks = [*model.exit_blocks, model.depth - 1]
+    return build_table(model.name, model.image_size, "published op counter", blocks, published_layers(model))
+
+
+def published_layers(model: GFNet) -> list[LayerMacs]:
+    """The operations of every layer by the published counter."""
     N, C = model.pos_embed.shape[1:]
     norm = OPERATIONS_PER_NORM * N * C
     rows: list[LayerMacs] = []
@@ -80,3 +94,23 @@ def filter_operations(tokens: int) -> float:
 def gate_operations(classes: int) -> int:
     """Largest probability 1, margin 1, entropy 2 and the entropy of squares 5 per class; linear layer 5."""
     return 9 * classes + 6
+
+
+@click.command()
+@click.argument("name")
+@click.option("--image-size", default=224, show_default=True)
+@click.option("--classes", default=10, show_default=True)
+@click.option("--distilled", is_flag=True, help="With a distillation token, and exits that read both tokens.")
+def main(name: str, image_size: int, classes: int, distilled: bool) -> None:
+    """Print the published figure, in millions, at every exit of the network NAME."""
+    heads = "cls+dist" if distilled else "cls"
+    with torch.device("meta"):
+        model = create_model(
+            name, num_classes=classes, image_size=image_size, exits="all", distilled=distilled, exit_heads=heads
+        )
+    for answer in published_table(model).exits:
+        click.echo(f"block {answer.block_index}: {answer.macs / 1e6:.4f}")
+
+
+if __name__ == "__main__":
+    main()
