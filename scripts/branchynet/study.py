@@ -8,9 +8,14 @@ from pi_dynn.files import write_atomically
 from pi_dynn.text import markdown_table, milliseconds, percent, table
 
 
-def points_table(points: Sequence[OperatingPoint], setting: str, markdown: bool = False) -> str:
-    """One row per operating point, whose cost is latency: `setting`, accuracy, latency and who leaves where."""
-    exits = len(points[0].exit_rates)
+def points_table(
+    points: Sequence[OperatingPoint], setting: str, markdown: bool = False, unreached: Sequence[float] = ()
+) -> str:
+    """One row per operating point, whose cost is latency: `setting`, accuracy, latency and who leaves where.
+
+    Values of the setting which no point reaches, all greater than those of the points, follow and say so.
+    """
+    exits = len(points[0].exit_rates) if points else 0
     headers = (setting, "accuracy", "latency", *(f"exit {k + 1}" for k in range(exits)))
     rows = [
         (
@@ -21,6 +26,7 @@ def points_table(points: Sequence[OperatingPoint], setting: str, markdown: bool 
         )
         for point in points
     ]
+    rows += [(f"{value:.3f}", "not reached", *[""] * (exits + 1)) for value in unreached]
     return (markdown_table if markdown else table)(headers, rows)
 
 

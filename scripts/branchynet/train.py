@@ -4,7 +4,8 @@
     python scripts/branchynet/train.py --data DATA/cifar10 --out runs/branchynet
 
 DATA/cifar10 has one folder per class. All exits are trained together; a second run goes on from the checkpoint
-under --out. Of the images, 10 % are for choosing thresholds and 10 % for the figures; neither is trained on.
+under --out, and after an interruption from the last whole epoch. Of the images, 10 % are for choosing thresholds
+and 10 % for the figures; neither is trained on.
 Needs matplotlib (pip install 'pi-dynn[plots]').
 
 The study: one entropy cut-off for all exits, from 0 to ln 10; thresholds per exit for desired accuracies from
@@ -18,12 +19,13 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads its OpenMP
 
 import math
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from loop import Phase, predict_exits, train_phase
 from safetensors.torch import load_file
 from study import points_table, save_plots
 from torch import nn
@@ -36,6 +38,7 @@ from pi_dynn.data.folders import ImageFolder, load_split, open_image_folder, sav
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.data.torchvision_ops import torchvision
 from pi_dynn.deploy.builder import build_bundle
+from pi_dynn.errors import PiDynnError
 from pi_dynn.evaluate.outputs import collect_outputs
 from pi_dynn.exits.scores import score_at
 from pi_dynn.files import write_text
@@ -45,7 +48,14 @@ from pi_dynn.models.card import Card, save_weights
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.session import Session
 from pi_dynn.text import milliseconds, percent
-from pi_dynn.train.images import AugmentedImages, decode_all
+from pi_dynn.train.batches import LoadedBatches, Order
+from pi_dynn.train.data import held_out_tensors
+from pi_dynn.train.engine import Row, Silent, Surroundings, fit
+from pi_dynn.train.images import AugmentedImages, Mixing, decode_all
+from pi_dynn.train.recipe import Recipe
+from pi_dynn.train.run_folder import RunFolder
+from pi_dynn.train.text import epoch_text
+from pi_dynn.train.transfer import Transfer
 
 SEED = 42
 SPLIT = {"test": 0.1, "calibrate": 0.1, "train": 0.8}
@@ -53,25 +63,27 @@ PREPROCESS = Preprocess(size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # a
 DESIRED = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
 CUTOFFS = 47  # values swept from 0 to ln classes
 TIMED_IMAGES = 100
-PHASE = Phase(
-    "branchynet",
-    image_size=32,
+RECIPE = Recipe(
     epochs=30,
+    batch_size=128,
     lr=2e-3,
     final_lr=2e-5,
-    exit_weight=2.0,  # early exits weigh more than the last one each, which helps it too, as the paper found
-    label_smoothing=0.0,  # smoothing would raise every entropy
-    mix_probability=0.2,
+    warmup_steps=200,
     ema_decay=0.99,  # forgets the statistics the norms started with, of which a slower one keeps a part
+    ema_warmup=False,
+    seed=SEED,
 )
+EXIT_WEIGHT = 0.4  # of each exit beside the last answer's 1: five weigh more than it, which helps it too
+SMOOTHING = 0.0  # label smoothing would raise every entropy
+MIXED_SHARE = 0.2
 v2 = torchvision.transforms.v2
 
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="One folder per class.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/branchynet"), show_default=True)
-@click.option("--epochs", default=PHASE.epochs, show_default=True)
-@click.option("--batch-size", default=PHASE.batch_size, show_default=True)
+@click.option("--epochs", default=RECIPE.epochs, show_default=True)
+@click.option("--batch-size", default=RECIPE.batch_size, show_default=True)
 @click.option("--amp", is_flag=True, help="Products in bfloat16: twice as fast on a processor that has them.")
 def main(data: Path, out: Path, epochs: int, batch_size: int, amp: bool) -> None:
     """Train, bundle, and remake the study."""
@@ -80,8 +92,7 @@ def main(data: Path, out: Path, epochs: int, batch_size: int, amp: bool) -> None
     if not (out / "split.json").exists():
         save_split(out / "split.json", stratified_split(images, SPLIT, SEED), SEED)
     parts = load_split(out / "split.json", images)
-    phase = Phase(**{**vars(PHASE), "epochs": epochs, "batch_size": batch_size, "amp": amp})
-    model = trained(parts, out, phase)
+    model = trained(parts, out, replace(RECIPE, epochs=epochs, batch_size=batch_size, amp=amp))
     exits = model.exit_blocks
     bundle = build_bundle(
         model,
@@ -96,28 +107,37 @@ def main(data: Path, out: Path, epochs: int, batch_size: int, amp: bool) -> None
     study(bundle, parts, out)
 
 
-def trained(parts: dict[str, ImageFolder], out: Path, phase: Phase) -> nn.Module:
+class EpochLines(Silent):
+    """Says how every epoch went."""
+
+    def epoch(self, name: str, row: Row) -> None:
+        click.echo(epoch_text(name, row))
+
+
+def trained(parts: dict[str, ImageFolder], out: Path, recipe: Recipe) -> nn.Module:
     """The network after joint training of all exits, from the checkpoint if there is one."""
     torch.manual_seed(SEED)
-    classes = len(parts["train"].classes)
-    model = create_model("branchynet", num_classes=classes, image_size=PREPROCESS.size, exits="all")
-    checkpoint = out / "branchynet.safetensors"
+    train, checkpoint = parts["train"], out / "branchynet.safetensors"
+    model = create_model("branchynet", num_classes=len(train.classes), image_size=PREPROCESS.size, exits="all")
     if not checkpoint.exists():
         model = model.to(memory_format=torch.channels_last)  # convolutions train faster so on a processor
-        augment = v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
-        train, held_out = parts["train"], parts["calibrate"]
-        data = AugmentedImages(decode_all(train, PREPROCESS), torch.tensor(train.labels), augment, PREPROCESS)
-        x = PREPROCESS.tensor(decode_all(held_out, PREPROCESS).permute(0, 2, 3, 1).numpy())
-        labels = torch.tensor(held_out.labels)
-
-        def accuracies(network: nn.Module) -> dict[str, float]:
-            right = (predict_exits(network, x).argmax(-1) == labels).float().mean(1)
-            return {f"acc_{k + 1}": value for k, value in enumerate(right.tolist())}
-
-        weights = torch.ones(len(train))
-        average = train_phase(model, data, weights, phase, classes, SEED, accuracies, out / "log.csv")
-        card = Card(model.name, model.arguments | {"exits": model.exit_blocks}, train.classes, PREPROCESS.to_dict())
-        save_weights(checkpoint, average.state_dict(), card)
+        augment = v2.Compose([v2.RandomCrop(PREPROCESS.size, padding=4), v2.RandomHorizontalFlip()])
+        images = AugmentedImages(decode_all(train, PREPROCESS), torch.tensor(train.labels), augment, PREPROCESS)
+        stage = Transfer(
+            model,
+            held_out_tensors(parts["calibrate"], PREPROCESS),
+            mix=Mixing(len(train.classes), MIXED_SHARE, mixup_alpha=0.2),
+            label_smoothing=SMOOTHING,
+            exit_weight=EXIT_WEIGHT,
+        )
+        manifest = {"stage": "joint", "model": model.name, "recipe": recipe.to_dict()}
+        arguments = model.arguments | {"exits": model.exit_blocks}
+        card = Card(model.name, arguments, train.classes, PREPROCESS.to_dict(), [manifest])
+        folder = RunFolder(out / "training", card)
+        folder.begin(manifest, resume=True)
+        batches = LoadedBatches(images, Order(len(train), recipe.batch_size, SEED), workers=1)
+        fitted = fit(stage, batches, recipe, Surroundings(folder=folder, observer=EpochLines(), name="joint"))
+        save_weights(checkpoint, fitted.model.state_dict(), card)
     model.load_state_dict(load_file(checkpoint))
     return model.eval()
 
@@ -134,6 +154,7 @@ def study(bundle: Bundle, parts: dict[str, ImageFolder], out: Path) -> None:
     enough = {desired: [point for point in tried if point.accuracy >= desired] for desired in DESIRED}
     cheapest = {desired: min(points, key=lambda point: point.mean_cost) for desired, points in enough.items() if points}
     kept = [operating_point(test, point.thresholds, desired=desired) for desired, point in cheapest.items()]
+    unreached = [desired for desired in DESIRED if desired not in cheapest]
     # Chosen on the calibration images, reported on the test images.
     chosen = percentile_points(outcomes["calibrate"], DESIRED)
     desired = [operating_point(test, point.thresholds, **point.settings) for point in chosen]
@@ -151,7 +172,7 @@ def study(bundle: Bundle, parts: dict[str, ImageFolder], out: Path) -> None:
             "one cut-off for all exits\n" + points_table(swept[every_fifth], "cutoff"),
             "the published sign: unsure images leave\n" + points_table(wrong[every_fifth], "cutoff"),
             "thresholds per exit for a desired accuracy\n" + points_table(desired, "desired"),
-            "one cut-off for a desired accuracy, where one has it\n" + points_table(kept, "desired"),
+            "one cut-off for a desired accuracy\n" + points_table(kept, "desired", unreached=unreached),
             f"best accuracy for its latency: desired {best.settings['desired']:.2f}, {percent(best.accuracy)} in "
             f"{milliseconds(best.mean_cost)}, thresholds {[round(value, 4) for value in best.thresholds]}",
         ]
@@ -188,4 +209,7 @@ def outcomes_of(session: Session, data: ImageFolder, costs: list[float]) -> Exit
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PiDynnError as error:
+        sys.exit(f"error: {error}")

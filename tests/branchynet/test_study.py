@@ -22,6 +22,14 @@ def test_table_has_a_row_per_point_and_a_column_per_exit():
     assert points_table(points("cutoff"), "cutoff", markdown=True).startswith("| cutoff | accuracy |")
 
 
+def test_what_no_point_reaches_is_said():
+    *_, last = points_table(points("desired"), "desired", unreached=[2.0]).splitlines()
+    assert last.split() == ["2.000", "not", "reached"]
+    header, *rows = points_table([], "desired", unreached=[0.5, 0.9]).splitlines()
+    assert header.split() == ["desired", "accuracy", "latency"]
+    assert [row.split() for row in rows] == [["0.500", "not", "reached"], ["0.900", "not", "reached"]]
+
+
 def test_plots_are_written(tmp_path):
     pytest.importorskip("matplotlib")
     paths = tmp_path / "cutoffs.png", tmp_path / "desired.png"
