@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+from contextlib import suppress
 
 import click
 
@@ -22,9 +23,12 @@ def command(pattern: str, as_json: bool) -> None:
     from pi_dynn.errors import UnknownModel
     from pi_dynn.models import list_models
     from pi_dynn.models.macs import describe_model
+    from pi_dynn.models.registry import canonical_name
     from pi_dynn.text import table
 
     names = fnmatch.filter(list_models(), pattern)
+    with suppress(UnknownModel):  # an alias, or a network of torchvision's
+        names = names or [canonical_name(pattern)]
     if not names:
         raise UnknownModel(f"no network is called like {pattern!r}: choose from {', '.join(list_models())}")
     entries = [describe_model(name) for name in names]

@@ -65,7 +65,7 @@ def transfer(**given: Any) -> None:
 
 
 @command.command()
-@click.option("--teacher", required=True, metavar="FILE", help="Bundle, checkpoint, or torchvision:NAME=FILE.")
+@click.option("--teacher", required=True, metavar="FILE", help="Bundle, checkpoint, or NAME=FILE.")
 @click.option("--student", "model", default="gfnet_12_192", show_default=True, metavar="NAME")
 @click.option("--init", type=PATH, metavar="CKPT", help="Weights of a distilled network to start from.")
 @click.option("--loss", "kind", type=click.Choice(["hard", "soft"]), default="hard", show_default=True)
@@ -87,6 +87,7 @@ def distill(**given: Any) -> None:
 
 @command.command()
 @click.option("--init", type=PATH, metavar="CKPT", help="Trained network; its weights stay as they are.")
+@click.option("--model", metavar="NAME", help="Network of --init. [default: told by the file]")
 @click.option("--joint", "joint_model", metavar="NAME", help="Train this network and its exits together instead.")
 @click.option("--joint-epochs", type=click.IntRange(1), default=100, show_default=True, help="Of --joint.")
 @click.option(
@@ -171,6 +172,8 @@ def _exits_job(given: dict[str, Any], processes):
         recipe=settings,
         warmup=replace(settings, epochs=given["head_epochs"], patience=0),
         init=given["init"],
+        model=given["model"],
+        image_size=given["image_size"],
         joint=joint,
         exits=given["exits"],
         exit_heads=given["exit_heads"],

@@ -5,14 +5,15 @@ head is as wide as a dry run finds them. Shape letters: B batch, C channels.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from pi_dynn.errors import ModelError
-from pi_dynn.models.chain import Chain, ChainNetwork, check_pooled_exits
-from pi_dynn.models.registry import register_model
+from pi_dynn.models.chain import Chain, ChainNetwork, check_plain
+from pi_dynn.models.registry import TORCHVISION, register_model
 
 TORCHVISION_NAMES = (
     "efficientnet_b0",
@@ -148,18 +149,26 @@ def _kind(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _register(name: str) -> None:
-    def build(*, num_classes: int, image_size: int, exits=None, distilled: bool = False, exit_heads: str = "cls"):
-        from pi_dynn.data.torchvision_ops import torchvision
+def torchvision_network(name: str, *, num_classes: int, image_size: int, exits=None, **form) -> nn.Module:
+    """The network torchvision calls `name`, ready for exits; one that is no chain known here is returned as it is.
 
-        check_pooled_exits(exit_heads)
-        if distilled:
-            raise ModelError(f"{name} has no distilled form: leave out distilled=True")
-        backbone = getattr(torchvision.models, name)(num_classes=num_classes)
-        return BackboneWithExits(backbone, exits, num_classes, image_size)
+    Raises: ModelError for a name torchvision does not know, and for exits or a `form` the network cannot have.
+    """
+    from pi_dynn.data.torchvision_ops import torchvision
 
-    register_model(name)(build)
+    check_plain(name, **form)
+    try:
+        network = torchvision.models.get_model(name.removeprefix(TORCHVISION), weights=None, num_classes=num_classes)
+    except ValueError as error:
+        raise ModelError(f"{name}: {error}; see torchvision.models.list_models()") from error
+    try:
+        chain_of(network)
+    except ModelError as error:
+        if exits:
+            raise ModelError(f"{name} takes no exits: {error}") from error
+        return network
+    return BackboneWithExits(network, exits, num_classes, image_size)
 
 
 for _name in TORCHVISION_NAMES:
-    _register(_name)
+    register_model(_name, alias=f"{TORCHVISION}{_name}")(partial(torchvision_network, _name))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pi_dynn.errors import ModelError
 from pi_dynn.exits.scores import EntropyGate
-from pi_dynn.models.chain import Chain, ChainNetwork, check_pooled_exits
+from pi_dynn.models.chain import Chain, ChainNetwork, check_plain
 from pi_dynn.models.registry import register_model
 
 BRANCHES = 5
@@ -24,15 +24,6 @@ WIDTHS = (32, 32, 64, 64, 128, 128)  # channels of the six convolutions
 BRANCH_WIDTH = 16
 HIDDEN = 128
 SMALLEST_IMAGE = 16
-
-
-def check_plain(name: str, distilled: bool = False, exit_heads: str = "cls", **unknown: object) -> None:
-    """Raise ModelError for forms no network with branches has, and for arguments it does not know."""
-    check_pooled_exits(exit_heads)
-    if distilled:
-        raise ModelError(f"{name} has no distilled form: leave out distilled=True")
-    if unknown:  # `inverted`, say, in weights made by release 0.1
-        raise ModelError(f"{name} takes no {', '.join(unknown)}: leave it out")
 
 
 class BranchedNetwork(ChainNetwork):

@@ -74,3 +74,12 @@ def check_pooled_exits(exit_heads: str) -> None:
     """Raise ModelError for exit heads that read tokens, which a network of feature maps does not have."""
     if exit_heads != "cls":
         raise ModelError(f'exit_heads={exit_heads!r} needs class tokens; this network pools its features: give "cls"')
+
+
+def check_plain(name: str, distilled: bool = False, exit_heads: str = "cls", **unknown: object) -> None:
+    """Raise ModelError for the forms only networks with tokens have, and for arguments nobody knows."""
+    check_pooled_exits(exit_heads)
+    if distilled:
+        raise ModelError(f"{name} has no distilled form: leave out distilled=True")
+    if unknown:  # `inverted`, say, in weights made by release 0.1
+        raise ModelError(f"{name} takes no {', '.join(unknown)}: leave it out")

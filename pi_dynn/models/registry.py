@@ -8,6 +8,7 @@ from pi_dynn.errors import ModelError, UnknownModel
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 _ALIASES: dict[str, str] = {}
+TORCHVISION = "torchvision:"  # before the name of any network of torchvision's
 
 
 def register_model(name: str, *, alias: str | None = None) -> Callable:
@@ -31,9 +32,9 @@ def list_models() -> list[str]:
 
 
 def canonical_name(name: str) -> str:
-    """The registered name behind `name`, which may be an alias. Raises UnknownModel."""
+    """The registered name behind `name`, which may be an alias; torchvision:NAME stays. Raises UnknownModel."""
     name = _ALIASES.get(name, name)
-    if name not in _BUILDERS:
+    if name not in _BUILDERS and not name.startswith(TORCHVISION):
         raise UnknownModel(f"no model is named {name!r}: choose from {', '.join(list_models())}")
     return name
 
@@ -51,7 +52,8 @@ def create_model(
     """A network in its training form, freshly initialised.
 
     `model(x)` maps (B, 3, H, W) float32 to logits (B, num_classes); `model.forward_exits(x)` gives a
-    list of (block_index, logits, gate), the final answer last with a gate of one.
+    list of (block_index, logits, gate), the final answer last with a gate of one. "torchvision:NAME" is any network
+    of torchvision's; one that is no chain of stages known here has no `forward_exits`.
 
     Raises: UnknownModel, ModelError for sizes or exits the network cannot have.
     """
@@ -65,7 +67,13 @@ def create_model(
         "exit_heads": exit_heads,
         **kwargs,
     }
-    model = _BUILDERS[canonical_name(name)](**arguments)
+    name = canonical_name(name)
+    if name in _BUILDERS:
+        model = _BUILDERS[name](**arguments)
+    else:
+        from pi_dynn.models.backbones import torchvision_network  # which registers some of its networks here
+
+        model = torchvision_network(name, **arguments)
     # How the network can be built again; a bundle's manifest records both.
-    model.name, model.arguments = canonical_name(name), arguments
+    model.name, model.arguments = name, arguments
     return model

@@ -1,4 +1,4 @@
-"""Networks to train and to learn from: by name, from a checkpoint, from a bundle, from torchvision."""
+"""What a network starts from and learns from: a checkpoint, a bundle, a network of torchvision."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,39 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.data.torchvision_ops import torchvision
-from pi_dynn.deploy.export import architecture_of, trained_exits
-from pi_dynn.errors import BundleError, CheckpointError, ModelError
+from pi_dynn.errors import BundleError, CheckpointError, ModelError, UnknownModel
 from pi_dynn.files import file_sha256
-from pi_dynn.models.card import Card, read_card
-from pi_dynn.models.checkpoint import image_size_of, load_checkpoint
-from pi_dynn.models.checkpoint_file import read_checkpoint
+from pi_dynn.models.card import read_card
+from pi_dynn.models.checkpoint import load_checkpoint
+from pi_dynn.models.checkpoint_card import card_of
 from pi_dynn.models.dft import filters_as_matrices
-from pi_dynn.models.registry import create_model
+from pi_dynn.models.registry import canonical_name, create_model
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engines import available_engines
 from pi_dynn.train.teacher_network import TeacherNetwork
 
-TORCHVISION = "torchvision:"
 HEADS = ("head.", "head_dist.", "intermediate_", "gates.", "fc.", "classifier.", "heads.")  # may be fresh
 MOST_MATRIX_TOKENS = 100  # up to here a filter trains faster as matrices than by FFT on a CPU
-
-
-def build_network(name: str, *, num_classes: int, image_size: int, **arguments) -> nn.Module:
-    """A fresh network: a registered one, or `torchvision:NAME`. Its `name` and `arguments` build it again.
-
-    Raises: UnknownModel, ModelError.
-    """
-    if not name.startswith(TORCHVISION):
-        return create_model(name, num_classes=num_classes, image_size=image_size, **arguments)
-    if arguments:
-        raise ModelError(f"{name} takes no {', '.join(arguments)}: choose one of pi_dynn's own networks for that")
-    try:
-        model = torchvision.models.get_model(name.removeprefix(TORCHVISION), weights=None, num_classes=num_classes)
-    except ValueError as error:
-        raise ModelError(f"{name}: {error}; see torchvision.models.list_models()") from error
-    model.name, model.arguments = name, {"num_classes": num_classes, "image_size": image_size}
-    return model
 
 
 def start_from(model: nn.Module, path: Path) -> dict:
@@ -49,34 +29,14 @@ def start_from(model: nn.Module, path: Path) -> dict:
     """
     report = load_checkpoint(model, path, strict=False)
     fresh = [*report.missing, *(entry.partition(" ")[0] for entry in report.misshaped)]
-    strange = [key for key in (*fresh, *report.unexpected) if not key.startswith(HEADS)]
+    strange = [key for key in (*fresh, *report.unexpected) if not key.removeprefix("backbone.").startswith(HEADS)]
     if strange:
         hints = "".join(f"; {hint}" for hint in report.hints)
         raise CheckpointError(
             f"the checkpoint {str(path)!r} does not fit: {len(strange)} keys, first {strange[0]}{hints}"
         )
-    return {"file": path.name, "sha256": file_sha256(path), "fresh": sorted({key.partition(".")[0] for key in fresh})}
-
-
-def card_of(path: Path) -> Card:
-    """What the checkpoint at `path` is: its own card, or what its weights tell.
-
-    Raises: CheckpointError, ModelError for a file without a card whose network cannot be told.
-    """
-    card = read_card(path)
-    if card is not None:
-        return card
-    file = read_checkpoint(path)
-    head = file.state.get("head.weight")
-    size = image_size_of(file.state)
-    if head is None or head.dim() != 2 or size is None:
-        raise CheckpointError(f"the checkpoint {str(path)!r} does not tell its network: it has no card and is no GFNet")
-    arguments = {"num_classes": head.shape[0], "image_size": size, "distilled": "cls_token" in file.state}
-    exits = trained_exits(file)
-    if exits:
-        arguments["exits"] = exits
-    labels = [str(index) for index in range(head.shape[0])]
-    return Card(architecture_of(file.state), arguments, labels, Preprocess(size=size).to_dict())
+    heads = {key.removeprefix("backbone.").partition(".")[0] for key in fresh}
+    return {"file": path.name, "sha256": file_sha256(path), "fresh": sorted(heads)}
 
 
 def faster_on(model: nn.Module, device: torch.device) -> nn.Module:
@@ -85,29 +45,31 @@ def faster_on(model: nn.Module, device: torch.device) -> nn.Module:
     return filters_as_matrices(model) if device.type == "cpu" and small else model
 
 
-def teacher_file(source: str) -> Path:
-    """The file behind what names a teacher. Raises ModelError for a torchvision network without weights."""
-    if not source.startswith(TORCHVISION):
-        return Path(source)
-    _, _, file = source.partition("=")
-    if not file:
-        raise ModelError(
-            f"teacher {source!r} has no weights: give {source}=FILE, or train one with "
-            f"`pi-dynn train transfer --model {source}` and give its best.safetensors"
-        )
-    return Path(file)
+def teacher_file(source: str) -> tuple[str | None, Path]:
+    """The network a teacher says it is, as in NAME=FILE, and its file. Raises ModelError for a name without a file."""
+    name, _, file = source.partition("=")
+    try:
+        canonical_name(name)
+    except UnknownModel:
+        return None, Path(source)
+    if file:
+        return name, Path(file)
+    raise ModelError(
+        f"teacher {source!r} has no weights: give {source}=FILE, or train one with "
+        f"`pi-dynn train transfer --model {source}` and give its best.safetensors"
+    )
 
 
 def open_teacher(source: str, classes: Sequence[str], students: Preprocess, device: torch.device) -> TeacherNetwork:
-    """The teacher behind a bundle or a checkpoint, or torchvision's network behind `torchvision:NAME=FILE`.
+    """The teacher behind a bundle or a checkpoint, or the network NAME behind `NAME=FILE`.
 
     Raises: ModelError for a teacher that does not know the classes, CheckpointError for a file that does not fit.
     """
-    path = teacher_file(source)
-    if source.startswith(TORCHVISION):
+    name, path = teacher_file(source)
+    if name is not None:
         card = read_card(path)  # weights from elsewhere have none: they are taken to be made for these images
         own = students if card is None else Preprocess.from_dict(card.preprocess)
-        model = build_network(source.partition("=")[0], num_classes=len(classes), image_size=own.size)
+        model = create_model(name, num_classes=len(classes), image_size=own.size)
         load_checkpoint(model, path)
         return _taught_by(model, own, students, (classes if card is None else card.classes, classes), device)
     try:
@@ -119,7 +81,7 @@ def open_teacher(source: str, classes: Sequence[str], students: Preprocess, devi
         own = Preprocess.from_dict(bundle.manifest.preprocess)
         return TeacherNetwork(answer, own, students, (bundle.manifest.labels, classes))
     card = card_of(path)
-    model = build_network(card.model, **card.arguments)
+    model = create_model(card.model, **card.arguments)
     load_checkpoint(model, path)
     known = card.classes if read_card(path) is not None or len(card.classes) != len(classes) else classes
     return _taught_by(model, Preprocess.from_dict(card.preprocess), students, (known, classes), device)

@@ -14,19 +14,14 @@ from pi_dynn.data.torchvision_ops import torchvision
 from pi_dynn.errors import InputError
 from pi_dynn.files import file_sha256
 from pi_dynn.models.card import Card, read_card
+from pi_dynn.models.checkpoint_card import card_of
+from pi_dynn.models.registry import create_model
 from pi_dynn.train.batches import LoadedBatches, Order
 from pi_dynn.train.data import DataSettings, TrainData, held_out_tensors, open_train_data
 from pi_dynn.train.distill import Distillation
 from pi_dynn.train.engine import Fitted, Observer, Stage, Surroundings, Trainer, accuracy
 from pi_dynn.train.images import AugmentedImages, Mixing, augmentation, hold_images
-from pi_dynn.train.networks import (
-    build_network,
-    card_of,
-    faster_on,
-    open_teacher,
-    start_from,
-    teacher_file,
-)
+from pi_dynn.train.networks import faster_on, open_teacher, start_from, teacher_file
 from pi_dynn.train.processes import Processes
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.records import TrainPlan, TrainResult
@@ -141,7 +136,7 @@ class ImageTraining:
         options: dict[str, Any] = asdict(self.settings.images) | {"exit_weight": self.settings.exit_weight}
         del options["workers"], options["memory_bytes"]  # they change nothing
         if teaching is not None:
-            file = teacher_file(teaching.teacher)
+            _, file = teacher_file(teaching.teacher)
             options |= asdict(teaching) | {"teacher": file.name, "teacher_sha256": file_sha256(file)}
         return {
             "stage": self.kind,
@@ -205,11 +200,13 @@ class ImageTraining:
 
 def _network(settings: TrainSettings, data: TrainData) -> tuple[nn.Module, dict | None]:
     """The network to train, with the weights it starts from, and what was taken from where."""
-    card = None if settings.init is None else card_of(settings.init)
-    name = settings.model or (card and card.model)
+    name, size, card = settings.model, settings.image_size, None
+    if settings.init is not None and (name is None or size is None):
+        card = card_of(settings.init, model=name, image_size=size)
+    name = name or (card and card.model)
     if name is None:
         raise InputError("no network is named: give --model, or --init with a checkpoint that tells its own")
-    size = settings.image_size or (card and card.arguments["image_size"])
+    size = size or (card and card.arguments["image_size"])
     if size is None:
         raise InputError(f"{name}: no image size is given: give --image-size, 224 is the published one")
     arguments: dict[str, Any] = {"distilled": True} if settings.teaching is not None else {}
@@ -217,7 +214,7 @@ def _network(settings: TrainSettings, data: TrainData) -> tuple[nn.Module, dict 
         arguments["exits"] = settings.exits
     if settings.drop_path is not None:
         arguments["drop_path"] = settings.drop_path
-    model = build_network(name, num_classes=len(data.classes), image_size=size, **arguments)
+    model = create_model(name, num_classes=len(data.classes), image_size=size, **arguments)
     return model, None if settings.init is None else start_from(model, settings.init)
 
 
@@ -225,8 +222,8 @@ def versions() -> dict[str, str]:
     """The versions a run depends on."""
     return {
         "pi_dynn": __version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
         "python": platform.python_version(),
     }
 

@@ -20,7 +20,9 @@ from pi_dynn.evaluate.outputs import collect_outputs, evaluate
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.files import write_text
 from pi_dynn.models.card import Card, save_weights
+from pi_dynn.models.checkpoint_card import card_of
 from pi_dynn.models.macs import count_macs
+from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.session import Session
 from pi_dynn.train.batches import Order, TensorBatches
@@ -29,7 +31,7 @@ from pi_dynn.train.engine import Observer, Surroundings, Trainer
 from pi_dynn.train.exits import Bilevel, ExitStage, HeadWarmup
 from pi_dynn.train.features import ExitFeatures, backbone_sha256, cached_features, collect_features, exit_heads
 from pi_dynn.train.images import decode_all, turned_and_flipped
-from pi_dynn.train.networks import build_network, card_of, faster_on, start_from
+from pi_dynn.train.networks import faster_on, start_from
 from pi_dynn.train.processes import Processes
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.records import TrainPlan, TrainResult
@@ -48,6 +50,8 @@ class ExitsSettings:
     recipe: Recipe  # of the bilevel half
     warmup: Recipe
     init: Path | None = None
+    model: str | None = None  # of `init`, where the file does not tell; so is the size
+    image_size: int | None = None
     joint: TrainSettings | None = None
     exits: list[int] | str = "all"
     exit_heads: str = "cls"
@@ -87,7 +91,7 @@ class ExitTraining:
     def _from_checkpoint(self, init: Path) -> None:
         settings = self.settings
         self.data = open_train_data(settings.data, settings.out, self.processes)
-        card = card_of(init)
+        card = card_of(init, model=settings.model, image_size=settings.image_size)
         arguments = card.arguments | {"exits": settings.exits}
         if settings.exit_heads != "cls":
             arguments["exit_heads"] = settings.exit_heads
@@ -97,7 +101,7 @@ class ExitTraining:
                 f"{len(self.data.classes)}: train it on them with `pi-dynn train transfer` first"
             )
         torch.manual_seed(settings.recipe.seed)
-        self.model = build_network(card.model, **arguments)
+        self.model = create_model(card.model, **arguments)
         self.start = start_from(self.model, init)
         own = Preprocess.from_dict(card.preprocess)
         self.preprocess = own if settings.crop is None else replace(own, crop=settings.crop)

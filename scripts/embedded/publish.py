@@ -16,11 +16,12 @@ from pi_dynn.evaluate.outputs import collect_outputs, evaluate
 from pi_dynn.files import write_text
 from pi_dynn.models.card import Card, read_card
 from pi_dynn.models.checkpoint import load_checkpoint
+from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.bundle import EMBEDDED, Bundle, load_bundle
 from pi_dynn.runtime.session import Session
 from pi_dynn.text import mega, percent
 from pi_dynn.train.data import held_out_tensors
-from pi_dynn.train.networks import build_network, faster_on
+from pi_dynn.train.networks import faster_on
 from pi_dynn.train.records import TrainResult
 
 CURVES = "training_curves.svg"
@@ -44,7 +45,7 @@ def publish(results: dict[int, TrainResult], test: ImageFolder, log: Path, asset
     bundle = load_bundle(shipped.bundle)
     bundle.save(assets / EMBEDDED)
     card = read_card(shipped.weights)
-    model = build_network(card.model, **card.arguments)
+    model = create_model(card.model, **card.arguments)
     load_checkpoint(model, shipped.weights)
     faster_on(model.eval(), torch.device("cpu"))
     preprocess = Preprocess.from_dict(card.preprocess)

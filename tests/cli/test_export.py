@@ -43,6 +43,17 @@ def test_a_backbone_by_its_own_checkpoint(exported):
     assert len(load_bundle(bundle).manifest.labels) == 6
 
 
+def test_a_network_of_torchvision_by_its_own_name(exported, pi_dynn):
+    model = create_model("mobilenet_v3_small", num_classes=6, image_size=32)
+    named = ("--model", "torchvision:mobilenet_v3_small", "--image-size", 32)
+    assert exported(model.backbone.state_dict(), *named)[0].status == 0
+    named = ("--model", "torchvision:squeezenet1_1", "--image-size", 64)
+    other = exported(create_model("torchvision:squeezenet1_1", num_classes=3, image_size=64).state_dict(), *named)[0]
+    assert other.status == 1 and "torchvision:squeezenet1_1 is no chain of stages known here" in other.err
+    assert "mobilenet_v3_small" in pi_dynn("models", "torchvision:mobilenet_v3_small").out
+    assert "gfnet_xs" in pi_dynn("models", "gfnet_12_384").out
+
+
 def test_what_the_weights_do_not_tell_is_asked_for(exported):
     state = create_model("b_lenet", num_classes=3, image_size=28).state_dict()
     assert "pass --model" in exported(state)[0].err

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pi_dynn import load_bundle
 from pi_dynn.evaluate.records import Evaluation
-from pi_dynn.models import registry
+from pi_dynn.models import create_model, registry
 from pi_dynn.models.card import read_card
 from pi_dynn.models.gfnet import GFNet, GFNetSize
 
@@ -133,7 +133,7 @@ def test_teachers_of_every_kind(pi_dynn, scenes, tmp_path):
     exported = ("export", own, "-o", tmp_path / "g.pt", "--model", "tiny", "--labels", tmp_path / "labels.txt")
     assert pi_dynn(*exported, "--precision", "fp32").status == 0
     teachers = (weights, f"{name}={weights}", own, tmp_path / "g.pt")
-    kinds = ((), ("--loss", "soft"), ("--loss", "soft", "--published-soft"), ("--alpha", 1))
+    kinds = ((), ("--loss", "soft"), ("--loss", "soft", "--temperature", 1), ("--alpha", 1))
     for number, (teacher, kind) in enumerate(zip(teachers, kinds, strict=True)):
         out = tmp_path / f"run={number}"
         outcome = pi_dynn(
@@ -174,6 +174,28 @@ def test_joint_exits_of_a_network_from_scratch(pi_dynn, scenes, tmp_path):
     assert manifest.precision == "fp32" and [stage["stage"] for stage in manifest.notes["stages"]] == ["joint", "exits"]
     whole, parts = (read_card(tmp_path / "a" / name) for name in ("exits.safetensors", "joint/best.safetensors"))
     assert whole.arguments == parts.arguments and (tmp_path / "a" / "features_train.safetensors").exists()
+
+
+def test_exits_go_on_from_weights_of_any_family_without_a_card(pi_dynn, scenes, tmp_path):
+    state = create_model("torchvision:resnet18", num_classes=3, image_size=32).backbone.state_dict()
+    torch.save(state, tmp_path / "net.pth")
+    arguments = ("train", "exits", "--data", scenes, "--init", tmp_path / "net.pth", "--exits", "0,5", "--dry-run")
+    assert "pass --model" in pi_dynn(*arguments, "--out", tmp_path / "a", *QUICK).err
+    named = ("--model", "torchvision:resnet18", "--image-size", 32)
+    outcome = pi_dynn(*arguments, "--out", tmp_path / "b", *QUICK, *named)
+    assert outcome.status == 0 and "exits: resnet18" in outcome.out
+
+
+def test_exits_keep_the_heads_that_read_both_tokens(pi_dynn, scenes, tmp_path):
+    model = create_model(
+        "gfnet_12_192", num_classes=3, image_size=32, distilled=True, exits="all", exit_heads="cls+dist"
+    )
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    arguments = ("--data", scenes, "--init", tmp_path / "net.pth", "--exits", "0,5", "--out", tmp_path / "a", "--json")
+    outcome = pi_dynn("train", "exits", *arguments, *QUICK, "--epochs", 1, "--head-epochs", 1, "--precision", "fp32")
+    assert outcome.status == 0, outcome.err
+    card = read_card(last_line(outcome)["result"]["weights"])
+    assert card.arguments["exit_heads"] == "cls+dist" and card.arguments["distilled"] is True
 
 
 def test_exits_of_a_network_that_is_no_match(pi_dynn, scenes, other_scenes, tmp_path):

@@ -65,3 +65,17 @@ def test_a_network_can_be_built_again_from_what_it_remembers():
         again = create_model(model.name, **model.arguments)
     assert model.name == "gfnet_xs"
     assert again.exit_blocks == model.exit_blocks == [2, 5]
+
+
+def test_networks_of_torchvision_by_their_own_names():
+    with torch.device("meta"):
+        known, chain, other = (
+            create_model(f"torchvision:{name}", **SIZE) for name in ("mobilenet_v3_small", "resnet101", "squeezenet1_1")
+        )
+    assert known.name == "mobilenet_v3_small" and known.exit_blocks == []
+    assert chain.name == "torchvision:resnet101" and chain.depth == 33
+    assert not hasattr(other, "forward_exits") and other.arguments["image_size"] == 32
+    with pytest.raises(ModelError, match="torchvision:squeezenet1_1 takes no exits"):
+        create_model("torchvision:squeezenet1_1", **SIZE, exits=[0])
+    with pytest.raises(ModelError, match="torchvision:giant: Unknown model giant"):
+        create_model("torchvision:giant", **SIZE)

@@ -1,0 +1,112 @@
+"""Which network a checkpoint is of: by its own card, or by what its weights tell. `train` and `export` read it here."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.errors import CheckpointError, ModelError
+from pi_dynn.models.card import Card, read_card
+from pi_dynn.models.checkpoint import image_size_of
+from pi_dynn.models.checkpoint_exits import EXIT_KEY, blocks_of_exits
+from pi_dynn.models.checkpoint_file import CheckpointFile, read_checkpoint
+from pi_dynn.models.gfnet import SIZES
+from pi_dynn.models.gfnet_pyramid import SIZES as PYRAMID_SIZES
+from pi_dynn.models.registry import canonical_name, create_model
+
+BRANCH_KEY = re.compile(r"(branch|branches\.)(\d+)\..+")  # of the networks that have a branch for an exit
+
+
+def card_of(
+    path: Path, *, model: str | None = None, image_size: int | None = None, exits: Sequence[int] | None = None
+) -> Card:
+    """What the checkpoint at `path` is: `create_model(card.model, **card.arguments)` builds its network.
+
+    A card in the file tells all; without one the weights of a GFNet do, and those of another network once its name
+    `model` is given. `image_size` and `exits` stand in for what the weights do not tell, or ask for another size and
+    other exits; branches, which a network takes whole or not at all, stay.
+
+    Raises: CheckpointError, ModelError for a file whose network cannot be told.
+    """
+    file, card = read_checkpoint(path), read_card(path)
+    name = canonical_name(model or (card.model if card else architecture_of(file.state)))
+    if card is None or canonical_name(card.model) != name:
+        card = _card_from_weights(file, name, image_size, exits)
+    given = {"image_size": image_size, "exits": None if exits is None or _has_branches(file) else list(exits)}
+    arguments = card.arguments | {key: value for key, value in given.items() if value is not None}
+    return Card(name, arguments | {"exits": arguments.get("exits") or None}, card.classes, card.preprocess, card.stages)
+
+
+def _card_from_weights(file: CheckpointFile, name: str, image_size: int | None, exits: Sequence[int] | None) -> Card:
+    size = image_size or image_size_of(file.state)
+    if size is None:
+        raise CheckpointError(f"the checkpoint {str(file.path)!r} does not tell its image size: pass --image-size")
+    two, three = (_on_meta(name, classes, size) for classes in (2, 3))
+    classes = _classes_of(file, name, two.state_dict(), three.state_dict())
+    arguments = {
+        "num_classes": classes,
+        "image_size": size,
+        "exits": trained_exits(file, getattr(two, "depth", 0)) if exits is None or _has_branches(file) else list(exits),
+        "distilled": any(key.startswith(("cls_token", "head_dist.")) for key in file.state),
+        "exit_heads": "cls+dist" if any("intermediate_heads_dist." in key for key in file.state) else "cls",
+    }
+    return Card(name, arguments, [str(index) for index in range(classes)], Preprocess(size=size).to_dict())
+
+
+def _on_meta(name: str, classes: int, image_size: int) -> nn.Module:
+    with torch.device("meta"):
+        return create_model(name, num_classes=classes, image_size=image_size)
+
+
+def _classes_of(file: CheckpointFile, name: str, two: Mapping[str, Tensor], three: Mapping[str, Tensor]) -> int:
+    """The number of classes of the file: the length of what differs between two and three classes.
+
+    Raises: CheckpointError for a file without that key.
+    """
+    keys = [key for key, value in two.items() if value.shape != three[key].shape]
+    weight = next((file.state[key] for key in keys if key in file.state), None)
+    weight = file.state.get(keys[0].removeprefix("backbone.")) if weight is None else weight
+    if weight is None or not weight.shape:
+        raise CheckpointError(f"the checkpoint {str(file.path)!r} has no {keys[0]}: is it a {name} classifier?")
+    return weight.shape[0]
+
+
+def _has_branches(file: CheckpointFile) -> bool:
+    return any(BRANCH_KEY.fullmatch(key) for key in file.state)
+
+
+def trained_exits(file: CheckpointFile, depth: int) -> list[int]:
+    """Blocks out of `depth` after which the file has exits. Raises CheckpointError if it does not tell."""
+    branches = sorted({(match[1], int(match[2])) for key in file.state if (match := BRANCH_KEY.fullmatch(key))})
+    if branches:  # branch1 follows block 0
+        return [number - (kind == "branch") for kind, number in branches]
+    numbers = sorted({int(match[2]) for key in file.state if (match := EXIT_KEY.fullmatch(key))})
+    return list(blocks_of_exits(numbers, depth, (), file.exit_blocks).values()) if numbers else []
+
+
+def architecture_of(state: Mapping[str, Tensor]) -> str:
+    """The registered GFNet the weights belong to, by width and blocks. Raises ModelError if it is not one."""
+    head = state.get("head.weight")
+    if head is None or head.dim() != 2 or not _filter_blocks(state):
+        raise ModelError("the weights are no GFNet's and have no card that tells their network: pass --model")
+    shape = head.shape[1], _filter_blocks(state)
+    fitting = [name for name in (*SIZES, *PYRAMID_SIZES) if _shape_of(name) == shape]
+    if len(fitting) != 1:
+        raise ModelError(
+            f"weights of width {shape[0]} in {len(shape[1])} blocks fit {' and '.join(fitting) or 'no known network'}: "
+            "pass --model"
+        )
+    return fitting[0]
+
+
+def _filter_blocks(state: Mapping[str, Tensor]) -> set[str]:
+    """Names of the blocks with a global filter."""
+    return {key.partition(".filter.")[0] for key in state if ".filter." in key}
+
+
+def _shape_of(name: str) -> tuple[int, set[str]]:
+    state = _on_meta(name, 2, 224).state_dict()
+    return state["head.weight"].shape[1], _filter_blocks(state)
