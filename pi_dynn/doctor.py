@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pi_dynn.board import BoardSnapshot, advice, take_snapshot
-from pi_dynn.errors import MeterNotFound, PowerError
+from pi_dynn.errors import MeterNotFound, PowerError, TorchUnusable
 from pi_dynn.power import open_meter
 from pi_dynn.power.i2c_scan import I2cBus, scan_i2c
 from pi_dynn.records import Finding
+from pi_dynn.torch_build import CURE, check_torch, cuda_hint
 
 METERS = ("ina219", "pi-ina219", "hwmon", "rapl", "pmic")
 _TORCH_TIMEOUT_S = 120.0
@@ -23,7 +24,6 @@ import json, pi_dynn, torch
 print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "threads": torch.get_num_threads(),
                   "engines": list(torch.backends.quantized.supported_engines)}))
 """
-_FIRST_BROKEN_ON_PI4 = (2, 10)
 _LAST_PYTHON = (3, 13)
 
 EngineFindings = Callable[[], Sequence[Finding]]
@@ -99,9 +99,7 @@ def _torch(probes: Probes) -> tuple[list[Finding], bool]:
     except subprocess.TimeoutExpired:
         return [_finding("torch", "build", "hangs", "importing torch does not end: install it again")], False
     if answer.returncode == -signal.SIGILL:
-        message = (
-            "torch dies with an illegal instruction, as 2.10 does on a Raspberry Pi 4: pip install 'torch>=2.6,<2.10'"
-        )
+        message = f"torch dies with an illegal instruction, as 2.10 does on a Raspberry Pi 4: {CURE}"
         return [_finding("torch", "build", "does not run", message)], False
     if answer.returncode != 0:
         last = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
@@ -109,11 +107,12 @@ def _torch(probes: Probes) -> tuple[list[Finding], bool]:
             Finding("torch", "build", "not usable", f"torch cannot be imported ({last})", "pip install pi_dynn")
         ], False
     facts = json.loads(answer.stdout.strip().splitlines()[-1])
-    message = None
-    if probes.machine == "aarch64" and facts["cuda"]:
-        message = "this torch is a CUDA build, gigabytes that a Pi cannot use: pip install 'torch>=2.6,<2.10'"
-    elif probes.machine == "aarch64" and _version(facts["version"]) == _FIRST_BROKEN_ON_PI4:
-        message = "torch 2.10 does not run on a Raspberry Pi 4: pip install 'torch>=2.6,<2.10'"
+    installed = facts["version"], ["nvidia-"] if facts["cuda"] else []
+    try:
+        check_torch(probes.root, probes.machine, installed)
+        message = cuda_hint(probes.machine, installed)
+    except TorchUnusable as error:
+        message = str(error)
     build = f"{facts['version']} ({'CUDA ' + facts['cuda'] if facts['cuda'] else 'CPU'} build)"
     offered = [name for name in facts["engines"] if name not in ("none", "fbgemm")]
     no_engine = None if offered else "this torch has no int8 engine: use a build from the package index"
@@ -122,11 +121,6 @@ def _torch(probes: Probes) -> tuple[list[Finding], bool]:
         _finding("torch", "int8 engines", ", ".join(offered) or "none", no_engine),
         _finding("torch", "threads", facts["threads"]),
     ], True
-
-
-def _version(text: str) -> tuple[int, int]:
-    major, minor, *_ = text.split(".")
-    return int(major), int(minor)
 
 
 def _threads(probes: Probes) -> list[Finding]:

@@ -76,7 +76,6 @@ def test_a_healthy_pi_has_no_problem():
         ({"torch": torch_answer(-signal.SIGILL)}, "illegal instruction", "torch>=2.6,<2.10"),
         ({"torch": torch_answer(1, "", "x\nImportError: no libgomp")}, "no libgomp", "pip install"),
         ({"torch": torch_answer(0, TORCH.replace("null", '"13.0"'))}, "CUDA build", "torch>=2.6,<2.10"),
-        ({"torch": torch_answer(0, TORCH.replace("2.9.1", "2.10.0"))}, "2.10 does not run", "torch>=2.6,<2.10"),
         ({"torch": torch_answer(0, TORCH.replace("qnnpack", "none").replace("onednn", "none"))}, "no int8", "build"),
         ({"snapshot": SimulatedBoard(governor="ondemand").snapshot}, "governor is ondemand", "cpufreq-set"),
         ({"snapshot": SimulatedBoard(bits=0x1).snapshot}, "under-voltage", "5.1 V supply"),
@@ -89,6 +88,21 @@ def test_a_healthy_pi_has_no_problem():
 def test_each_problem_comes_with_its_cure(changes, problem, cure):
     found = problems(healthy_pi(**changes))
     assert any(problem in what and cure in how for what, how in found.items()), found
+
+
+@pytest.mark.parametrize(
+    ("features", "problem"),
+    [
+        ("fp asimd evtstrm crc32 cpuid", "torch 2.10.0+cpu dies with an illegal instruction on this processor"),
+        ("fp asimd evtstrm aes crc32 atomics cpuid", None),  # a Pi 5 runs it
+    ],
+)
+def test_torch_2_10_is_broken_on_a_pi_4_only(features, problem, tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\nFeatures\t: {features}\n")
+    answer = torch_answer(0, TORCH.replace("2.9.1", "2.10.0"))
+    found = problems(healthy_pi(torch=answer, root=tmp_path))
+    assert found == ({} if problem is None else {problem: "pip install 'torch>=2.6,<2.10'"})
 
 
 def test_engines_are_not_asked_where_torch_does_not_run():
