@@ -54,7 +54,9 @@ def _trial(place: int, span: Span, n: int, latency_s: float) -> TimedPass:
 
 
 def _subject(row: dict) -> Subject:
-    return Subject(row["model"], row["model"], "fp32", "eager", 0, 1, "", row["dataset"], None, [11], [])
+    return Subject(
+        row["model"], model=row["model"], precision="fp32", engine="eager", dataset=row["dataset"], blocks=[11]
+    )
 
 
 def _board(row: dict) -> dict:

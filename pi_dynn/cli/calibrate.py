@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +20,11 @@ from pi_dynn.cli.options import (
 )
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
+
+if TYPE_CHECKING:  # slow to import
+    from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, RuleResult, StaticNetwork
+    from pi_dynn.calibrate.rules import Choice
+    from pi_dynn.evaluate.outputs import ExitOutputs
 
 RULE_NAMES = ("sweep", "target-accuracy", "budget", "percentile", "msdnet", "risk")
 SCORE_NAMES = ("gate", "max-probability", "margin", "entropy", "patience")
@@ -181,7 +187,9 @@ def command(dataset, split, part, all_views, compare, static, plot, output, fold
     if output is not None:
         save_record(output, kept)
     seen = outputs if others is None else _collect(session, others, f"compare on {compare}")
-    _show(record, result, outputs, seen, session, as_json, compare, plot, _static(static, choice, others or data))
+    networks = _static(static, choice, others or data)
+    own = session.manifest.thresholds if record.score == "gate" else None
+    _show(Calibrated(record, result, outputs, seen, compare, own, networks), as_json, plot)
     return ExitStatus.ERROR if outputs.failed or seen.failed else ExitStatus.OK
 
 
@@ -241,50 +249,67 @@ def _static(given, choice: SessionChoice, data) -> list:
     return found
 
 
-def _show(record, choice, outputs, seen, session, as_json, compare, plot, static) -> None:
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration and what it is judged on: its own images, or those of the part it is `compared` on.
+
+    `own` are the thresholds of the bundle, None where its score is another.
+    """
+
+    record: "CalibrationRecord"
+    choice: "Choice"
+    outputs: "ExitOutputs"
+    seen: "ExitOutputs"
+    compared: str | None
+    own: list[float] | None
+    static: "list[StaticNetwork]"
+
+
+def _show(shown: Calibrated, as_json: bool, plot: Path | None) -> None:
     """Print the record, the comparison if asked for, and save the plots if asked for."""
     from pi_dynn.calibrate.compare import compare_rules
     from pi_dynn.evaluate import text
     from pi_dynn.evaluate.thresholds import exit_outcomes, reliability
 
+    record, choice, seen = shown.record, shown.choice, shown.seen
     results = []
-    if compare is not None or plot is not None:
-        finding, reporting = (exit_outcomes(one, record.score, record.costs) for one in (outputs, seen))
-        own = session.manifest.thresholds if record.score == "gate" else None
-        results = compare_rules(finding, reporting, record.cost_unit, own=own)
+    if shown.compared is not None or plot is not None:
+        finding, reporting = (exit_outcomes(one, record.score, record.costs) for one in (shown.outputs, seen))
+        results = compare_rules(finding, reporting, record.cost_unit, own=shown.own)
     honesty = reliability(seen, record)
     if as_json:
         click.echo(json.dumps(record.to_dict()))
-        for result in results if compare is not None else ():
+        for result in results if shown.compared is not None else ():
             click.echo(json.dumps({"comparison": result.to_dict()}))
     else:
         if len(choice.points) > 1 and choice.points[0].settings:
             click.echo(text.points_table(choice.points, record.exits, record.cost_unit) + "\n")
         click.echo(text.record_text(record, choice.point, choice.before) + "\n")
         click.echo(text.reliability_table(honesty))
-        if compare is not None:
-            click.echo(f"\non part {compare}, {len(seen.labels)} images no rule has seen:")
+        if shown.compared is not None:
+            click.echo(f"\non part {shown.compared}, {len(seen.labels)} images no rule has seen:")
             click.echo(text.comparison_text(results, len(seen.labels), record.images, record.part))
     for note in text.empty_exit_notes(record):
         click.echo(f"Note: {note}", err=True)
     if plot is not None:
-        _plot(plot, record, choice, results, honesty, static, seen)
+        _plot(plot, shown, results, honesty)
 
 
-def _plot(folder: Path, record, choice, results, honesty, static, seen) -> None:
+def _plot(folder: Path, shown: Calibrated, results: "list[RuleResult]", honesty: "list[ExitReliability]") -> None:
     """Save the plots; what they are of is said on stderr."""
     from pi_dynn.calibrate.outcomes import operating_point
     from pi_dynn.evaluate import plots
     from pi_dynn.evaluate.thresholds import exit_outcomes
     from pi_dynn.figures import save_figure
 
-    point = operating_point(exit_outcomes(seen, record.score, record.costs), record.thresholds)
+    record = shown.record
+    point = operating_point(exit_outcomes(shown.seen, record.score, record.costs), record.thresholds)
     unit = record.cost_unit
     figures = {
-        "trade-off": plots.trade_off_figure(results, point, unit, static if unit == "macs" else ()),
+        "trade-off": plots.trade_off_figure(results, point, unit, shown.static if unit == "macs" else ()),
         "exits": plots.exits_figure(record, point),
         "reliability": plots.reliability_figure(honesty),
-        "sweep": plots.sweep_figure(choice.points, unit),
+        "sweep": plots.sweep_figure(shown.choice.points, unit),
     }
     for name, figure in figures.items():
         save_figure(figure, folder, name)

@@ -117,7 +117,7 @@ def _of_run(path: Path, unit: str, bundle: str) -> dict[int, float | None]:
 
 
 def _of_benchmark(path: Path, unit: str, last: int) -> dict[int, float | None]:
-    """Medians of the forced exits; the row of the full depth does not name its block, `last`."""
+    """Medians of the forced exits and of the full depth, which ends with block `last`."""
     if unit == "J":
         raise CalibrationError(f"{path}: is no saved energy run: make one with `pi-dynn energy --each-exit --save`")
     try:
@@ -128,10 +128,17 @@ def _of_benchmark(path: Path, unit: str, last: int) -> dict[int, float | None]:
             f"{path}: neither a saved energy run nor the output of `pi-dynn benchmark --json` ({error})"
         ) from error
     costs: dict[int, float | None] = {}
+    from_0_1 = all(row.block_index is None for row in rows)
     for row in rows:
-        found = re.search(r", block (\d+)$", row.name)
-        if found:
-            costs.setdefault(int(found.group(1)) - 1, row.median_s)
-        elif row.name.endswith(", full depth"):
-            costs.setdefault(last, row.median_s)
+        block = _block_named(row.name, last) if from_0_1 else row.block_index
+        if block is not None:
+            costs.setdefault(block, row.median_s)
     return costs
+
+
+def _block_named(name: str, last: int) -> int | None:
+    """The block in the name of a row, where it counts from one. Only for files of release 0.1, which lack the index."""
+    numbered = re.search(r", block (\d+)$", name)
+    if numbered:
+        return int(numbered[1]) - 1
+    return last if name.endswith(", full depth") else None

@@ -20,12 +20,16 @@ from pi_dynn.stats import bootstrap_interval, bootstrap_ratio_interval, median, 
 
 @dataclass(frozen=True)
 class Variant:
-    """Something to time: one call is one answer for the `i`-th image, on `threads` threads if it says so."""
+    """Something to time: one call is one answer for the `i`-th image, on `threads` threads if it says so.
+
+    `block_index` is the block after which every answer leaves, None where they leave at several.
+    """
 
     name: str
     exits: str
     run: Callable[[int], object]
     threads: int | None = None
+    block_index: int | None = None
 
 
 def measure(variants: list[Variant], rounds: int, threads: int, clock: Clock, warm_up: int = 3) -> list[LatencyRow]:
@@ -54,12 +58,12 @@ def session_variants(
     def timed(thresholds: list[float] | None) -> Callable[[int], object]:
         return lambda i: session.classify(inputs[i % len(inputs)], thresholds)
 
-    depths = list(range(session.exits)) if each_exit else []
-    blocks = session.manifest.blocks
-    full = Variant(f"{name}, full depth", "none taken", timed(session.forced_thresholds(session.exits)), threads)
+    *blocks, last = session.manifest.blocks
+    full = Variant(f"{name}, full depth", "none taken", timed(session.forced_thresholds(len(blocks))), threads, last)
     each = [
-        Variant(f"{name}, block {blocks[k] + 1}", "all at this one", timed(session.forced_thresholds(k)), threads)
-        for k in depths
+        Variant(f"{name}, block {block + 1}", "all at this one", timed(session.forced_thresholds(k)), threads, block)
+        for k, block in enumerate(blocks)
+        if each_exit
     ]
     return [full, *each, Variant(f"{name}, with exits", "as they come", timed(None), threads)]
 
@@ -101,6 +105,7 @@ def _row(variant: Variant, times_s: list[float], first_s: list[float], threads: 
         speedup=median(first_s) / median(times_s),
         mean_s=sum(times_s) / len(times_s),
         speedup_ci95=bootstrap_ratio_interval(first_s, times_s),
+        block_index=variant.block_index,
     )
 
 

@@ -9,7 +9,8 @@ from pi_dynn.records import Record
 class LatencyRow(Record):
     """Latency of one variant over `n` runs, interleaved with the others; `speedup` against the first row.
 
-    `speedup` is a ratio of medians; rows saved before there was an interval of it have None.
+    `speedup` is a ratio of medians; rows saved before there was an interval of it have None. `block_index` is the
+    block after which every answer left, None where they left at several, and in files of release 0.1.
     """
 
     KIND = "latency"
@@ -25,6 +26,7 @@ class LatencyRow(Record):
     speedup: float
     mean_s: float | None = None
     speedup_ci95: tuple[float, float] | None = None
+    block_index: int | None = None
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,12 @@ def run(tmp_path_factory):
     return path
 
 
-def row(name: str, median_s: float) -> str:
-    return json.dumps(LatencyRow(name, "", 1, 9, median_s, median_s, median_s, (median_s, median_s), 1.0).to_dict())
+def row(name: str, median_s: float, block_index: int | None = None) -> str:
+    interval = (median_s, median_s)
+    made = LatencyRow(name, "", 1, 9, median_s, median_s, median_s, interval, 1.0, block_index=block_index).to_dict()
+    if block_index is None:
+        del made["block_index"]  # as release 0.1 wrote it
+    return json.dumps(made)
 
 
 def test_a_saved_run_gives_joules_and_seconds(run):
@@ -41,7 +45,22 @@ def test_a_run_of_another_bundle_or_with_other_exits(run):
         read_exit_costs(run, "J", [1, 2, 11], BUNDLE)
 
 
-def test_a_benchmark_gives_seconds(tmp_path):
+def test_a_benchmark_gives_seconds_by_its_block_indices(tmp_path):
+    path = tmp_path / "benchmark.jsonl"
+    lines = [
+        row("of any name", 0.040, 11),
+        row("block 9", 0.0100, 1),
+        row("block 1", 0.0101, 4),
+        row("of another engine", 7.0, 11),
+        row("eager, full depth", 9.0),
+    ]
+    path.write_text("\n".join(lines))
+    assert read_exit_costs(path, "s", BLOCKS, BUNDLE) == [0.0100, 0.0101, 0.040]
+    with pytest.raises(CalibrationError, match="has no latency of the exit after block 9"):
+        read_exit_costs(path, "s", [1, 4, 8, 11], BUNDLE)
+
+
+def test_a_benchmark_of_release_0_1_gives_seconds_by_the_names_of_its_rows(tmp_path):
     path = tmp_path / "benchmark.jsonl"
     lines = [
         row("int8 x86, full depth", 0.040),

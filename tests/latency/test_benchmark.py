@@ -55,7 +55,9 @@ def test_each_variant_runs_on_its_threads():
 
 
 def test_session_variants(session, inputs):
-    names = [variant.name for variant in session_variants(session, inputs, "n", each_exit=True)]
+    variants = session_variants(session, inputs, "n", each_exit=True)
+    assert [variant.block_index for variant in variants] == [11, 1, 4, 8, None]
+    names = [variant.name for variant in variants]
     assert names == ["n, full depth", "n, block 2", "n, block 5", "n, block 9", "n, with exits"]
 
 
