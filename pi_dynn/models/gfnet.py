@@ -97,26 +97,16 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-class StochasticDepth(nn.Module):
-    """Drop a residual branch (B, ...) per sample with probability `p` in training, else scale it by 1/(1-p).
+def drop_path_layer(p: float) -> nn.Module:
+    """Drop a residual branch (B, ...) per sample with probability `p` in training; nothing for 0.
 
     Source: arXiv 1603.09382.
     """
+    if p == 0.0:
+        return nn.Identity()
+    from pi_dynn.data.torchvision_ops import torchvision  # as slow to import as torch: only where it is needed
 
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        keep = 1.0 - self.p
-        # one draw per sample, whatever the shape of its features
-        draws = torch.rand([x.shape[0]] + [1] * (x.dim() - 1), device=x.device)
-        return x * (draws < keep).to(x.dtype) / keep
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
+    return torchvision.ops.StochasticDepth(p, "row")
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
@@ -133,7 +123,7 @@ class Block(nn.Module):
         self.filter = GlobalFilter(dim, grid)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, mlp_ratio)
-        self.drop_path = StochasticDepth(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.drop_path = drop_path_layer(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.mlp(self.norm2(self.filter(self.norm1(x)))))

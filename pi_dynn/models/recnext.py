@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pi_dynn.errors import ModelError
 from pi_dynn.models.chain import Chain, ChainNetwork, check_pooled_exits
 from pi_dynn.models.conv_norm import ConvNorm, MeanOfHeads, NormLinear, ResidualDepthwise
-from pi_dynn.models.gfnet import StochasticDepth, drop_path_rates
+from pi_dynn.models.gfnet import drop_path_layer, drop_path_rates
 from pi_dynn.models.linear_attention import LinearAttention
 from pi_dynn.models.registry import register_model
 
@@ -45,11 +45,6 @@ def mlp(dim: int, ratio: float) -> nn.Sequential:
     """Two 1 x 1 convolutions around an exact GELU: (B, C, H, W) kept."""
     hidden = int(dim * ratio)
     return nn.Sequential(ConvNorm(dim, hidden), nn.GELU(), ConvNorm(hidden, dim))
-
-
-def drop_path_layer(p: float) -> nn.Module:
-    """Stochastic depth with probability `p`; nothing for 0."""
-    return StochasticDepth(p) if p > 0.0 else nn.Identity()
 
 
 class RecursiveAttention(nn.Module):

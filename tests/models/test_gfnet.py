@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from pi_dynn.errors import ModelError
 from pi_dynn.models import create_model
 from pi_dynn.models.dft import MatrixFilter, filters_as_matrices
-from pi_dynn.models.gfnet import GlobalFilter, StochasticDepth
+from pi_dynn.models.gfnet import GlobalFilter, drop_path_layer
 
 GRIDS = [(1, 1), (2, 2), (4, 4), (7, 7), (11, 6), (6, 11), (43, 6)]
 
@@ -68,7 +68,7 @@ def test_gradients_of_both_filter_forms_agree():
 
 def test_stochastic_depth_drops_whole_samples_in_training_only():
     torch.manual_seed(0)
-    layer = StochasticDepth(0.25)
+    layer = drop_path_layer(0.25)
     x = torch.ones(4000, 2, 3)
     y = layer.train()(x)
     per_sample = y.flatten(1)
