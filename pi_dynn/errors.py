@@ -81,10 +81,6 @@ class MeterBusError(PowerError, OSError):
     """The bus to the meter failed and the bounded retries did not help."""
 
 
-class CurrentOverflow(PowerError, OverflowError):
-    """The current exceeds what the shunt and gain can represent."""
-
-
 class TraceInvalid(PowerError, ValueError):
     """A power trace cannot carry the energy figure asked of it."""
 

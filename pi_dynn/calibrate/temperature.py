@@ -43,11 +43,6 @@ def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> list[float]:
     return [fit_temperature(one, labels) for one in logits]
 
 
-def fold_temperature(weight: np.ndarray, bias: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and bias of a linear head whose logits are those of the given one divided by `temperature`."""
-    return weight / temperature, bias / temperature
-
-
 def reliability_bins(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[ReliabilityBin]:
     """Images (N,) sorted by confidence in at most B bins of equal mass.
 

@@ -2,7 +2,7 @@
 
 from enum import IntEnum, unique
 
-from pi_dynn.errors import CameraUnavailable, CurrentOverflow, MeterBusError, MeterDenied, MeterNotFound, TraceInvalid
+from pi_dynn.errors import CameraUnavailable, MeterBusError, MeterDenied, MeterNotFound, TraceInvalid
 
 
 @unique
@@ -22,7 +22,6 @@ _STATUS = {
     MeterNotFound: ExitStatus.HARDWARE_UNAVAILABLE,
     MeterDenied: ExitStatus.HARDWARE_UNAVAILABLE,
     MeterBusError: ExitStatus.HARDWARE_UNAVAILABLE,
-    CurrentOverflow: ExitStatus.MEASUREMENT_INVALID,
     TraceInvalid: ExitStatus.MEASUREMENT_INVALID,
 }
 

@@ -70,11 +70,6 @@ class ProfileStep(Record):
     moved_bytes: int
     roof_s: float | None
 
-    @property
-    def macs_per_s(self) -> float:
-        """Multiply-adds in a second of a median hit."""
-        return self.macs / self.per_hit_s if self.per_hit_s else 0.0
-
 
 @dataclass(frozen=True)
 class Roofline(Record):

@@ -12,10 +12,8 @@ from pi_dynn.power.energy import (
     IdleBaseline,
     RunEnergy,
     TrialEnergy,
-    gross_energy_j,
     idle_baseline,
     improvement,
-    net_energy_j,
     run_energy,
     trial_energy,
 )
@@ -28,7 +26,6 @@ from pi_dynn.power.meter import (
     MeterInfo,
     PowerSample,
     SampleFlags,
-    why_not_comparable,
 )
 from pi_dynn.power.opening import meter_names, open_meter
 from pi_dynn.power.sampler import Sampler, SteppedSampler, build_sampler
@@ -55,14 +52,11 @@ __all__ = [
     "aliasing_warning",
     "build_sampler",
     "check_trace",
-    "gross_energy_j",
     "idle_baseline",
     "improvement",
     "load_trace",
     "meter_names",
-    "net_energy_j",
     "open_meter",
     "run_energy",
     "trial_energy",
-    "why_not_comparable",
 ]

@@ -20,24 +20,6 @@ IDLE_BLOCKS = 10
 RESOLVED_SIGMA = 3.0
 
 
-def gross_energy_j(latency_s: float, active_power_w: float) -> float:
-    """Everything the board drew during one inference, in joules.
-
-    >>> round(gross_energy_j(0.3816, 3.26), 3)
-    1.244
-    """
-    return latency_s * active_power_w
-
-
-def net_energy_j(latency_s: float, active_power_w: float, idle_power_w: float) -> float:
-    """What one inference added to the idle board, in joules: the published rule.
-
-    >>> round(net_energy_j(0.3816, 3.26, 2.18), 4)
-    0.4121
-    """
-    return latency_s * (active_power_w - idle_power_w)
-
-
 def improvement(baseline_j: float, energy_j: float) -> float:
     """The share of the baseline's energy that is saved: 0.25 is a quarter less, negative is worse.
 

@@ -90,16 +90,6 @@ class MeterInfo(Record):
             )
 
 
-def why_not_comparable(one: MeterInfo, other: MeterInfo) -> tuple[str, ...]:
-    """Reasons why two energy figures may not be set side by side; empty when they may."""
-    reasons = []
-    for what in ("label", "scope", "rails", "kind", "shunt_ohm", "gain"):
-        mine, theirs = getattr(one, what), getattr(other, what)
-        if mine != theirs:
-            reasons.append(f"{what} differs: {mine!r} and {theirs!r}")
-    return tuple(reasons)
-
-
 @runtime_checkable
 class EnergyMeter(Protocol):
     """A power meter. Backends subclass it; `open_meter` opens one by name.

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,10 +107,6 @@ class Trace(Record):
     def labelled(self, label: str) -> tuple[Span, ...]:
         """The spans marked with `label`, in the order in which they were marked."""
         return tuple(span for span in self.spans if span.label == label)
-
-    def with_spans(self, spans: tuple[Span, ...]) -> "Trace":
-        """A copy whose spans are `spans`."""
-        return replace(self, spans=tuple(spans))
 
     @classmethod
     def from_dict(cls, values: Any) -> "Trace":

@@ -9,7 +9,6 @@ from pi_dynn.calibrate.temperature import (
     exit_reliability,
     fit_temperature,
     fit_temperatures,
-    fold_temperature,
     reliability_bins,
 )
 from pi_dynn.errors import CalibrationError
@@ -50,13 +49,6 @@ def test_bins_have_equal_mass_and_the_error_is_their_mean_gap():
     ]
     assert calibration_error(bins) == pytest.approx((0.25 + 0.35) / 2)
     assert len(reliability_bins(confidence, right, 15)) == 4
-
-
-def test_folding_divides_the_logits():
-    rng = np.random.default_rng(0)
-    weight, bias, x = rng.standard_normal((8, 3)), rng.standard_normal(3), rng.standard_normal((5, 8))
-    folded, shift = fold_temperature(weight, bias, 1.7)
-    assert x @ folded + shift == pytest.approx((x @ weight + bias) / 1.7)
 
 
 def test_always_right_and_always_wrong_stay_in_range():
