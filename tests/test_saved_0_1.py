@@ -23,6 +23,8 @@ from pi_dynn.power import load_trace
 from pi_dynn.power.certificate import ShuntCertificate, load_certificate
 from pi_dynn.records import Prediction, Record
 from pi_dynn.report.saved import read_saved
+from pi_dynn.runtime import machine_cache
+from pi_dynn.runtime.machine_cache import MachineCache
 from pi_dynn.train.records import TrainPlan, TrainResult
 from pi_dynn.train.run_folder import RunFolder
 
@@ -127,8 +129,8 @@ def test_a_run_goes_on_in_its_folder(tmp_path):
 
 def test_a_latency_model_is_found_again(monkeypatch):
     (key,) = json.loads((SAVED / "latency.json").read_text())
-    monkeypatch.setattr(latency_model, "models_path", lambda: SAVED / "latency.json")
-    monkeypatch.setattr(latency_model, "_key", lambda *_: key)
+    monkeypatch.setattr(latency_model, "MODELS", MachineCache(str(SAVED / "latency.json")))
+    monkeypatch.setattr(machine_cache, "_key", lambda *_: key)
     session = Session(load_bundle(SAVED / "bundle.pt"), threads=1, engine="fp32")
     model = latency_model.saved_latency_model(session)
     assert model.predict_s([0, 2]) == pytest.approx([0.0001919489484755827, 0.00026691968457509313])

@@ -4,8 +4,6 @@ The parts are what a profile measures inside the network; what no step accounts 
 start. A budget can then be kept without timing every exit, and exits that a bundle does not have can be priced.
 """
 
-import hashlib
-import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +13,14 @@ import torch
 from torch import Tensor
 
 from pi_dynn.clock import Clock
-from pi_dynn.errors import CalibrationError, PiDynnError
-from pi_dynn.files import write_text
+from pi_dynn.errors import CalibrationError
 from pi_dynn.latency.profile import TimedRuns, step_times, time_steps
 from pi_dynn.latency.records import LatencyCheck, LatencyModel
-from pi_dynn.runtime.engine_choice import cache_path
+from pi_dynn.runtime.machine_cache import MachineCache
 from pi_dynn.runtime.session import Session
 from pi_dynn.stats import median
 
+MODELS = MachineCache("latency.json")  # one per bundle, engine and number of threads
 _CHECK = ("exit norm", "head", "gate")
 _LAST = ("final norm", "final head")
 _BLOCK = ("filter", "MLP", "block", "stage")
@@ -113,37 +111,18 @@ def check_latency_model(
     )
 
 
-def models_path() -> Path:
-    """Where fitted models are kept, one per bundle, engine, threads and machine; delete the file to forget them."""
-    return cache_path().with_name("latency.json")
-
-
 def save_latency_model(model: LatencyModel) -> Path:
     """Keep a model on this machine in place of the one before; the file it is in."""
-    models = _read_models() | {_key(model.bundle, model.engine, model.threads): model.to_dict()}
-    write_text(models_path(), json.dumps(models, indent=1) + "\n")
-    return models_path()
+    MODELS.keep(model.to_dict(), model.bundle, model.engine, model.threads)
+    return MODELS.path
 
 
 def saved_latency_model(session: Session) -> LatencyModel:
     """The model kept for this bundle, engine and threads on this machine. Raises: CalibrationError if none is."""
     try:
-        return LatencyModel.from_dict(_read_models()[_key(session.bundle.sha256, session.engine, session.threads)])
-    except (KeyError, ValueError) as error:
+        return LatencyModel.from_dict(MODELS.get(session.bundle.sha256, session.engine, session.threads))
+    except ValueError as error:  # of a damaged model, and of None
         raise CalibrationError(
             f"no latency model of this bundle on engine {session.engine} with {session.threads} threads is kept here: "
             "fit one with `pi-dynn profile --fit`"
         ) from error
-
-
-def _key(bundle: str, engine: str, threads: int) -> str:
-    parts = (bundle, engine, str(threads), torch.__version__, platform.machine(), platform.node())
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:24]
-
-
-def _read_models() -> dict[str, dict]:
-    try:
-        models = json.loads(models_path().read_text(encoding="utf-8"))
-        return models if isinstance(models, dict) else {}
-    except (OSError, ValueError, PiDynnError):
-        return {}

@@ -2,8 +2,6 @@
 
 Small layers do not scale: what a second core saves, waking it may cost again. So 1 and all cores are both timed."""
 
-import hashlib
-import json
 import os
 import platform
 import statistics
@@ -16,10 +14,10 @@ from torch import Tensor
 
 from pi_dynn.clock import Clock
 from pi_dynn.errors import BundleError, EngineUnavailable, PiDynnError
-from pi_dynn.files import write_text
 from pi_dynn.records import Finding
 from pi_dynn.runtime.bundle import Bundle, load_bundle, quantised_layers
 from pi_dynn.runtime.engines import ENGINES, available_engines
+from pi_dynn.runtime.machine_cache import MachineCache
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME, open_onnx
 
@@ -27,6 +25,8 @@ CANDIDATES = {"arm": ("onednn", "qnnpack"), "x86": ("x86", "onednn")}
 WORST_RELATIVE_ERROR = 0.05  # dynamic int8 costs 1 to 3 %; an engine that is broken is off by far more
 WORST_STATIC_ERROR = 0.30  # ranges found on images clip a picture of noise, and each engine rounds in its own way
 TIMED_RUNS = 7
+WARM_UPS = 2
+CHOICES = MachineCache("choices.json")  # of engines and of threads
 
 
 def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.jit.ScriptModule]:
@@ -115,7 +115,7 @@ def _tested(bundle: Bundle, engine: str) -> tuple[torch.jit.ScriptModule, bool]:
 
 def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]:
     """The fastest candidate that passes its test; remembered per machine, torch and bundle."""
-    known = _read_cache().get(_cache_key(bundle))
+    known = _remembered(bundle)
     if known is not None:
         engine, reduce_range = known
         network = bundle.load_network(engine)
@@ -147,40 +147,25 @@ def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]
             times[engine].append(clock.now_ns() - start_ns)
     engine = min(times, key=lambda name: statistics.median(times[name]))
     network, reduce_range = passed[engine]
-    _remember(bundle, engine, reduce_range)
+    _remember([engine, reduce_range], *_of_engine(bundle))
     return engine, network
 
 
-def remembered_engine(bundle: Bundle) -> str | None:
-    """The engine that was found fastest for `bundle` on this machine before, if one was."""
-    return _read_cache().get(_cache_key(bundle), (None,))[0]
+def _remembered(bundle: Bundle) -> tuple[str, bool] | None:
+    """The engine found fastest for `bundle` on this machine before, and whether it needs the reduced range."""
+    match CHOICES.get(*_of_engine(bundle)):
+        case [str(engine), bool(reduce_range)] if engine in ENGINES:
+            return engine, reduce_range
+    return None
 
 
-def cache_path() -> Path:
-    """Where choices are remembered; delete the file to have them made again."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "pi_dynn" / "engines.json"
+def _of_engine(bundle: Bundle) -> tuple[str, str, int]:
+    return "engine", bundle.sha256, torch.get_num_threads()
 
 
-def _cache_key(bundle: Bundle) -> str:
-    parts = (bundle.sha256, torch.__version__, platform.machine(), platform.node(), str(torch.get_num_threads()))
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:24]
-
-
-def _read_cache() -> dict[str, tuple[str, bool]]:
-    try:
-        entries = json.loads(cache_path().read_text())
-        return {key: (str(engine), bool(reduce)) for key, (engine, reduce) in entries.items() if engine in ENGINES}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _remember(bundle: Bundle, engine: str, reduce_range: bool) -> None:
-    try:
-        entries = _read_cache() | {_cache_key(bundle): (engine, reduce_range)}
-        write_text(cache_path(), json.dumps(entries, indent=1) + "\n")
-    except (OSError, PiDynnError):
-        pass  # a read-only home costs the choice again next time, nothing else
+def _remember(value: object, *of: object) -> None:
+    with suppress(OSError, PiDynnError):  # a read-only home costs the choice again next time, nothing else
+        CHOICES.keep(value, *of)
 
 
 def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
@@ -203,16 +188,13 @@ def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
             )
         else:
             findings.append(Finding("engines", engine, "works"))
-    remembered = remembered_engine(bundle)
+    remembered = _remembered(bundle)
     try:
         selected, _ = open_network(bundle, "auto", clock)
     except EngineUnavailable as error:  # PI_DYNN_ENGINE asks for one that is not there
         return [*findings, Finding("engines", "selected", "none", str(error), "unset PI_DYNN_ENGINE")]
-    how = "remembered" if remembered == selected else "timed just now"
+    how = "remembered" if remembered is not None and remembered[0] == selected else "timed just now"
     return [*findings, Finding("engines", "selected", f"{selected} ({how})")]
-
-
-WARM_UPS = 2
 
 
 def usable_cores() -> int:
@@ -228,13 +210,11 @@ def fastest_threads(answer: Callable[[], object], bundle_sha256: str, engine: st
     Remembered per machine, torch, bundle and engine.
     """
     cores = usable_cores()
-    key = "|".join((bundle_sha256, engine, torch.__version__, platform.machine(), platform.node(), str(cores)))
-    known = _read_threads()
-    if cores == 1 or known.get(key) in (1, cores):
-        threads = known.get(key, 1)
-    else:
+    of = "threads", bundle_sha256, engine, cores
+    threads = 1 if cores == 1 else CHOICES.get(*of)
+    if threads not in (1, cores):
         threads = _timed(answer, (1, cores), clock)
-        _remember_threads(known | {key: threads})
+        _remember(threads, *of)
     torch.set_num_threads(threads)
     return threads
 
@@ -249,21 +229,3 @@ def _timed(answer: Callable[[], object], counts: tuple[int, ...], clock: Clock) 
             if turn >= WARM_UPS:
                 times[count].append(clock.now_ns() - start_ns)
     return min(counts, key=lambda count: statistics.median(times[count]))
-
-
-def choices_path() -> Path:
-    """Where choices are kept; delete the file to have them made again."""
-    return cache_path().with_name("threads.json")
-
-
-def _read_threads() -> dict[str, int]:
-    try:
-        entries = json.loads(choices_path().read_text())
-        return {str(key): int(count) for key, count in entries.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _remember_threads(entries: dict[str, int]) -> None:
-    with suppress(OSError, PiDynnError):  # a read-only home costs the choice again next time, nothing else
-        write_text(choices_path(), json.dumps(entries, indent=1) + "\n")

@@ -126,7 +126,7 @@ def test_an_engine_that_answers_otherwise_is_refused(pair, monkeypatch):
     try:
         with pytest.raises(EngineUnavailable, match="'qnnpack' is off by 200% against the machine it was made on"):
             open_network(bundle, "qnnpack", clock=None)
-        monkeypatch.setattr(engine_choice, "_read_cache", dict)
+        monkeypatch.setattr(engine_choice, "_remembered", lambda _: None)
         with pytest.raises(EngineUnavailable, match="no engine answers"):
             Session(bundle, threads=1)
     finally:

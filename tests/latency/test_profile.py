@@ -9,9 +9,9 @@ from pi_dynn import Session
 from pi_dynn.clock import PerfClock
 from pi_dynn.errors import CalibrationError
 from pi_dynn.latency.latency_model import (
+    MODELS,
     check_latency_model,
     fit_latency_model,
-    models_path,
     save_latency_model,
     saved_latency_model,
 )
@@ -148,15 +148,15 @@ def test_model_fits_and_predicts_other_answers(session, inputs):
 
 
 def test_models_are_kept_per_bundle_engine_and_threads(session):
-    models_path().unlink(missing_ok=True)
+    MODELS.path.unlink(missing_ok=True)
     with pytest.raises(CalibrationError, match="profile --fit"):
         saved_latency_model(session)
     model = made_up_model(bundle=session.bundle.sha256)
-    assert save_latency_model(model) == models_path()
+    assert save_latency_model(model) == MODELS.path
     assert saved_latency_model(session) == model
     save_latency_model(made_up_model(bundle=session.bundle.sha256, threads=2))
     assert saved_latency_model(session) == model
-    models_path().write_text("damaged")
+    MODELS.path.write_text("damaged")
     with pytest.raises(CalibrationError):
         saved_latency_model(session)
-    models_path().unlink()
+    MODELS.path.unlink()

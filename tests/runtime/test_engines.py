@@ -9,7 +9,7 @@ from pi_dynn import Preprocess, Session, build_bundle
 from pi_dynn.clock import FakeClock, PerfClock
 from pi_dynn.errors import EngineUnavailable
 from pi_dynn.runtime import engine_choice
-from pi_dynn.runtime.engine_choice import cache_path, candidates, open_network, relative_error
+from pi_dynn.runtime.engine_choice import CHOICES, candidates, open_network, relative_error
 from pi_dynn.runtime.engines import available_engines, using_engine
 
 
@@ -59,7 +59,7 @@ def test_auto_keeps_the_fastest_and_remembers_it(tiny_bundle, monkeypatch, tmp_p
     x = torch.randn(1, 3, 32, 32)
     reference = tiny_bundle.load_network("fp32").forward_all(x)
     assert relative_error(network.forward_all(x), reference) < engine_choice.WORST_RELATIVE_ERROR
-    assert list(json.loads(cache_path().read_text()).values())[0][0] == engine
+    assert list(json.loads(CHOICES.path.read_text()).values())[0][0] == engine
 
     def no_second_choice(*_):
         raise AssertionError("the remembered engine should have been used")
@@ -91,9 +91,9 @@ def test_auto_passes_over_engines_that_raise(tiny_bundle, monkeypatch, tmp_path)
 
 def test_damaged_memory_is_no_obstacle(tiny_bundle, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cache_path().parent.mkdir(parents=True)
+    CHOICES.path.parent.mkdir(parents=True)
     for content in ("", "[]", '{"x": 1}', '{"x": ["tpu", true]}'):
-        cache_path().write_text(content)
+        CHOICES.path.write_text(content)
         assert open_network(tiny_bundle, "auto", PerfClock())[0] in candidates()
 
 

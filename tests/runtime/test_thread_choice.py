@@ -6,7 +6,7 @@ import torch
 from pi_dynn import Session
 from pi_dynn.clock import FakeClock
 from pi_dynn.runtime import engine_choice
-from pi_dynn.runtime.engine_choice import choices_path, fastest_threads
+from pi_dynn.runtime.engine_choice import CHOICES, fastest_threads
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +38,8 @@ def test_the_faster_one_is_taken_and_remembered(duration_s, best):
 
 @pytest.mark.parametrize("content", ["", "[]", '{"x": "y"}', '{"x": null}'])
 def test_damaged_memory_is_no_obstacle(content):
-    choices_path().parent.mkdir(parents=True)
-    choices_path().write_text(content)
+    CHOICES.path.parent.mkdir(parents=True)
+    CHOICES.path.write_text(content)
     clock = FakeClock()
     assert fastest_threads(answers(clock, {1: 0.02, 4: 0.01}), "bundle", "fp32", clock) == 4
 
@@ -47,6 +47,6 @@ def test_damaged_memory_is_no_obstacle(content):
 def test_a_number_given_is_not_questioned(tiny_bundle, monkeypatch):
     monkeypatch.setenv("PI_DYNN_ENGINE", "fp32")
     assert Session(tiny_bundle, threads=3).threads == 3
-    assert not choices_path().exists()
+    assert not CHOICES.path.exists()
     assert Session(tiny_bundle).threads in (1, 4)
-    assert choices_path().exists()
+    assert CHOICES.path.exists()
