@@ -30,7 +30,7 @@ from pi_dynn.models import create_model
 from pi_dynn.text import percent, table
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
 from pi_dynn.train.distill import Distillation
-from pi_dynn.train.engine import Stage, Surroundings, Trainer
+from pi_dynn.train.engine import RunContext, Stage, Trainer
 from pi_dynn.train.exits import HeadWarmup
 from pi_dynn.train.features import collect_features
 from pi_dynn.train.images import AugmentedImages, augmentation, decode_all
@@ -68,7 +68,7 @@ class Bench:
     def engine(self, stage: Stage, batches) -> Turn:
         """Turns of the engine."""
         recipe = Recipe(epochs=100, batch_size=self.batch_size, ema_decay=0.998)
-        trainer = Trainer(stage, batches, recipe, Surroundings())
+        trainer = Trainer(stage, batches, recipe, RunContext())
 
         def turn() -> tuple[float, float | None]:
             row = trainer.train_epoch(0, self.steps)

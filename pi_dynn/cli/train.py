@@ -190,28 +190,28 @@ def _exits_job(given: dict[str, Any], processes):
     return ExitTraining(settings, processes)
 
 
-class Told:
-    """An observer that speaks on stderr, or prints JSON, and moves the progress bar; silent in all but one process."""
+class ConsoleCallback:
+    """Prints a line for each epoch, on stderr or as JSON, and moves the progress bar; in one of the processes only."""
 
-    def __init__(self, advance: Callable[[], None], as_json: bool, speaks: bool, log) -> None:
-        self._advance, self._as_json, self._speaks, self._log = advance, as_json, speaks, log
+    def __init__(self, advance: Callable[[], None], as_json: bool, prints: bool, log) -> None:
+        self._advance, self._as_json, self._prints, self._log = advance, as_json, prints, log
 
-    def step(self, steps: int) -> None:
+    def on_step(self, steps: int) -> None:
         for _ in range(steps):
             self._advance()
 
-    def epoch(self, name: str, row: dict[str, float]) -> None:
-        """Say how an epoch of the stage `name` went: a line of text, or of JSON."""
+    def on_epoch(self, name: str, row: dict[str, float]) -> None:
+        """Print the figures of an epoch of the stage `name`: a line of text, or of JSON."""
         from pi_dynn.train.text import epoch_text
 
-        if not self._speaks:
+        if not self._prints:
             return
         if self._as_json:
             click.echo(json.dumps({"stage": name, **row}))
         else:
             click.echo(epoch_text(name, row), err=True)
         if self._log is not None:
-            self._log.epoch(name, row)
+            self._log.on_epoch(name, row)
 
 
 def _train(given: dict[str, Any], build: Callable) -> None:
@@ -228,20 +228,20 @@ def _train(given: dict[str, Any], build: Callable) -> None:
             return
         log = None
         if given["tensorboard"] and processes.first:
-            from pi_dynn.train.tensorboard import TensorBoardLog
+            from pi_dynn.train.engine import TensorBoardCallback
 
-            log = TensorBoardLog(given["out"] / "tensorboard")
+            log = TensorBoardCallback(given["out"] / "tensorboard")
             stack.callback(log.close)
         advance = stack.enter_context(progress(job.kind, total=job.total_steps, enabled=processes.first))
-        result = job.run(Told(advance, given["as_json"], processes.first, log))
+        result = job.run(ConsoleCallback(advance, given["as_json"], processes.first, log))
     if processes.first:
         _show_result(result, given["as_json"])
 
 
-def _show_plan(plan, as_json: bool, speaks: bool) -> None:
+def _show_plan(plan, as_json: bool, prints: bool) -> None:
     from pi_dynn.train.text import plan_text
 
-    if speaks:
+    if prints:
         click.echo(json.dumps({"plan": plan.to_dict()}) if as_json else plan_text(plan))
 
 

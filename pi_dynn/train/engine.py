@@ -7,14 +7,14 @@ happened, and no generator needs to be saved.
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from pi_dynn.clock import Clock, PerfClock
-from pi_dynn.errors import PiDynnError
+from pi_dynn.errors import PiDynnError, need_extra
 from pi_dynn.train.batches import Batches, derived_seed
 from pi_dynn.train.processes import ALONE, Processes
 from pi_dynn.train.recipe import Recipe, build_optimizer, ema_decay_at, lr_at
@@ -71,35 +71,43 @@ GUARD_STEPS = 16  # a GPU is asked this often whether the loss is still a number
 Row = dict[str, float | int]
 
 
-class Observer(Protocol):
-    """Who is told how it goes."""
+class Callback:
+    """Called while a network is trained. Does nothing; subclasses do."""
 
-    def step(self, steps: int) -> None:
+    def on_step(self, steps: int) -> None:
         """So many steps more are done."""
-        ...
 
-    def epoch(self, name: str, row: Row) -> None:
-        """An epoch of what is called `name` has ended with these figures."""
-        ...
+    def on_epoch(self, name: str, row: Row) -> None:
+        """An epoch of the stage called `name` has ended with these figures."""
 
 
-class Silent:
-    """An observer that looks away."""
+class TensorBoardCallback(Callback):
+    """Writes every figure of every epoch to a folder that TensorBoard reads."""
 
-    def step(self, steps: int) -> None:
-        return
+    def __init__(self, folder: str | Path) -> None:
+        """Raises: InputError if the package is not installed."""
+        with need_extra("tensorboard", "--tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+        self._writer = SummaryWriter(str(folder))
 
-    def epoch(self, name: str, row: Row) -> None:
-        return
+    def on_epoch(self, name: str, row: Row) -> None:
+        for key, value in row.items():
+            if key != "epoch":
+                self._writer.add_scalar(f"{name}/{key}", value, row["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a run is given from outside: the processes, a folder to write to, an observer and a clock."""
+class RunContext:
+    """What a training run works with: the processes, a folder to write to, a callback and a clock."""
 
     processes: Processes = ALONE
     folder: RunFolder | None = None
-    observer: Observer = field(default_factory=Silent)
+    callback: Callback = field(default_factory=Callback)
     clock: Clock = field(default_factory=PerfClock)
     name: str = "training"
 
@@ -119,20 +127,20 @@ class Fitted:
     best: dict[str, Tensor]
 
 
-def fit(stage: Stage, batches: Batches, recipe: Recipe, surroundings: Surroundings | None = None) -> Fitted:
+def fit(stage: Stage, batches: Batches, recipe: Recipe, context: RunContext | None = None) -> Fitted:
     """Train `stage.model` in place; goes on from the state in the folder, if there is one.
 
     Raises: PiDynnError when the loss is no longer finite.
     """
-    return Trainer(stage, batches, recipe, surroundings or Surroundings()).run()
+    return Trainer(stage, batches, recipe, context or RunContext()).run()
 
 
 class Trainer:
     """One run of the engine: `run()` does it all, `train_epoch()` is one pass over the batches."""
 
-    def __init__(self, stage: Stage, batches: Batches, recipe: Recipe, surroundings: Surroundings) -> None:
-        self.stage, self.batches, self.recipe, self.around = stage, batches, recipe, surroundings
-        processes = surroundings.processes
+    def __init__(self, stage: Stage, batches: Batches, recipe: Recipe, context: RunContext) -> None:
+        self.stage, self.batches, self.recipe, self.context = stage, batches, recipe, context
+        processes = context.processes
         stage.to(processes.device)
         self.optimizer = build_optimizer(stage.model, recipe)
         self.average = self._averaged() if recipe.ema_decay else None
@@ -160,8 +168,8 @@ class Trainer:
         while not self.ended and len(self.history) < self.recipe.epochs:
             epoch = len(self.history)
             row = self.train_epoch(epoch)
-            metrics = self.around.processes.share(
-                self.stage.evaluate(self.answering) if self.around.processes.first else None
+            metrics = self.context.processes.share(
+                self.stage.evaluate(self.answering) if self.context.processes.first else None
             )
             self._finish_epoch(epoch, row | metrics, metrics)
         return Fitted(self.history, self.best_epoch, self.best_score, self.answering, self.best)
@@ -173,7 +181,7 @@ class Trainer:
 
     def train_epoch(self, epoch: int, most_steps: int | None = None) -> Row:
         """One pass over the batches, or its first `most_steps`; loss, speed and the share of time waited for data."""
-        recipe, processes, clock = self.recipe, self.around.processes, self.around.clock
+        recipe, processes, clock = self.recipe, self.context.processes, self.context.clock
         torch.manual_seed(derived_seed(recipe.seed, epoch, 2, processes.rank))
         self.stage.train()
         self.stage.begin_epoch(epoch)
@@ -188,7 +196,7 @@ class Trainer:
             total += self._step(batch, lr)
             if processes.device.type == "cpu" or step % GUARD_STEPS == 0 or step == steps - 1:
                 self._guard(total, epoch)
-            self.around.observer.step(1)
+            self.context.callback.on_step(1)
         seconds = max(1e-9, (clock.now_ns() - started_ns) / 1e9)
         return {
             "epoch": epoch + 1,
@@ -202,7 +210,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        with torch.autocast(self.around.processes.device.type, dtype=torch.bfloat16, enabled=self.recipe.amp):
+        with torch.autocast(self.context.processes.device.type, dtype=torch.bfloat16, enabled=self.recipe.amp):
             loss = self.wrapped(*batch)
         loss.backward()
         if self.recipe.clip_grad:
@@ -215,13 +223,13 @@ class Trainer:
     def _guard(self, total: Tensor, epoch: int) -> None:
         if not torch.isfinite(total):
             raise PiDynnError(
-                f"{self.around.name}: the loss became {total.item()} in epoch {epoch + 1}; lower lr={self.recipe.lr}"
+                f"{self.context.name}: the loss became {total.item()} in epoch {epoch + 1}; lower lr={self.recipe.lr}"
             )
 
     def _mean(self, value: Tensor) -> float:
-        if self.around.processes.world > 1:
+        if self.context.processes.world > 1:
             torch.distributed.all_reduce(value)
-            value = value / self.around.processes.world
+            value = value / self.context.processes.world
         return float(value)
 
     def _finish_epoch(self, epoch: int, row: Row, metrics: dict[str, float]) -> None:
@@ -232,13 +240,13 @@ class Trainer:
             self.best = {key: value.detach().clone() for key, value in self.answering.state_dict().items()}
         stale = self.recipe.patience and epoch + 1 - self.best_epoch >= self.recipe.patience
         self.ended = self.stage.end_epoch(metrics) or bool(stale)
-        if self.around.processes.first and self.around.folder is not None:
+        if self.context.processes.first and self.context.folder is not None:
             self._save()
-        self.around.observer.epoch(self.around.name, row)
+        self.context.callback.on_epoch(self.context.name, row)
 
     def _save(self) -> None:
         """Weights first, the state last: a run that dies in between does the epoch again."""
-        folder = self.around.folder
+        folder = self.context.folder
         if self.best_epoch == len(self.history):
             folder.save_weights("best", self.best)
         folder.save_weights("last", self.answering.state_dict())
@@ -258,7 +266,7 @@ class Trainer:
         )
 
     def _resume(self) -> None:
-        state = None if self.around.folder is None else self.around.folder.load_state()
+        state = None if self.context.folder is None else self.context.folder.load_state()
         if state is None:
             return
         self.stage.recall(state["stage"])
@@ -267,6 +275,6 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history, self.ended = state["history"], state["ended"]
-        self.best = {key: value.to(self.around.processes.device) for key, value in state["best"].items()}
+        self.best = {key: value.to(self.context.processes.device) for key, value in state["best"].items()}
         self.best_epoch, self.best_score = state["best_epoch"], state["best_score"]
-        self.around.observer.step(len(self.history) * self.batches.steps)
+        self.context.callback.on_step(len(self.history) * self.batches.steps)

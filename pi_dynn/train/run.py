@@ -19,7 +19,7 @@ from pi_dynn.models.registry import create_model
 from pi_dynn.train.batches import LoadedBatches, Order
 from pi_dynn.train.data import DataSettings, TrainData, held_out_tensors, open_train_data
 from pi_dynn.train.distill import Distillation
-from pi_dynn.train.engine import Fitted, Observer, Stage, Surroundings, Trainer, accuracy
+from pi_dynn.train.engine import Callback, Fitted, RunContext, Stage, Trainer, accuracy
 from pi_dynn.train.images import AugmentedImages, Mixing, augmentation, hold_images
 from pi_dynn.train.networks import faster_on, open_teacher, start_from, teacher_file
 from pi_dynn.train.processes import Processes
@@ -159,26 +159,26 @@ class ImageTraining:
 
     def plan(self) -> TrainPlan:
         """What would be done, and how long it would take by a few real steps. Trains nothing that is kept."""
-        trainer = self._trainer(Surroundings(self.processes, name=self.kind))
+        trainer = self._trainer(RunContext(self.processes, name=self.kind))
         return measured_plan(trainer, self.data, {self.kind: self.recipe})
 
-    def _trainer(self, surroundings: Surroundings) -> Trainer:
-        return Trainer(self.stage, self.batches, self.recipe, surroundings)
+    def _trainer(self, context: RunContext) -> Trainer:
+        return Trainer(self.stage, self.batches, self.recipe, context)
 
-    def train(self, observer: Observer) -> Fitted:
+    def train(self, callback: Callback) -> Fitted:
         """Train to the end, or go on with a run that was interrupted; the network is left with its best weights."""
         manifest = self.manifest()
         folder = RunFolder(self.settings.out, self.card(manifest))
         if self.processes.first:
             folder.begin(manifest, self.settings.resume)
         self.processes.wait()
-        fitted = self._trainer(Surroundings(self.processes, folder, observer, name=self.kind)).run()
+        fitted = self._trainer(RunContext(self.processes, folder, callback, name=self.kind)).run()
         self.model.load_state_dict(fitted.best)
         return fitted
 
-    def run(self, observer: Observer) -> TrainResult:
+    def run(self, callback: Callback) -> TrainResult:
         """Train, then judge the best weights on the test part."""
-        fitted = self.train(observer)
+        fitted = self.train(callback)
         test, depths = None, {}
         if self.data.test is not None and self.processes.first:
             x, labels = held_out_tensors(self.data.test, self.preprocess)
@@ -230,17 +230,17 @@ def versions() -> dict[str, str]:
 
 def measured_plan(trainer: Trainer, data: TrainData, recipes: dict[str, Recipe], other_s: float = 0.0) -> TrainPlan:
     """The plan of a job, timed on a few real steps; `other_s` is known to be needed besides."""
-    around, model, steps = trainer.around, trainer.stage.model, trainer.batches.steps
+    context, model, steps = trainer.context, trainer.stage.model, trainer.batches.steps
     trainer.train_epoch(0, 1)  # the first step is slow: workers start, memory is found
-    started_ns = around.clock.now_ns()
+    started_ns = context.clock.now_ns()
     row = trainer.train_epoch(0, TIMED_STEPS)
-    step_s = (around.clock.now_ns() - started_ns) / 1e9 / min(TIMED_STEPS, steps)
-    started_ns = around.clock.now_ns()
+    step_s = (context.clock.now_ns() - started_ns) / 1e9 / min(TIMED_STEPS, steps)
+    started_ns = context.clock.now_ns()
     trainer.stage.evaluate(trainer.answering)
-    evaluation_s = (around.clock.now_ns() - started_ns) / 1e9
+    evaluation_s = (context.clock.now_ns() - started_ns) / 1e9
     epochs = sum(recipe.epochs for recipe in recipes.values())
     return TrainPlan(
-        stage=around.name,
+        stage=context.name,
         model=model.name,
         parameters=sum(p.numel() for p in model.parameters()),
         trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -249,8 +249,8 @@ def measured_plan(trainer: Trainer, data: TrainData, recipes: dict[str, Recipe],
         parts=data.counts,
         steps_per_epoch=steps,
         recipes={name: recipe.to_dict() for name, recipe in recipes.items()},
-        processes=around.processes.world,
-        device=str(around.processes.device),
+        processes=context.processes.world,
+        device=str(context.processes.device),
         step_s=step_s,
         waited_share=row["waited"],
         estimated_s=epochs * (steps * step_s + evaluation_s) + other_s,

@@ -27,7 +27,7 @@ from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.session import Session
 from pi_dynn.train.batches import Order, TensorBatches
 from pi_dynn.train.data import DataSettings, open_train_data
-from pi_dynn.train.engine import Observer, Surroundings, Trainer
+from pi_dynn.train.engine import Callback, RunContext, Trainer
 from pi_dynn.train.exits import Bilevel, ExitStage, HeadWarmup
 from pi_dynn.train.features import ExitFeatures, backbone_sha256, cached_features, collect_features, exit_heads
 from pi_dynn.train.images import decode_all, turned_and_flipped
@@ -173,7 +173,7 @@ class ExitTraining:
             stage,
             TensorBatches(features.flat(), order),
             self.settings.warmup,
-            Surroundings(self.processes, clock=self.clock, name=self.kind),
+            RunContext(self.processes, clock=self.clock, name=self.kind),
         )
         recipes = {"warmup": self.settings.warmup, "bilevel": self.settings.recipe}
         plan = measured_plan(trainer, self.data, recipes)
@@ -184,12 +184,12 @@ class ExitTraining:
             estimated_s=images * image_s + self.total_steps * (plan.step_s or 0.0),
         )
 
-    def run(self, observer: Observer) -> TrainResult:
+    def run(self, callback: Callback) -> TrainResult:
         """Train heads and gates, choose the exits to keep, write the bundle, judge it on the test part."""
         settings, manifest = self.settings, self.manifest()
         epochs = 0
         if self.joint is not None:
-            epochs = len(self.joint.train(observer).history)
+            epochs = len(self.joint.train(callback).history)
         card = Card(
             self.model.name,
             self.model.arguments,
@@ -203,7 +203,7 @@ class ExitTraining:
         batches = TensorBatches(train.flat(), self.order)
         if self.joint is None:
             warmup = HeadWarmup(self.model, held_out, settings.head_patience)
-            epochs += self._fit(warmup, batches, settings.warmup, "warmup", card, observer)[0]
+            epochs += self._fit(warmup, batches, settings.warmup, "warmup", card, callback)[0]
             warmup.restore_best()
         table = count_macs(self.model.cpu(), self.model.arguments["image_size"])
         bilevel = Bilevel(
@@ -214,7 +214,7 @@ class ExitTraining:
             turn=settings.turn,
             gates_only=self.joint is not None,
         )
-        more, best_epoch, best = self._fit(bilevel, batches, settings.recipe, "bilevel", card, observer)
+        more, best_epoch, best = self._fit(bilevel, batches, settings.recipe, "bilevel", card, callback)
         self.model.load_state_dict(best)
         self.model.cpu()
         weights = settings.out / "exits.safetensors"
@@ -224,13 +224,13 @@ class ExitTraining:
         save_weights(weights, self.model.state_dict(), card)
         return self._choose_and_judge(result, bilevel, card)
 
-    def _fit(self, stage: ExitStage, batches: TensorBatches, recipe: Recipe, name: str, card: Card, observer: Observer):
+    def _fit(self, stage: ExitStage, batches: TensorBatches, recipe: Recipe, name: str, card: Card, callback: Callback):
         folder = RunFolder(self.settings.out / name, card)
         if self.processes.first:
             # The second half finds no folder where the first was interrupted: that is no other run.
             folder.begin(card.stages[-1], self.settings.resume)
         self.processes.wait()
-        fitted = Trainer(stage, batches, recipe, Surroundings(self.processes, folder, observer, self.clock, name)).run()
+        fitted = Trainer(stage, batches, recipe, RunContext(self.processes, folder, callback, self.clock, name)).run()
         return len(fitted.history), fitted.best_epoch, fitted.best
 
     def _choose_and_judge(self, result: TrainResult, bilevel: Bilevel, card: Card) -> TrainResult:

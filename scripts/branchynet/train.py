@@ -50,7 +50,7 @@ from pi_dynn.runtime.session import Session
 from pi_dynn.text import milliseconds, percent
 from pi_dynn.train.batches import LoadedBatches, Order
 from pi_dynn.train.data import held_out_tensors
-from pi_dynn.train.engine import Row, Silent, Surroundings, fit
+from pi_dynn.train.engine import Callback, Row, RunContext, fit
 from pi_dynn.train.images import AugmentedImages, Mixing, decode_all
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.run_folder import RunFolder
@@ -107,10 +107,10 @@ def main(data: Path, out: Path, epochs: int, batch_size: int, amp: bool) -> None
     study(bundle, parts, out)
 
 
-class EpochLines(Silent):
+class EpochLines(Callback):
     """Says how every epoch went."""
 
-    def epoch(self, name: str, row: Row) -> None:
+    def on_epoch(self, name: str, row: Row) -> None:
         click.echo(epoch_text(name, row))
 
 
@@ -136,7 +136,7 @@ def trained(parts: dict[str, ImageFolder], out: Path, recipe: Recipe) -> nn.Modu
         folder = RunFolder(out / "training", card)
         folder.begin(manifest, resume=True)
         batches = LoadedBatches(images, Order(len(train), recipe.batch_size, SEED), workers=1)
-        fitted = fit(stage, batches, recipe, Surroundings(folder=folder, observer=EpochLines(), name="joint"))
+        fitted = fit(stage, batches, recipe, RunContext(folder=folder, callback=EpochLines(), name="joint"))
         save_weights(checkpoint, fitted.model.state_dict(), card)
     model.load_state_dict(load_file(checkpoint))
     return model.eval()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pi_dynn.train.batches import LoadedBatches, Order
-from pi_dynn.train.engine import Row, Silent, Stage, Surroundings, fit
+from pi_dynn.train.engine import Callback, Row, RunContext, Stage, fit
 from pi_dynn.train.images import AugmentedImages, Mixing
 from pi_dynn.train.processes import ALONE, Processes
 from pi_dynn.train.recipe import Recipe
@@ -88,13 +88,13 @@ class PhaseStage(Stage):
         return self._evaluate(model)
 
 
-class PhaseLog(Silent):
+class PhaseLog(Callback):
     """Prints the figures of every epoch and adds them to a CSV file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def epoch(self, name: str, row: Row) -> None:
+    def on_epoch(self, name: str, row: Row) -> None:
         figures = {key: value for key, value in row.items() if key not in ("epoch", "lr", "images_per_s", "waited")}
         text = {
             "phase": name,
@@ -148,8 +148,8 @@ def train_phase(
         seed=seed,
     )
     stage = PhaseStage(model, phase, outputs, num_classes, evaluate)
-    surroundings = Surroundings(processes, folder, PhaseLog(log_path), name=phase.name)
-    return fit(stage, loaded, recipe, surroundings).model
+    context = RunContext(processes, folder, PhaseLog(log_path), name=phase.name)
+    return fit(stage, loaded, recipe, context).model
 
 
 def append_row(path: Path, row: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from pi_dynn.clock import FakeClock
 from pi_dynn.errors import CheckpointError, InputError, PiDynnError
 from pi_dynn.models.card import Card, read_card
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
-from pi_dynn.train.engine import Silent, Stage, Surroundings, fit
+from pi_dynn.train.engine import Callback, RunContext, Stage, fit
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.run_folder import RunFolder
 
@@ -53,13 +53,13 @@ class Points(Stage):
         return TensorBatches((self.x, self.y), Order(50, 16, seed))
 
 
-class KilledAt(Silent):
+class KilledAt(Callback):
     """Ends the run in the middle of an epoch, as a power cut would."""
 
     def __init__(self, step):
         self.left = step
 
-    def step(self, steps):
+    def on_step(self, steps):
         self.left -= steps
         if self.left < 0:
             raise KeyboardInterrupt
@@ -70,7 +70,7 @@ RECIPE = Recipe(epochs=6, batch_size=16, lr=0.02, final_lr=0.001, warmup_steps=3
 
 def test_learns_and_counts(tmp_path):
     stage = Points()
-    fitted = fit(stage, stage.batches(), RECIPE, Surroundings(folder=RunFolder(tmp_path, CARD), clock=FakeClock(0, 10)))
+    fitted = fit(stage, stage.batches(), RECIPE, RunContext(folder=RunFolder(tmp_path, CARD), clock=FakeClock(0, 10)))
     rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == list("123456") and stage.epochs_begun == list(range(6))
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"]) and fitted.history[-1]["accuracy"] > 0.85
@@ -87,10 +87,10 @@ def test_learns_and_counts(tmp_path):
 def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path, ema_decay, optimizer):
     recipe = replace(RECIPE, ema_decay=ema_decay, optimizer=optimizer)
 
-    def run(folder, observer=None):
+    def run(folder, callback=None):
         stage = Points()
-        around = Surroundings(folder=RunFolder(folder, CARD), observer=observer or Silent(), clock=FakeClock(0, 10))
-        return fit(stage, stage.batches(), recipe, around)
+        context = RunContext(folder=RunFolder(folder, CARD), callback=callback or Callback(), clock=FakeClock(0, 10))
+        return fit(stage, stage.batches(), recipe, context)
 
     whole = run(tmp_path / "whole")
     for step in (1, 8, 8):  # in the first epoch, then twice in a later one
@@ -118,21 +118,21 @@ def test_same_seed_same_weights_other_seed_others():
 def test_stops_when_nothing_gets_better_and_keeps_the_best(tmp_path):
     stage = Points(scores=[0.5, 0.9, 0.6, 0.9, 0.7, 0.8])
     recipe = replace(RECIPE, patience=3)
-    fitted = fit(stage, stage.batches(), recipe, Surroundings(folder=RunFolder(tmp_path, CARD)))
+    fitted = fit(stage, stage.batches(), recipe, RunContext(folder=RunFolder(tmp_path, CARD)))
     assert len(fitted.history) == 5 and (fitted.best_epoch, fitted.best_score) == (2, 0.9)
     stage = Points(scores=[0.0] * 6)  # a finished run stays finished
-    assert len(fit(stage, stage.batches(), recipe, Surroundings(folder=RunFolder(tmp_path, CARD))).history) == 5
+    assert len(fit(stage, stage.batches(), recipe, RunContext(folder=RunFolder(tmp_path, CARD))).history) == 5
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_whole_epoch(tmp_path):
     stage = Points()
-    fit(stage, stage.batches(), Recipe(epochs=1, batch_size=16), Surroundings(folder=RunFolder(tmp_path, CARD)))
+    fit(stage, stage.batches(), Recipe(epochs=1, batch_size=16), RunContext(folder=RunFolder(tmp_path, CARD)))
     before = (tmp_path / "last.safetensors").read_bytes()
     stage = Points()
     stage.x[7] = float("nan")
-    around = Surroundings(folder=RunFolder(tmp_path, CARD), name="transfer")
+    context = RunContext(folder=RunFolder(tmp_path, CARD), name="transfer")
     with pytest.raises(PiDynnError, match="transfer: the loss became nan in epoch 2; lower lr=0.001"):
-        fit(stage, stage.batches(), Recipe(epochs=3, batch_size=16), around)
+        fit(stage, stage.batches(), Recipe(epochs=3, batch_size=16), context)
     assert (tmp_path / "last.safetensors").read_bytes() == before
 
 
@@ -142,11 +142,11 @@ def test_average_by_hand():
     recipe = Recipe(epochs=1, batch_size=16, optimizer="sgd", lr=0.1, final_lr=0.1, ema_decay=0.5, ema_warmup=False)
     seen = []
 
-    class Watch(Silent):
-        def step(self, steps):
+    class Watch(Callback):
+        def on_step(self, steps):
             seen.append(stage.model[0].weight.detach().clone())
 
-    fitted = fit(stage, stage.batches(), recipe, Surroundings(observer=Watch()))
+    fitted = fit(stage, stage.batches(), recipe, RunContext(callback=Watch()))
     expected = seen[0]  # the first is copied
     for weight in seen[1:]:
         expected = 0.5 * expected + 0.5 * weight

@@ -14,7 +14,7 @@ from pi_dynn.models.card import Card
 from pi_dynn.models.gfnet import GFNet, GFNetSize
 from pi_dynn.models.macs import count_macs
 from pi_dynn.train.batches import Order, TensorBatches
-from pi_dynn.train.engine import Silent, Surroundings, fit
+from pi_dynn.train.engine import Callback, RunContext, fit
 from pi_dynn.train.exits import (
     Bilevel,
     HeadWarmup,
@@ -293,11 +293,11 @@ def test_positive_weights_follow_the_held_out_images(features):
     assert stage.positive_weights.tolist() == [5.0, 5.0, 5.0]
 
 
-class KilledAt(Silent):
+class KilledAt(Callback):
     def __init__(self, step):
         self.left = step
 
-    def step(self, steps):
+    def on_step(self, steps):
         self.left -= steps
         if self.left < 0:
             raise KeyboardInterrupt
@@ -307,7 +307,7 @@ class KilledAt(Silent):
 def test_an_interrupted_exits_stage_ends_as_an_undisturbed_one(tmp_path, features, half):
     recipe = Recipe(epochs=3, batch_size=16, lr=0.05, optimizer="sgd", weight_decay=5e-4)
 
-    def run(folder, observer=None):
+    def run(folder, callback=None):
         model = small()
         if half == "warmup":
             stage = HeadWarmup(model, features, patience=1)
@@ -317,7 +317,7 @@ def test_an_interrupted_exits_stage_ends_as_an_undisturbed_one(tmp_path, feature
             stage,
             batches(features),
             recipe,
-            Surroundings(folder=RunFolder(folder, CARD), observer=observer or Silent()),
+            RunContext(folder=RunFolder(folder, CARD), callback=callback or Callback()),
         )
         return model.state_dict()
 
