@@ -20,7 +20,7 @@ from pi_dynn.clock import PerfClock
 from pi_dynn.deploy.onnx import onnx_bundle
 from pi_dynn.latency.benchmark import Variant, measure
 from pi_dynn.runtime.onnx_network import FULL_DEPTH, OnnxNetwork
-from pi_dynn.text import markdown_table, milliseconds, table
+from pi_dynn.text import milliseconds, table
 
 PUBLISHED_MS = {"recnext_t": 105, "recnext_s": 182, "recnext_b": 296, "lsnet_t": 91, "lsnet_s": 139, "lsnet_b": 335}
 CLASSES, SIZE = 1000, 224
@@ -59,7 +59,7 @@ def main(rounds: int, threads: int, markdown: bool) -> None:
         interval = " .. ".join(milliseconds(value) for value in row.ci95_s)
         ratios = f"{row.median_s / fastest_s:.2f}", f"{there_ms / fastest_ms:.2f}"
         cells.append((name, milliseconds(row.median_s), interval, ratios[0], f"{there_ms} ms", ratios[1]))
-    click.echo((markdown_table if markdown else table)(HEADERS, cells))
+    click.echo(table(HEADERS, cells, markdown=markdown))
     ranking = [sorted(PUBLISHED_MS, key=key) for key in (lambda name: rows[name].median_s, PUBLISHED_MS.get)]
     click.echo("same ranking" if ranking[0] == ranking[1] else f"ranking here: {', '.join(ranking[0])}")
     click.echo(f"{rounds} runs each, {threads} threads, torch {torch.__version__}", err=True)

@@ -26,7 +26,7 @@ from pi_dynn.data.folders import walk_images
 from pi_dynn.runtime.bundle import load_bundle
 from pi_dynn.runtime.session import Session
 from pi_dynn.stats import median
-from pi_dynn.text import markdown_table, milliseconds, table
+from pi_dynn.text import milliseconds, table
 
 HEADERS = ("batch", "images", "one by one", "batched", "batched / one by one", "full depth for all")
 
@@ -82,7 +82,7 @@ def main(data: Path | None, bundle: Path | None, n: int, batch_sizes: str, threa
         ratio = median([b / a for a, b in zip(alone, together, strict=True)])
         per_image = [milliseconds(median(times) / size) for times in (alone, together)]
         rows.append((str(size), str(len(alone) * size), *per_image, f"{ratio:.2f}", milliseconds(full_s)))
-    click.echo((markdown_table if markdown else table)(HEADERS, rows))
+    click.echo(table(HEADERS, rows, markdown=markdown))
     shares = ", ".join(f"{exits.count(k)} after block {block + 1}" for k, block in enumerate(session.manifest.blocks))
     click.echo(f"{session.manifest.precision} {session.engine}, {threads} threads; exits: {shares}", err=True)
 

@@ -59,7 +59,7 @@ def latency(policy: str | None, threads: int, rounds: int) -> dict:
 @click.option("--markdown", is_flag=True)
 def main(rounds: int, busy: str, spinning: bool, markdown: bool) -> None:
     """Print median and p99 of full depth, quiet and busy; exit status 1 if the default collapses."""
-    from pi_dynn.text import markdown_table, milliseconds, table
+    from pi_dynn.text import milliseconds, table
 
     settings = [("default", None, 0), ("one thread", None, 1)] + ([("spinning", "ACTIVE", 0)] if spinning else [])
     rows, collapsed = [], []
@@ -75,7 +75,7 @@ def main(rounds: int, busy: str, spinning: bool, markdown: bool) -> None:
             title = f"{name}, {quiet['threads']} threads"
             rows.append((title, str(count), *(milliseconds(time_s) for time_s in times), f"{slower:.1f}x"))
     headers = ("setting", "neighbours", "quiet p50", "quiet p99", "busy p50", "busy p99", "busy / quiet p50")
-    click.echo((markdown_table if markdown else table)(headers, rows))
+    click.echo(table(headers, rows, markdown=markdown))
     sys.exit(1 if collapsed else 0)
 
 

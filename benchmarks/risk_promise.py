@@ -11,7 +11,7 @@ import click
 
 from benchmarks.risk_simulation import PromiseSimulation
 from pi_dynn.calibrate.risk import RiskSettings
-from pi_dynn.text import markdown_table, percent
+from pi_dynn.text import percent, table
 from tests.calibrate.synthetic import synthetic_outcomes
 
 EPSILONS = (0.005, 0.01, 0.02)
@@ -46,7 +46,7 @@ def main(splits: int, images: int, delta: float) -> None:
                     )
                 )
     headers = ("risk", "epsilon", "test", "broken", "nobody left", "mean cost")
-    click.echo(markdown_table(headers, rows, left=3))
+    click.echo(table(headers, rows, left=3, markdown=True))
 
 
 if __name__ == "__main__":

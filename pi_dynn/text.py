@@ -4,16 +4,19 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 
 
-def milliseconds(seconds: float) -> str:
-    """A duration with three significant digits, in milliseconds."""
-    return f"{three_digits(seconds * 1e3)} ms"
+def significant(value: float, digits: int = 3) -> str:
+    """At least so many significant digits, without an exponent.
+
+    >>> significant(0.1234), significant(12.34), significant(1234.5, 4)
+    ('0.12', '12.3', '1,234')
+    """
+    whole = len(str(int(abs(value))))
+    return f"{value:,.{max(0, digits - whole)}f}"
 
 
-def three_digits(value: float) -> str:
-    """At least three significant digits, without an exponent."""
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+def milliseconds(seconds: float, digits: int = 3) -> str:
+    """A duration in milliseconds."""
+    return f"{significant(seconds * 1e3, digits)} ms"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -26,8 +29,11 @@ def mega(count: float) -> str:
     return f"{count / 1e6:.1f} M"
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A plain aligned table; the first `left` columns are flush left, the others right."""
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, markdown: bool = False) -> str:
+    """An aligned table, plain or as GitHub-flavoured Markdown; the first `left` columns are flush left."""
+    if markdown:
+        lines = [headers, ["---" if i < left else "---:" for i in range(len(headers))], *rows]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
     from rich.console import Console
     from rich.table import Table
 
@@ -39,9 +45,3 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) 
     stream = StringIO()
     Console(file=stream, width=240, color_system=None, highlight=False, markup=False).print(grid)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
-
-
-def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """The same as GitHub-flavoured Markdown."""
-    lines = [headers, ["---" if i < left else "---:" for i in range(len(headers))], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

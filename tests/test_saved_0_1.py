@@ -62,10 +62,11 @@ def test_a_record_says_what_it_said(name: str, records: list[type[Record] | None
     for values, record in zip(objects(name), records, strict=False):
         if record is not None:
             now = json.loads(json.dumps(record.from_dict(values).to_dict()))
-            assert {key: now[key] for key in values if key != "path"} == {
-                k: v for k, v in values.items() if k != "path"
-            }
-            assert set(now) - set(values) <= {"kind", "schema"}
+            said = {key: value for key, value in values.items() if key != "path"}
+            if record is LatencyRow:  # whose names counted blocks from one
+                said["name"] = said["name"].replace(", block 1", ", block 0")
+            assert {key: now[key] for key in said} == said
+            assert set(now) - set(values) <= {"kind", "schema", "block_index"}
 
 
 def test_report_knows_each_of_them():

@@ -10,7 +10,7 @@ from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import LatencyRow
 from pi_dynn.latency.text import latency_table
 from pi_dynn.records import Prediction
-from pi_dynn.text import markdown_table, milliseconds, percent, table, three_digits
+from pi_dynn.text import milliseconds, percent, significant, table
 
 ANSWER = Prediction("beach", 3, 0.9876, 1, 4, 0.91, 0.00312, [("beach", 0.9876), ("river", 0.01)])
 SUMMARY = ClassifySummary(4, 1, 2.0, 2.0, 0.0051, [1, 3], [4, 11], "onednn", 4, "abc", False)
@@ -34,18 +34,18 @@ EVALUATION = Evaluation(
 
 def test_units():
     assert [milliseconds(s) for s in (0.38160, 0.0123, 0.00123)] == ["382 ms", "12.3 ms", "1.23 ms"]
-    assert three_digits(12345.6) == "12,346"
+    assert significant(12345.6) == "12,346"
     assert [percent(0.12345, 2), percent(None)] == ["12.35 %", "-"]
 
 
 def test_tables():
     assert table(("a", "b"), [("x", "1"), ("yy", "22")]) == "a    b\nx    1\nyy  22"
-    assert markdown_table(("a", "b"), [("x", "1")]) == "| a | b |\n| --- | ---: |\n| x | 1 |"
+    assert table(("a", "b"), [("x", "1")], markdown=True) == "| a | b |\n| --- | ---: |\n| x | 1 |"
 
 
 def test_one_answer():
-    assert prediction_line("p.jpg", ANSWER, 4, 12) == (
-        "p.jpg  beach 98.8 %  exit 2 of 4, block 5 of 12  3.12 ms\n    river 1.0 %"
+    assert prediction_line("p.jpg", ANSWER, 4) == (
+        "p.jpg  beach 98.8 %  exit 2 of 4 (block 4)  3.12 ms\n    river 1.0 %"
     )
     assert prediction_object("p.jpg", ANSWER)["top"][1] == ("river", 0.01)
     assert csv_row("p.jpg", None, "broken")["error"] == "broken"
@@ -54,7 +54,7 @@ def test_one_answer():
 
 def test_summary():
     assert summary_line(SUMMARY) == (
-        "4 images, 1 failed  2.0 images/s  mean 5.10 ms  exits block 5: 25 %  block 12: 75 %  (onednn, 4 threads)"
+        "4 images, 1 failed  2.0 images/s  mean 5.10 ms  exits block 4: 25 %  block 11: 75 %  (onednn, 4 threads)"
     )
     nothing = ClassifySummary.from_dict(SUMMARY.to_dict() | {"images": 0, "mean_latency_s": None})
     assert summary_line(nothing) == "0 images classified, 1 failed"
@@ -64,8 +64,8 @@ def test_evaluation():
     assert evaluation_text(EVALUATION) == (
         "ucm: 4 images  (int8, x86)\n"
         "exit      images  exit rate  exit acc  multiply-adds\n"
-        "layer 4        1    25.00 %  100.00 %        100.0 M\n"
-        "layer 11       3    75.00 %   66.67 %        200.0 M\n"
+        "block 4        1    25.00 %  100.00 %        100.0 M\n"
+        "block 11       3    75.00 %   66.67 %        200.0 M\n"
         "* acc@1 75.000  acc@5 100.000  loss 0.500\n"
         "full depth acc@1 100.000  exits cost +25.000 points\n"
         "mean multiply-adds 175.0 M of 200.0 M  saved 12.5 %"
@@ -83,9 +83,9 @@ def test_latencies():
 
 def test_model_card_tables():
     assert "| int8 | 75.00 % | 100.00 % | 100.00 % |" in model_card.accuracy_rows({"int8": EVALUATION})
-    assert "| block 12 | 3 | 75.0 % | 66.7 % | 200.0 M |" in model_card.exit_rows(EVALUATION)
+    assert "| block 11 | 3 | 75.0 % | 66.7 % | 200.0 M |" in model_card.exit_rows(EVALUATION)
     phase = {"name": "64px", "image_size": 64, "lr": 1e-3, "final_lr": 1e-5, "batch_size": 128}
     log = [{"phase": "64px", "epoch": str(i), "loss": "1.5", "acc_11": "0.8"} for i in (1, 2)]
     assert "| 64px | 64 px | 2 | 0.001 to 1e-05 | 128 | 1.5 | 80.0 % |" in model_card.phase_rows([phase], log, "acc_11")
-    assert "| block 3 | 55.00 % |" in model_card.depth_rows({2: 0.55})
+    assert "| block 2 | 55.00 % |" in model_card.depth_rows({2: 0.55})
     assert "| 3 | 100.00 % | 75.00 % | -25.00 |" in model_card.seed_rows({3: EVALUATION})

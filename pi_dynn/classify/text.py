@@ -7,9 +7,9 @@ from pi_dynn.text import milliseconds, percent
 CSV_FIELDS = ("path", "label", "class_index", "probability", "exit_index", "block_index", "score", "latency_s", "error")
 
 
-def prediction_line(path: str, answer: Prediction, exits: int, depth: int) -> str:
-    """One image as a line; exits and blocks count from one for people."""
-    left_at = f"exit {answer.exit_index + 1} of {exits}, block {answer.block_index + 1} of {depth}"
+def prediction_line(path: str, answer: Prediction, exits: int) -> str:
+    """One image as a line."""
+    left_at = f"exit {answer.exit_index + 1} of {exits} (block {answer.block_index})"
     line = f"{path}  {answer.label} {percent(answer.probability)}  {left_at}  {milliseconds(answer.latency_s)}"
     others = "".join(f"\n    {label} {percent(probability)}" for label, probability in answer.top[1:])
     return line + others
@@ -34,7 +34,7 @@ def summary_line(summary: ClassifySummary) -> str:
     if summary.images == 0:
         return f"0 images classified, {summary.failed} failed"
     shares = "  ".join(
-        f"block {block + 1}: {percent(count / summary.images, 0)}"
+        f"block {block}: {percent(count / summary.images, 0)}"
         for block, count in zip(summary.exit_blocks, summary.exit_counts, strict=True)
     )
     failed = f", {summary.failed} failed" if summary.failed else ""

@@ -109,7 +109,7 @@ def show_answer(path: str, answer, as_json: bool, session, write_csv: Callable[[
         if as_json:
             click.echo(json.dumps(prediction_object(path, answer)))
         else:
-            click.echo(prediction_line(path, answer, session.exits + 1, session.manifest.depth))
+            click.echo(prediction_line(path, answer, session.exits + 1))
         row = csv_row(path, answer)
     if write_csv is not None:
         write_csv(row)

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from pi_dynn.energy.records import EnergyResult
 from pi_dynn.errors import InputError
-from pi_dynn.text import markdown_table, percent, table
+from pi_dynn.text import milliseconds, percent, significant, table
 
+DIGITS = 4  # significant, as the published tables have them
 HEADERS = (
     "name",
     "parameters",
@@ -33,13 +34,13 @@ def energy_text(results: Sequence[EnergyResult], markdown: bool = False) -> str:
 
 def energy_table(results: Sequence[EnergyResult], markdown: bool = False) -> str:
     """The published table, one line per result."""
-    return (markdown_table if markdown else table)(HEADERS, [_row(result) for result in results])
+    return table(HEADERS, [_row(result) for result in results], markdown=markdown)
 
 
 def board_table(results: Sequence[EnergyResult], markdown: bool = False) -> str:
     """The same of several boards, each line beginning with its board."""
     rows = [("-" if result.board is None else result.board.model, *_row(result)) for result in results]
-    return (markdown_table if markdown else table)(("board", *HEADERS), rows, 2)
+    return table(("board", *HEADERS), rows, 2, markdown=markdown)
 
 
 def _row(result: EnergyResult) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ def _row(result: EnergyResult) -> tuple[str, ...]:
         "-" if result.parameters is None else f"{result.parameters / 1e6:.2f} M",
         result.dataset,
         "-" if result.acc1 is None else f"{100 * result.acc1:.3f}",
-        milliseconds(result.latency_s),
+        milliseconds(result.latency_s, DIGITS),
         millijoules(result.net_j),
         interval(result.net_ci95_j),
         millijoules(result.gross_j),
@@ -58,13 +59,13 @@ def _row(result: EnergyResult) -> tuple[str, ...]:
 
 
 def exit_table(result: EnergyResult, markdown: bool = False) -> str:
-    """Rate, accuracy, latency and energy of each exit; blocks count from one for people."""
+    """Rate, accuracy, latency and energy of each exit."""
     rows = [
         (
-            f"block {row.block_index + 1}",
+            f"block {row.block_index}",
             percent(row.share),
             percent(row.accuracy),
-            "-" if row.latency_s is None else milliseconds(row.latency_s),
+            "-" if row.latency_s is None else milliseconds(row.latency_s, DIGITS),
             millijoules(row.net_j),
             interval(row.net_ci95_j),
             source(result),
@@ -74,7 +75,7 @@ def exit_table(result: EnergyResult, markdown: bool = False) -> str:
     if result.exit_sum_j is not None:
         total = ("share-weighted sum", "", "", "", millijoules(result.exit_sum_j), interval(result.exit_sum_ci95_j))
         rows.append((*total, source(result)))
-    return (markdown_table if markdown else table)((f"exits of {result.name}", *EXIT_HEADERS), rows)
+    return table((f"exits of {result.name}", *EXIT_HEADERS), rows, markdown=markdown)
 
 
 def power_lines(result: EnergyResult) -> str:
@@ -86,10 +87,10 @@ def power_lines(result: EnergyResult) -> str:
             f"batch {result.batch_size}",
             f"  {result.label}: idle {watts(result.idle_power_w)}  active {watts(result.active_power_w)}  "
             f"drift {drift(result.idle_drift_w_per_s)}",
-            f"  FPS {result.images_per_s:.2f}  elapsed {milliseconds(result.elapsed_s)}  "
-            f"forward {milliseconds(result.latency_s)}  n {result.n:,} x {result.trials} trials",
+            f"  FPS {result.images_per_s:.2f}  elapsed {milliseconds(result.elapsed_s, DIGITS)}  "
+            f"forward {milliseconds(result.latency_s, DIGITS)}  n {result.n:,} x {result.trials} trials",
             f"  {result.meter} ({result.scope}): {result.sample_rate_hz:.1f} samples/s, "
-            f"largest gap {milliseconds(result.largest_gap_s)}",
+            f"largest gap {milliseconds(result.largest_gap_s, DIGITS)}",
         )
     )
 
@@ -125,17 +126,12 @@ def source(result: EnergyResult) -> str:
 
 def millijoules(energy_j: float | None) -> str:
     """An energy in millijoules, four significant digits; a dash for None."""
-    return "-" if energy_j is None else f"{four_digits(energy_j * 1e3)} mJ"
-
-
-def milliseconds(duration_s: float) -> str:
-    """A duration in milliseconds, four significant digits."""
-    return f"{four_digits(duration_s * 1e3)} ms"
+    return "-" if energy_j is None else f"{significant(energy_j * 1e3, DIGITS)} mJ"
 
 
 def interval(bounds_j: Sequence[float] | None) -> str:
     """An interval of energies in millijoules."""
-    return "-" if bounds_j is None else " .. ".join(four_digits(bound * 1e3) for bound in bounds_j)
+    return "-" if bounds_j is None else " .. ".join(significant(bound * 1e3, DIGITS) for bound in bounds_j)
 
 
 def watts(power_w: float | None) -> str:
@@ -146,14 +142,6 @@ def watts(power_w: float | None) -> str:
 def drift(drift_w_per_s: float | None) -> str:
     """How idle power moved."""
     return "-" if drift_w_per_s is None else f"{drift_w_per_s * 1e3:+.2f} mW/s"
-
-
-def four_digits(value: float) -> str:
-    """At least four significant digits, as the published tables have them."""
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    decimals = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
-    return f"{value:.{decimals}f}"
 
 
 CALL_HEADERS = ("energy per call", "net", "95 % interval", "gross", "time", "idle", "active", "samples/s", "source")
@@ -194,7 +182,7 @@ def benchmark_table(results: Sequence[EnergyResult]) -> str:
             millijoules(result.net_j),
             interval(result.net_ci95_j),
             millijoules(result.gross_j),
-            milliseconds(result.elapsed_s),
+            milliseconds(result.elapsed_s, DIGITS),
             watts(result.idle_power_w),
             watts(result.active_power_w),
             f"{result.sample_rate_hz:.1f}",

@@ -43,7 +43,7 @@ def trade_off_figure(
 def exits_figure(record: CalibrationRecord, point: OperatingPoint):
     """The share of images that leaves at each exit, and how many of them are right."""
     figure, (axes,) = new_figure()
-    names = [f"layer {block}" for block in record.exits]
+    names = [f"block {block}" for block in record.exits]
     axes.bar(names, [100 * rate for rate in point.exit_rates], color="tab:blue", label="leave here")
     right = [100 * rate * (accuracy or 0.0) for rate, accuracy in zip(point.exit_rates, point.exit_accuracies)]
     axes.bar(names, right, width=0.5, color="tab:green", label="and are right")
@@ -60,7 +60,7 @@ def reliability_figure(rows: Sequence[ExitReliability]):
         for bins, style, error in ((row.bins_before, "o-", row.error_before), (row.bins_after, "s-", row.error_after)):
             name = f"{'before' if style == 'o-' else 'after'}, {100 * error:.1f} %"
             place.plot([one.confidence for one in bins], [one.accuracy for one in bins], style, ms=3, lw=1, label=name)
-        place.set(title=f"layer {row.block_index}", xlabel="confidence", aspect="equal", xlim=(0, 1), ylim=(0, 1))
+        place.set(title=f"block {row.block_index}", xlabel="confidence", aspect="equal", xlim=(0, 1), ylim=(0, 1))
         place.legend(fontsize=7, loc="upper left")
     axes[0].set_ylabel("accuracy")
     return figure

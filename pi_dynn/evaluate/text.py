@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, OperatingPoint, RuleResult
 from pi_dynn.evaluate.records import ConditionResult, Evaluation, RobustnessResult
-from pi_dynn.text import markdown_table, mega, milliseconds, percent, table, three_digits
+from pi_dynn.text import mega, milliseconds, percent, significant, table
 
 
 def cost_text(cost: float, unit: str) -> str:
     """A cost in "macs", "s" or "J" as people read it."""
     if unit == "macs":
         return mega(cost)
-    return milliseconds(cost) if unit == "s" else f"{three_digits(cost * 1e3)} mJ"
+    return milliseconds(cost) if unit == "s" else f"{significant(cost * 1e3)} mJ"
 
 
 def threshold_text(value: float) -> str:
@@ -20,9 +20,9 @@ def threshold_text(value: float) -> str:
 
 
 def points_table(points: Sequence[OperatingPoint], exits: Sequence[int], unit: str, markdown: bool = False) -> str:
-    """One line per point: exit rate and accuracy of every layer, then the expected accuracy and cost."""
+    """One line per point: exit rate and accuracy of every exit, then the expected accuracy and cost."""
     name = next(iter(points[0].settings), "point")
-    headers = (name, *(f"layer {block}" for block in exits), "accuracy", "mean cost")
+    headers = (name, *(f"block {block}" for block in exits), "accuracy", "mean cost")
     rows = [
         (
             f"{point.settings.get(name, number):g}",
@@ -35,7 +35,7 @@ def points_table(points: Sequence[OperatingPoint], exits: Sequence[int], unit: s
         )
         for number, point in enumerate(points)
     ]
-    return (markdown_table if markdown else table)(headers, rows)
+    return table(headers, rows, markdown=markdown)
 
 
 def record_text(record: CalibrationRecord, point: OperatingPoint, before: OperatingPoint | None = None) -> str:
@@ -43,7 +43,7 @@ def record_text(record: CalibrationRecord, point: OperatingPoint, before: Operat
     part = f", part {record.part}" if record.part else ""
     rows = [
         (
-            f"layer {block}",
+            f"block {block}",
             "-" if k == len(record.thresholds) else threshold_text(record.thresholds[k]),
             percent(rate, 2),
             percent(accuracy, 2),
@@ -86,7 +86,7 @@ def _promise_line(record: CalibrationRecord) -> str:
 def empty_exit_notes(record: CalibrationRecord) -> list[str]:
     """One line for each early exit that none of the images left at."""
     return [
-        f"the exit after layer {block} was taken by none of {record.images} images; nothing is known of it"
+        f"the exit after block {block} was taken by none of {record.images} images; nothing is known of it"
         for block, rate in zip(record.exits[:-1], record.exit_rates[:-1], strict=True)
         if rate == 0.0
     ]
@@ -95,7 +95,7 @@ def empty_exit_notes(record: CalibrationRecord) -> list[str]:
 def drift_line(drift, exits: Sequence[int]) -> str:
     """A drift of the exit shares in one line: where the last images left, and where they did on record."""
     shares = "  ".join(
-        f"layer {block}: {percent(now, 0)} ({percent(then, 0)})"
+        f"block {block}: {percent(now, 0)} ({percent(then, 0)})"
         for block, now, then in zip(exits, drift.shares, drift.expected, strict=True)
     )
     return (
@@ -124,7 +124,7 @@ def comparison_table(results: Sequence[RuleResult], markdown: bool = False) -> s
         for result in results
     ]
     headers = ("rule", "setting", "accuracy", "mean cost", "beyond sweep", "exits in %")
-    return (markdown_table if markdown else table)(headers, rows, left=2)
+    return table(headers, rows, left=2, markdown=markdown)
 
 
 def comparison_text(results: Sequence[RuleResult], images: int, chosen_on: int, part: str) -> str:
@@ -143,7 +143,7 @@ def reliability_table(rows: Sequence[ExitReliability], markdown: bool = False) -
     """Temperature and expected calibration error of every exit, before and after."""
     cells = [
         (
-            f"layer {row.block_index}",
+            f"block {row.block_index}",
             f"{row.temperature:.3f}",
             percent(row.error_before, 2),
             percent(row.error_after, 2),
@@ -151,14 +151,14 @@ def reliability_table(rows: Sequence[ExitReliability], markdown: bool = False) -
         for row in rows
     ]
     headers = ("exit", "temperature", "calibration error", "after scaling")
-    return (markdown_table if markdown else table)(headers, cells)
+    return table(headers, cells, markdown=markdown)
 
 
 def evaluation_text(result: Evaluation) -> str:
     """The published exit table, then accuracy and cost beside those of full depth."""
     rows = [
         (
-            f"layer {row.block_index}",
+            f"block {row.block_index}",
             str(row.count),
             percent(row.rate, 2),
             percent(row.accuracy, 2),
@@ -188,7 +188,7 @@ def conditions_table(result: RobustnessResult, markdown: bool = False) -> str:
     """One line per condition: accuracy with exits and at full depth, mean cost and depth, and the exits."""
     headers = ("images", "severity", "accuracy", "full depth", "mean cost", "blocks", "exits in %", "drift p")
     rows = [_row(one) for one in result.conditions]
-    return (markdown_table if markdown else table)(headers, rows, left=1)
+    return table(headers, rows, left=1, markdown=markdown)
 
 
 def _row(one: ConditionResult) -> tuple[str, ...]:

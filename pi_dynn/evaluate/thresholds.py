@@ -1,7 +1,6 @@
 """Thresholds for a bundle from the outputs of its exits on held-out images, and what leaving at each exit costs."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -101,7 +100,7 @@ def read_exit_costs(path: str | Path, unit: str, blocks: Sequence[int], bundle: 
     lacking = [block for block in blocks if costs.get(block) is None]
     if lacking:
         raise CalibrationError(
-            f"{path}: has no {'energy' if unit == 'J' else 'latency'} of the exit after block {lacking[0] + 1}: "
+            f"{path}: has no {'energy' if unit == 'J' else 'latency'} of the exit after block {lacking[0]}: "
             "measure this bundle again with --each-exit"
         )
     return np.maximum.accumulate([float(costs[block]) for block in blocks]).tolist()
@@ -128,17 +127,8 @@ def _of_benchmark(path: Path, unit: str, last: int) -> dict[int, float | None]:
             f"{path}: neither a saved energy run nor the output of `pi-dynn benchmark --json` ({error})"
         ) from error
     costs: dict[int, float | None] = {}
-    from_0_1 = all(row.block_index is None for row in rows)
     for row in rows:
-        block = _block_named(row.name, last) if from_0_1 else row.block_index
+        block = last if row.block_index is None and row.name.endswith(", full depth") else row.block_index  # 0.1
         if block is not None:
             costs.setdefault(block, row.median_s)
     return costs
-
-
-def _block_named(name: str, last: int) -> int | None:
-    """The block in the name of a row, where it counts from one. Only for files of release 0.1, which lack the index."""
-    numbered = re.search(r", block (\d+)$", name)
-    if numbered:
-        return int(numbered[1]) - 1
-    return last if name.endswith(", full depth") else None

@@ -61,7 +61,7 @@ def session_variants(
     *blocks, last = session.manifest.blocks
     full = Variant(f"{name}, full depth", "none taken", timed(session.forced_thresholds(len(blocks))), threads, last)
     each = [
-        Variant(f"{name}, block {block + 1}", "all at this one", timed(session.forced_thresholds(k)), threads, block)
+        Variant(f"{name}, block {block}", "all at this one", timed(session.forced_thresholds(k)), threads, block)
         for k, block in enumerate(blocks)
         if each_exit
     ]

@@ -250,7 +250,7 @@ def chrome_trace(timed: TimedRuns) -> dict:
             kind, block = timed.network.steps[index]
             events.append(
                 {
-                    "name": kind if block is None else f"{kind} {block + 1}",
+                    "name": kind if block is None else f"{kind} {block}",
                     "cat": kind,
                     "ph": "X",
                     "ts": (start_ns - origin_ns) / 1e3,

@@ -1,6 +1,7 @@
 """What benchmarks, profiles and latency models leave behind. SI units throughout."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from pi_dynn.records import Record
 
@@ -10,7 +11,7 @@ class LatencyRow(Record):
     """Latency of one variant over `n` runs, interleaved with the others; `speedup` against the first row.
 
     `speedup` is a ratio of medians; rows saved before there was an interval of it have None. `block_index` is the
-    block after which every answer left, None where they left at several, and in files of release 0.1.
+    block after which every answer left, None where they left at several, and for the full depth in files of 0.1.
     """
 
     KIND = "latency"
@@ -27,6 +28,16 @@ class LatencyRow(Record):
     mean_s: float | None = None
     speedup_ci95: tuple[float, float] | None = None
     block_index: int | None = None
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "LatencyRow":
+        """The inverse of `to_dict`. Rows of release 0.1 named their block only, and counted it from one."""
+        if isinstance(values, dict) and "block_index" not in values:
+            name, _, number = str(values.get("name")).rpartition(", block ")
+            if number.isdecimal() and name:
+                block = int(number) - 1
+                values = values | {"name": f"{name}, block {block}", "block_index": block}
+        return super().from_dict(values)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pi_dynn.latency.records import ColdStart, LatencyCheck, LatencyModel, LatencyRow, Profile, ProfileStep
-from pi_dynn.text import markdown_table, mega, milliseconds, percent, table, three_digits
+from pi_dynn.text import mega, milliseconds, percent, significant, table
 
 HEADERS = ("step", "hits", "total", "per hit", "share", "multiply-adds", "moved", "GMAC/s", "of the roof")
 
@@ -15,20 +15,20 @@ def profile_table(profile: Profile, markdown: bool = False) -> str:
         rows.append(_row(step_name(step), [step]))
     rows += [_row(f"{kind}, all", steps) for kind, steps in _by_kind(profile.steps).items() if len(steps) > 1]
     rows.append(_row("all steps", profile.steps))
-    return (markdown_table if markdown else table)(HEADERS, rows)
+    return table(HEADERS, rows, markdown=markdown)
 
 
 def step_name(step: ProfileStep) -> str:
-    """What people call a step; blocks count from one."""
+    """What people call a step."""
     if step.block_index is None:
         return step.kind
     if step.kind in ("filter", "MLP"):
-        return f"block {step.block_index + 1} {step.kind}"
+        return f"block {step.block_index} {step.kind}"
     if step.kind == "stage":
-        return f"stage to block {step.block_index + 1}"
+        return f"stage to block {step.block_index}"
     if step.kind == "block":
-        return f"block {step.block_index + 1}"
-    return step.kind if step.kind.startswith("final") else f"{step.kind} after block {step.block_index + 1}"
+        return f"block {step.block_index}"
+    return step.kind if step.kind.startswith("final") else f"{step.kind} after block {step.block_index}"
 
 
 def _by_kind(steps: Sequence[ProfileStep]) -> dict[str, list[ProfileStep]]:
@@ -55,7 +55,7 @@ def _row(name: str, steps: Sequence[ProfileStep]) -> tuple[str, ...]:
         percent(sum(step.share for step in steps)),
         "-" if several else mega(steps[0].macs),
         "-" if several else f"{moved / hits / 1e6:.2f} MB",
-        three_digits(macs / median_s / 1e9) if median_s else "-",
+        significant(macs / median_s / 1e9) if median_s else "-",
         percent(roof_s / median_s, 0) if median_s and roof_s else "-",
     )
 
@@ -85,19 +85,19 @@ def model_text(model: LatencyModel, blocks: Sequence[int]) -> str:
         f"exit check {milliseconds(model.check_s)}, last answer {milliseconds(model.last_s)}"
     ]
     leave = zip(blocks, model.predict_s(list(blocks)), strict=True)
-    lines.append("leaving after block " + ", ".join(f"{block + 1}: {milliseconds(s)}" for block, s in leave))
+    lines.append("leaving after block " + ", ".join(f"{block}: {milliseconds(s)}" for block, s in leave))
     return "\n".join(lines)
 
 
 def check_table(check: LatencyCheck, markdown: bool = False) -> str:
     """Predicted beside measured: each exit, then the mean over the images."""
     rows = [
-        (f"block {block + 1}", str(count), milliseconds(predicted), "-" if found is None else milliseconds(found), "")
+        (f"block {block}", str(count), milliseconds(predicted), "-" if found is None else milliseconds(found), "")
         for (block, predicted, found), count in zip(check.exits, check.exit_counts, strict=True)
     ]
     mean = (milliseconds(check.predicted_s), milliseconds(check.measured_s), f"{100 * check.error:+.1f} %")
     rows.append(("mean", str(sum(check.exit_counts)), *mean))
-    return (markdown_table if markdown else table)(("leaving after", "images", "predicted", "measured", "error"), rows)
+    return table(("leaving after", "images", "predicted", "measured", "error"), rows, markdown=markdown)
 
 
 LATENCY_HEADERS = ("variant", "median", "95 % interval", "p90", "p99", "speed-up", "95 % interval")
@@ -118,7 +118,7 @@ def latency_table(rows: Sequence[LatencyRow], markdown: bool = False) -> str:
         )
         for row in rows
     ]
-    return (markdown_table if markdown else table)(LATENCY_HEADERS, cells)
+    return table(LATENCY_HEADERS, cells, markdown=markdown)
 
 
 def cold_start_table(starts: Sequence[ColdStart], markdown: bool = False) -> str:
@@ -128,4 +128,4 @@ def cold_start_table(starts: Sequence[ColdStart], markdown: bool = False) -> str
         parts = (start.import_s, start.read_s, start.ready_s, start.first_s)
         name, peak = f"{start.engine}, {start.threads} threads", f"{start.peak_bytes / 1e6:.0f} MB"
         cells.append((name, *(milliseconds(part) for part in (*parts, sum(parts))), peak))
-    return (markdown_table if markdown else table)(COLD_HEADERS, cells)
+    return table(COLD_HEADERS, cells, markdown=markdown)

@@ -61,7 +61,7 @@ def latency_figure(answers: Answers):
     axes.boxplot(
         [[1e3 * latency for latency in latencies] for latencies in taken.values()],
         whis=(1, 99),
-        tick_labels=[f"block {block + 1}\nn {len(latencies)}" for block, latencies in taken.items()],
+        tick_labels=[f"block {block}\nn {len(latencies)}" for block, latencies in taken.items()],
     )
     axes.set(ylabel="latency of the network (ms)", ylim=(0, None))
     axes.grid(alpha=0.3, axis="y")
@@ -84,7 +84,7 @@ def exit_shares(runs: SavedRuns) -> dict[str, dict[int, float]]:
 def exits_figure(shares: dict[int, float]):
     """The share of images that leaves after each block."""
     figure, (axes,) = new_figure(height=3.2)
-    bars = axes.bar([f"block {block + 1}" for block in shares], [100 * share for share in shares.values()])
+    bars = axes.bar([f"block {block}" for block in shares], [100 * share for share in shares.values()])
     axes.bar_label(bars, fmt="%.1f %%", fontsize=8)
     axes.set(ylabel="images (%)")
     axes.margins(y=0.15)
@@ -116,12 +116,12 @@ def cost_figure(profile: Profile):
     figure, (axes,) = new_figure()
     time_s, macs = Counter(), Counter()
     for step in profile.steps:
-        number = 0 if step.block_index is None else step.block_index + 1
+        number = -1 if step.block_index is None else step.block_index
         time_s[number] += step.per_hit_s
         macs[number] += step.macs
     numbers = sorted(time_s)
     axes.plot(numbers, [1e3 * sum_s for sum_s in accumulate(time_s[n] for n in numbers)], "o-", color="tab:blue")
-    axes.set(xlabel="block (0: before the first)")
+    axes.set(xlabel="block (-1: before the first)")
     axes.set_ylabel("time so far (ms)", color="tab:blue")
     right = axes.twinx()
     right.plot(numbers, [count / 1e6 for count in accumulate(macs[n] for n in numbers)], "s--", color="tab:red")

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 
 from pi_dynn.energy.records import EnergyDifference
-from pi_dynn.energy.text import board_table, exit_table, four_digits
+from pi_dynn.energy.text import board_table, exit_table
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import Profile, ProfileStep
 from pi_dynn.latency.text import cold_start_table, latency_table, profile_table
 from pi_dynn.report.saved import Answers, SavedRuns, TestTiming
 from pi_dynn.stats import median, percentile
-from pi_dynn.text import markdown_table, milliseconds, percent, table
+from pi_dynn.text import milliseconds, percent, significant, table
 
 Grid = tuple[str, str]  # a title, and a table under it
 
@@ -66,13 +66,13 @@ def difference_table(differences: Sequence[EnergyDifference], markdown: bool = F
     rows = [
         (
             f"{one.name} against {one.baseline}",
-            f"{four_digits(1e3 * one.net_j)} mJ",
-            " .. ".join(four_digits(1e3 * bound) for bound in one.net_ci95_j),
+            f"{significant(1e3 * one.net_j, 4)} mJ",
+            " .. ".join(significant(1e3 * bound, 4) for bound in one.net_ci95_j),
             one.verdict,
         )
         for one in differences
     ]
-    return (markdown_table if markdown else table)(("energy per image", "difference", "95 % interval", "verdict"), rows)
+    return table(("energy per image", "difference", "95 % interval", "verdict"), rows, markdown=markdown)
 
 
 def answers_table(answers: Answers, markdown: bool = False) -> str:
@@ -81,8 +81,8 @@ def answers_table(answers: Answers, markdown: bool = False) -> str:
     for block, latencies in answers.latency_s.items():
         times = [milliseconds(f(latencies)) if latencies else "-" for f in (median, _p90, _p99)]
         share = percent(len(latencies) / max(1, answers.summary.images))
-        rows.append((f"block {block + 1}", str(len(latencies)), share, *times))
-    return (markdown_table if markdown else table)(("leaves after", "images", "share", "median", "p90", "p99"), rows)
+        rows.append((f"block {block}", str(len(latencies)), share, *times))
+    return table(("leaves after", "images", "share", "median", "p90", "p99"), rows, markdown=markdown)
 
 
 def _p90(values: Sequence[float]) -> float:
@@ -101,13 +101,13 @@ def tests_table(tests: Sequence[TestTiming], markdown: bool = False) -> str:
             str(one.rounds),
             milliseconds(one.median_s),
             milliseconds(one.iqr_s),
-            "-" if one.net_j is None else f"{four_digits(1e3 * one.net_j)} mJ",
+            "-" if one.net_j is None else f"{significant(1e3 * one.net_j, 4)} mJ",
             one.label or "-",
         )
         for one in tests
     ]
     headers = ("benchmark", "rounds", "median", "quartiles apart", "energy net", "source")
-    return (markdown_table if markdown else table)(headers, rows)
+    return table(headers, rows, markdown=markdown)
 
 
 def _evaluation(result: Evaluation, markdown: bool) -> str:

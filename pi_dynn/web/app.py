@@ -93,7 +93,7 @@ class Web:
 
     def _object(self, answer: LiveAnswer) -> dict:
         fields = answer.to_dict()
-        return fields.pop("prediction") | fields | {"depth": self._classifier.session.manifest.depth}
+        return fields.pop("prediction") | fields | {"exits": self._classifier.session.exits + 1}
 
     async def _image(self, request: Request) -> bytes:
         """The bytes of the image, never more than allowed. Raises: HTTPException 413, 400."""

@@ -37,7 +37,7 @@ class Metrics:
 
     def keep(self, answer: LiveAnswer) -> None:
         """Count one answer."""
-        self._latency.labels(str(answer.prediction.block_index + 1)).observe(answer.prediction.latency_s)
+        self._latency.labels(str(answer.prediction.block_index)).observe(answer.prediction.latency_s)
         if answer.gross_j is not None:
             self._energy.labels(answer.meter_label).inc(answer.gross_j)
 

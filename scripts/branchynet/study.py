@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.files import write_atomically
-from pi_dynn.text import markdown_table, milliseconds, percent, table
+from pi_dynn.text import milliseconds, percent, table
 
 
 def points_table(
@@ -27,7 +27,7 @@ def points_table(
         for point in points
     ]
     rows += [(f"{value:.3f}", "not reached", *[""] * (exits + 1)) for value in unreached]
-    return (markdown_table if markdown else table)(headers, rows)
+    return table(headers, rows, markdown=markdown)
 
 
 def save_plots(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pi_dynn.evaluate.records import Evaluation
-from pi_dynn.text import markdown_table, mega, percent
+from pi_dynn.text import mega, percent, table
 
 CARD = """# Model card: {name}
 
@@ -66,16 +66,16 @@ def accuracy_rows(results: Mapping[str, Evaluation]) -> str:
         (name, percent(result.acc1, 2), percent(result.acc5, 2), percent(result.full_depth_acc1, 2))
         for name, result in results.items()
     ]
-    return markdown_table(("variant", "acc@1 with exits", "acc@5 with exits", "acc@1 full depth"), rows)
+    return table(("variant", "acc@1 with exits", "acc@5 with exits", "acc@1 full depth"), rows, markdown=True)
 
 
 def exit_rows(result: Evaluation) -> str:
     """A Markdown table: images, share, accuracy and cost per exit."""
     rows = [
-        (f"block {row.block_index + 1}", str(row.count), percent(row.rate), percent(row.accuracy), mega(row.macs))
+        (f"block {row.block_index}", str(row.count), percent(row.rate), percent(row.accuracy), mega(row.macs))
         for row in result.exits
     ]
-    return markdown_table(("leaves after", "images", "share", "accuracy", "multiply-adds"), rows)
+    return table(("leaves after", "images", "share", "accuracy", "multiply-adds"), rows, markdown=True)
 
 
 def seed_rows(results: Mapping[int, Evaluation]) -> str:
@@ -91,7 +91,7 @@ def seed_rows(results: Mapping[int, Evaluation]) -> str:
         )
         for seed, result in results.items()
     ]
-    return markdown_table(("seed", "full depth", "with exits", "points", "multiply-adds", "saved"), rows)
+    return table(("seed", "full depth", "with exits", "points", "multiply-adds", "saved"), rows, markdown=True)
 
 
 def phase_rows(phases: Sequence[Mapping], log: Sequence[Mapping], held_out: str) -> str:
@@ -110,10 +110,10 @@ def phase_rows(phases: Sequence[Mapping], log: Sequence[Mapping], held_out: str)
                 percent(float(last[held_out])),
             )
         )
-    return markdown_table(("phase", "images", "epochs", "learning rate", "batch", "loss", "held-out acc@1"), rows)
+    return table(("phase", "images", "epochs", "learning rate", "batch", "loss", "held-out acc@1"), rows, markdown=True)
 
 
 def depth_rows(accuracy: Mapping[int, float]) -> str:
     """A Markdown table: block and accuracy."""
-    rows = [(f"block {block + 1}", percent(value, 2)) for block, value in accuracy.items()]
-    return markdown_table(("exit after", "acc@1"), rows)
+    rows = [(f"block {block}", percent(value, 2)) for block, value in accuracy.items()]
+    return table(("exit after", "acc@1"), rows, markdown=True)

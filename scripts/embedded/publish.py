@@ -91,7 +91,7 @@ def write_card(
     text = model_card.CARD.format(
         name=EMBEDDED,
         summary="What `pi-dynn classify` runs when no other bundle is given: aerial scenes, 21 land-use classes.",
-        network=f"{card.model}, exits after blocks {', '.join(str(block + 1) for block in manifest.exit_blocks)}",
+        network=f"{card.model}, exits after blocks {', '.join(str(block) for block in manifest.exit_blocks)}",
         classes=", ".join(manifest.labels),
         size=manifest.preprocess["size"],
         megabytes=len(bundle.data) / 1e6,

@@ -60,7 +60,7 @@ def test_a_record_says_what_it_was_made_of(calibrate, dataset, split, tiny_bundl
     assert record.exits == [1, 4, 8, 11] and record.costs == [float(value) for value in tiny_bundle.manifest.macs]
     assert record.settings["keep"] == 2 and len(record.temperatures) == 4
     lines = outcome.out.splitlines()
-    assert lines[0].split()[:5] == ["threshold", "layer", "1", "layer", "4"]
+    assert lines[0].split()[:5] == ["threshold", "block", "1", "block", "4"]
     assert sum(line.startswith("0.") for line in lines) == 12  # the published grid
     assert any(line.startswith("before pruning: accuracy") for line in lines)
 

@@ -37,9 +37,9 @@ def test_golden_text(classify, photographs):
     lines = untimed(outcome.out).splitlines()
     assert len(lines) == 7
     for i, line in enumerate(lines[:6]):
-        assert re.fullmatch(rf"photograph{i}\.jpg  [a-e] \d\d\.\d %  exit 4 of 4, block 12 of 12  # ms", line)
+        assert re.fullmatch(rf"photograph{i}\.jpg  [a-e] \d\d\.\d %  exit 4 of 4 \(block 11\)  # ms", line)
     assert lines[6] == (
-        "6 images  # images/s  mean # ms  exits block 2: 0 %  block 5: 0 %  block 9: 0 %  block 12: 100 %  "
+        "6 images  # images/s  mean # ms  exits block 1: 0 %  block 4: 0 %  block 8: 0 %  block 11: 100 %  "
         "(fp32, 1 threads)"
     )
 

@@ -15,7 +15,7 @@ def arguments(tiny_bundle_path, photographs):
 def test_table_json_and_trace(pi_dynn, arguments, tmp_path):
     trace = tmp_path / "trace.json"
     outcome = pi_dynn(*arguments, "--no-exit", "--no-roofline", "--trace", trace)
-    assert outcome.status == 0 and "block 12 MLP" in outcome.out and "time with the marks" in outcome.err
+    assert outcome.status == 0 and "block 11 MLP" in outcome.out and "time with the marks" in outcome.err
     assert json.loads(trace.read_text())["traceEvents"]
     outcome = pi_dynn(*arguments, "--threshold", "0", "--json")
     result = Profile.from_dict(json.loads(outcome.out))

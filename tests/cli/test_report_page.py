@@ -68,10 +68,10 @@ def test_every_kind_has_its_table(saved, capsys):
     text = re.sub(" +", " ", capsys.readouterr().out)
     for line in (
         "distil against base",
-        "block 3 10 33.3 % 10.0 ms",
+        "block 2 10 33.3 % 10.0 ms",
         "* acc@1 90.000",
         "full depth 20.0 ms",
-        "block 1 MLP 4",
+        "block 0 MLP 4",
         "test_full_depth 9",
     ):
         assert line in text, line

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from pi_dynn.energy.results import energy_results
-from pi_dynn.energy.text import energy_notes, energy_table, energy_text, four_digits
+from pi_dynn.energy.text import energy_notes, energy_table, energy_text
+from pi_dynn.text import significant
 from tests.energy.simulated import QUICK, Bench, SimulatedSession
 from tests.golden import assert_golden
 
@@ -78,4 +79,4 @@ def test_without_figures_there_are_dashes(pair):
     ("value", "text"), [(1244.0, "1,244"), (412.128, "412.1"), (27.17, "27.17"), (3.4821, "3.482"), (-0.05, "-0.050")]
 )
 def test_four_digits(value, text):
-    assert four_digits(value) == text
+    assert significant(value, 4) == text

@@ -41,7 +41,7 @@ def test_a_saved_run_gives_joules_and_seconds(run):
 def test_a_run_of_another_bundle_or_with_other_exits(run):
     with pytest.raises(CalibrationError, match="a run of another bundle than ffff"):
         read_exit_costs(run, "J", BLOCKS, "f" * 64)
-    with pytest.raises(CalibrationError, match="has no energy of the exit after block 3"):
+    with pytest.raises(CalibrationError, match="has no energy of the exit after block 2"):
         read_exit_costs(run, "J", [1, 2, 11], BUNDLE)
 
 
@@ -56,7 +56,7 @@ def test_a_benchmark_gives_seconds_by_its_block_indices(tmp_path):
     ]
     path.write_text("\n".join(lines))
     assert read_exit_costs(path, "s", BLOCKS, BUNDLE) == [0.0100, 0.0101, 0.040]
-    with pytest.raises(CalibrationError, match="has no latency of the exit after block 9"):
+    with pytest.raises(CalibrationError, match="has no latency of the exit after block 8"):
         read_exit_costs(path, "s", [1, 4, 8, 11], BUNDLE)
 
 
@@ -72,7 +72,7 @@ def test_a_benchmark_of_release_0_1_gives_seconds_by_the_names_of_its_rows(tmp_p
     path.write_text("\n".join(lines))
     # Noise has put the first two in the wrong order.
     assert read_exit_costs(path, "s", BLOCKS, BUNDLE) == [0.0101, 0.0101, 0.040]
-    with pytest.raises(CalibrationError, match="has no latency of the exit after block 9"):
+    with pytest.raises(CalibrationError, match="has no latency of the exit after block 8"):
         read_exit_costs(path, "s", [1, 4, 8, 11], BUNDLE)
     with pytest.raises(CalibrationError, match="no saved energy run"):
         read_exit_costs(path, "J", BLOCKS, BUNDLE)

@@ -63,17 +63,17 @@ def test_units_and_thresholds():
 
 def test_the_published_lines_of_a_sweep():
     lines = points_table([CHEAP, POINT], [2, 5, 11], "macs").splitlines()
-    assert lines[0].split() == ["threshold", "layer", "2", "layer", "5", "layer", "11", "accuracy", "mean", "cost"]
+    assert lines[0].split() == ["threshold", "block", "2", "block", "5", "block", "11", "accuracy", "mean", "cost"]
     assert " ".join(lines[2].split()) == "0.8 50.0 % / 99.0 % 0.0 % / - 50.0 % / 91.0 % 95.00 % 150.0 M"
-    assert points_table([POINT], [2, 5, 11], "macs", markdown=True).startswith("| threshold | layer 2 |")
+    assert points_table([POINT], [2, 5, 11], "macs", markdown=True).startswith("| threshold | block 2 |")
 
 
 def test_a_record_in_text():
     lines = record_text(RECORD, POINT, before=CHEAP).splitlines()
     assert lines[0] == "ucm, part calibrate: 252 images  (rule sweep, score gate)"
     assert lines[1].split() == ["exit", "threshold", "exit", "rate", "exit", "acc", "cost"]
-    assert lines[3].split() == ["layer", "5", "closed", "0.00", "%", "-", "120.0", "M"]
-    assert lines[4].split()[:3] == ["layer", "11", "-"]
+    assert lines[3].split() == ["block", "5", "closed", "0.00", "%", "-", "120.0", "M"]
+    assert lines[4].split()[:3] == ["block", "11", "-"]
     assert lines[5].startswith("before pruning: accuracy 90.00 %")
     assert lines[6] == ("accuracy 95.00 % of 96.00 % at full depth  mean cost 150.0 M of 240.0 M  saved 37.5 %")
 
@@ -88,20 +88,20 @@ def test_a_promise_in_text(corrected, words):
 
 def test_an_exit_nobody_took_is_noted():
     assert empty_exit_notes(RECORD) == [
-        "the exit after layer 5 was taken by none of 252 images; nothing is known of it"
+        "the exit after block 5 was taken by none of 252 images; nothing is known of it"
     ]
 
 
 def test_comparison_and_reliability_tables():
     lines = comparison_table(RESULTS).splitlines()
     assert lines[1].split() == ["sweep", "0.80", "95.00", "%", "150.0", "M", "+0.00", "50", "0", "50"]
-    assert reliability_table(HONESTY).splitlines()[1].split() == ["layer", "2", "1.250", "10.00", "%", "2.00", "%"]
+    assert reliability_table(HONESTY).splitlines()[1].split() == ["block", "2", "1.250", "10.00", "%", "2.00", "%"]
 
 
 def test_lines_while_classifying():
     drift = SimpleNamespace(images=200, shares=[0.1, 0.0, 0.9], expected=[0.5, 0.0, 0.5])
     line = drift_line(drift, [2, 5, 11])
-    assert "the last 200 images" in line and "layer 2: 10 % (50 %)" in line and "\n" not in line
+    assert "the last 200 images" in line and "block 2: 10 % (50 %)" in line and "\n" not in line
     assert move_line(CHEAP, "macs") == (
         "thresholds moved to a mean cost of 100.0 M, with an accuracy of 90.0 % on record"
     )

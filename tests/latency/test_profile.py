@@ -79,9 +79,9 @@ def test_profile_survives_json(result):
 
 def test_table_and_notes(result):
     text = profile_table(result)
-    for name in ("patch embedding", "block 9 MLP", "gate after block 9", "MLP, all", "all steps"):
+    for name in ("patch embedding", "block 8 MLP", "gate after block 8", "MLP, all", "all steps"):
         assert name in text
-    assert "block 10" not in text
+    assert "block 9" not in text
     assert profile_table(result, markdown=True).startswith("| step | hits |")
     notes = "\n".join(profile_notes(result))
     assert f"{result.disturbance:.3f}" in notes and "10.0 GMAC/s fp32, 20.0 int8" in notes
@@ -143,7 +143,7 @@ def test_model_fits_and_predicts_other_answers(session, inputs):
     assert check.exits[1][2] is None
     assert check.error == pytest.approx(check.predicted_s / check.measured_s - 1)  # how small, the command tells
     text = check_table(check)
-    assert "block 2" in text and "mean" in text and f"{100 * check.error:+.1f} %" in text
+    assert "block 1" in text and "mean" in text and f"{100 * check.error:+.1f} %" in text
     assert "exit check" in model_text(model, session.manifest.blocks)
 
 

@@ -94,7 +94,7 @@ class Held:
 
     def __init__(self, session) -> None:
         self._session, self.preprocess = session, session.preprocess
-        self.threads, self.manifest = session.threads, session.manifest
+        self.threads, self.manifest, self.exits = session.threads, session.manifest, session.exits
         self.begun, self.go = threading.Event(), threading.Event()
 
     def classify(self, *arguments, **options):
