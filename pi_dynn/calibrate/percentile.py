@@ -1,6 +1,8 @@
-"""Thresholds as percentiles of the score at each exit, as BranchyNet and Dynamic-Network-Inference choose them.
+"""Thresholds that let a share of the images leave at each exit: percentiles of the score there.
 
-Source: kunglab/branchynet, `find_thresholds`; shounaknaik/Dynamic-Network-Inference, `code.py`.
+Sources: kunglab/branchynet, `find_thresholds`, and shounaknaik/Dynamic-Network-Inference, `code.py`, for a desired
+accuracy; Huang et al., Multi-Scale Dense Networks (2018), section 5, and kalviny/MSDNet-PyTorch,
+`adaptive_inference.py`, for shares that are geometric.
 Shape letters: K exits including the last answer, N samples.
 """
 
@@ -45,3 +47,30 @@ def percentile_points(outcomes: ExitOutcomes, grid: Sequence[float] = DESIRED) -
 def best_ratio(points: Sequence[OperatingPoint]) -> OperatingPoint:
     """The point with the greatest accuracy per cost, which is the published choice."""
     return max(points, key=lambda point: point.accuracy / point.mean_cost)
+
+
+PUBLISHED_RATIOS = tuple((np.arange(1, 40) / 20).tolist())
+
+
+def exit_shares(ratio: float, exits: int) -> np.ndarray:
+    """Shares (K,) of images, the k-th proportional to ratio ** k."""
+    shares = np.power(ratio, np.arange(1, exits + 1))
+    return shares / shares.sum()
+
+
+def msdnet_thresholds(outcomes: ExitOutcomes, ratio: float) -> list[float]:
+    """Thresholds that let the surest of those still there leave until each exit has its share."""
+    there = np.ones(outcomes.images, dtype=bool)
+    thresholds = []
+    shares = exit_shares(ratio, len(outcomes.costs))
+    for scores, share in zip(outcomes.scores[:-1], shares[:-1], strict=True):
+        left = scores[there]
+        leaving = min(int(round(share * outcomes.images)), len(left))
+        thresholds.append(threshold_for(left, leaving))
+        there &= scores < thresholds[-1]
+    return thresholds
+
+
+def msdnet_points(outcomes: ExitOutcomes, ratios: Sequence[float] = PUBLISHED_RATIOS) -> list[OperatingPoint]:
+    """One operating point for each ratio."""
+    return [operating_point(outcomes, msdnet_thresholds(outcomes, ratio), ratio=float(ratio)) for ratio in ratios]

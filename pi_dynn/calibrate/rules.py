@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from pi_dynn.calibrate.bounds import HARM
 from pi_dynn.calibrate.goal import Goal, pareto, pick
-from pi_dynn.calibrate.msdnet import msdnet_points
 from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
-from pi_dynn.calibrate.percentile import best_ratio, percentile_points
+from pi_dynn.calibrate.percentile import best_ratio, msdnet_points, percentile_points
 from pi_dynn.calibrate.records import OperatingPoint, Promise
 from pi_dynn.calibrate.risk import RiskSettings, common_path, control_risk, split_control_risk
 from pi_dynn.calibrate.search import search_with_frontier

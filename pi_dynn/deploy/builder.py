@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.deploy.chain import deploy_chain
 from pi_dynn.deploy.fuse import fuse_norms
 from pi_dynn.deploy.gfnet import deploy_gfnet, deploy_pyramid, linear_form
 from pi_dynn.deploy.global_filter import SeparableFilter
-from pi_dynn.deploy.network import EarlyExitNetwork
+from pi_dynn.deploy.network import EarlyExitNetwork, assemble
 from pi_dynn.deploy.quant_linear import QuantLinear
 from pi_dynn.deploy.static_quant import quantise_products, quantise_statically
 from pi_dynn.errors import ModelError
@@ -183,3 +182,32 @@ def _check(model, exits, thresholds, precision, labels, preprocess: Preprocess) 
         raise ModelError(f"the model has {model.num_classes} classes, got {len(labels)} labels")
     if preprocess.size != model.image_size:
         raise ModelError(f"the model takes {model.image_size} px, the preprocessing makes {preprocess.size}")
+
+
+WORST_RELATIVE_ERROR = 1e-4  # folding only reorders float32 arithmetic; a mistake is off by far more
+
+
+def deploy_chain(model: ChainNetwork, exits: list[int]) -> EarlyExitNetwork:
+    """The deploy form of a chain with exits after the blocks `exits`, a subset of the trained ones.
+
+    Raises: ModelError for a network in training mode, or if a folded answer is not that of `model`.
+    """
+    fused = fuse_norms(model)
+    chain = fused.chain()
+    network = assemble(model, exits, chain.stem, chain.blocks, fused.exit_head, chain.head)
+    assert_parity(model, network, exits)
+    return network
+
+
+def assert_parity(model: ChainNetwork, network: EarlyExitNetwork, exits: list[int]) -> None:
+    """Raise ModelError unless both give the same logits at every exit for a picture of noise."""
+    size = model.image_size
+    x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    blocks = [*exits, model.depth - 1]
+    wanted = [logits for block, logits, _ in model.forward_exits(x) if block in blocks]
+    for block, got, want in zip(blocks, network.forward_all(x), wanted, strict=True):
+        error = float((got - want).norm() / want.norm())
+        if not error <= WORST_RELATIVE_ERROR:  # NaN is no parity either
+            raise ModelError(
+                f"the folded network is off by {error:.1e} after block {block}: are its weights finite and trained?"
+            )

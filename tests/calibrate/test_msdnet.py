@@ -2,7 +2,7 @@
 
 import pytest
 
-from pi_dynn.calibrate.msdnet import PUBLISHED_RATIOS, exit_shares, msdnet_points
+from pi_dynn.calibrate.percentile import PUBLISHED_RATIOS, exit_shares, msdnet_points
 from tests.calibrate.synthetic import synthetic_outcomes
 
 

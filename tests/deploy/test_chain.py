@@ -5,7 +5,7 @@ import torch
 
 from pi_dynn import Preprocess, Session, attach_exits, build_bundle
 from pi_dynn.data.torchvision_ops import torchvision
-from pi_dynn.deploy.chain import assert_parity, deploy_chain
+from pi_dynn.deploy.builder import assert_parity, deploy_chain
 from pi_dynn.errors import ModelError
 from pi_dynn.runtime.engine_choice import relative_error
 from tests.networks import small_sequential, tiny_chain, with_trained_norms
