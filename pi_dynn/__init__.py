@@ -7,7 +7,7 @@ import os
 # always is. libgomp reads this when torch loads it, so it must be set before; a user's own setting wins.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public names and where they live: importing pi_dynn imports neither torch nor anything heavy.
 _PUBLIC = {

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 extras=()
 for argument in "$@"; do
   case "$argument" in
-    --dev) extras+=(dev bench) ;;
+    --dev) extras+=(dev) ;;
     -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
     *) echo "setup.sh: unknown option '$argument'; the only one is --dev" >&2; exit 2 ;;
   esac
