@@ -79,7 +79,6 @@ def session(sessions, engine):
 @pytest.fixture(scope="session")
 def inputs(bundle, photographs):
     """The photographs as input tensors."""
-    from pi_dynn.data.preprocess import Preprocess
 
-    preprocess = Preprocess.from_dict(bundle.manifest.preprocess)
+    preprocess = bundle.manifest.preprocess
     return [preprocess(path) for path in photographs]

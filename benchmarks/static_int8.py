@@ -91,7 +91,7 @@ def of_checkpoint(path: Path, settings: dict, calibrate: Path, test: Path) -> st
     """The row of a trained network, by images of class folders in the order of its labels."""
     wide = export_checkpoint(path, ExportSettings(precision="fp32", **settings))
     narrow = export_checkpoint(path, ExportSettings(precision=INT8_STATIC, data=calibrate, **settings))
-    preprocess, data = Preprocess.from_dict(wide.manifest.preprocess), open_image_folder(test)
+    preprocess, data = wide.manifest.preprocess, open_image_folder(test)
     images = torch.stack([preprocess(data.source(i)) for i in range(len(data))])
     return f"{len(data)} images: " + compared(wide, narrow, images, data.labels)
 

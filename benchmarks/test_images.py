@@ -5,12 +5,11 @@ from itertools import cycle
 import pytest
 
 from pi_dynn.data.decode import decode_image
-from pi_dynn.data.preprocess import Preprocess
 
 
 @pytest.fixture
 def preprocess(bundle):
-    return Preprocess.from_dict(bundle.manifest.preprocess)
+    return bundle.manifest.preprocess
 
 
 @pytest.mark.benchmark(group="images")

@@ -120,7 +120,7 @@ def make_checkpoints() -> None:
         "gfnet_12_192",
         {"num_classes": 3, "image_size": 32, "exits": [1, 4, 8]},
         ["ant", "bee", "cat"],
-        Preprocess(32).to_dict(),
+        Preprocess(32),
     )
     save_weights(Path("gfnet.safetensors"), gfnet.state_dict(), card)
     torch.manual_seed(0)
@@ -128,7 +128,7 @@ def make_checkpoints() -> None:
     torch.save(recnext.state_dict(), "recnext_t.pth")
     arguments = {"num_classes": 4, "image_size": 32, "exits": [0, 1, 3]}
     branchynet = with_trained_norms(create_model("branchynet", **arguments))
-    card = Card("branchynet", arguments, ["ant", "bee", "cat", "dog"], Preprocess(32).to_dict())
+    card = Card("branchynet", arguments, ["ant", "bee", "cat", "dog"], Preprocess(32))
     for name in ("cifar.safetensors", "branchynet.safetensors"):
         save_weights(Path(name), branchynet.state_dict(), card)
     resnet = with_trained_norms(create_model("resnet18", num_classes=4, image_size=224).backbone)

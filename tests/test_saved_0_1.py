@@ -13,6 +13,7 @@ from pi_dynn import Session, load_bundle
 from pi_dynn.calibrate.records import CalibrationRecord, RuleResult, find_records, load_record
 from pi_dynn.classify.records import ClassifySummary
 from pi_dynn.data.folders import ImageFolder, load_split
+from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.energy.records import EnergyResult
 from pi_dynn.energy.runs import is_run, replay_run
 from pi_dynn.evaluate.records import Evaluation, RobustnessResult
@@ -125,7 +126,7 @@ def test_a_split_and_the_card_of_weights():
 def test_a_run_goes_on_in_its_folder(tmp_path):
     text = (SAVED / "run.json").read_text()
     (tmp_path / "run.json").write_text(text)
-    RunFolder(tmp_path, Card("tiny", {}, [], {})).begin(json.loads(text), resume=True)
+    RunFolder(tmp_path, Card("tiny", {}, [], Preprocess(4))).begin(json.loads(text), resume=True)
 
 
 def test_a_latency_model_is_found_again(monkeypatch):

@@ -24,7 +24,7 @@ def main(counts_path: str, engine: str, *bundles: str) -> None:
         for path in bundles:
             bundle = load_bundle(path)
             network = bundle.load_network(engine)
-            size = bundle.manifest.preprocess["size"]
+            size = bundle.manifest.preprocess.size
             x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
             thresholds = [NEVER] * len(bundle.manifest.exit_blocks)
             # As Session does; the profiling executor would recompile in the first runs.

@@ -41,7 +41,7 @@ class Counting(TorchDispatchMode):
 def main(counts_path: str, engine: str, path: str) -> None:
     torch.set_num_threads(1)
     bundle = load_bundle(path)
-    network, size = bundle.load_network(engine), bundle.manifest.preprocess["size"]
+    network, size = bundle.load_network(engine), bundle.manifest.preprocess.size
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with Path(counts_path).open() as counts, torch.inference_mode(), torch.jit.optimized_execution(False):
         for _ in range(WARM_UP):

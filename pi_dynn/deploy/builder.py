@@ -75,7 +75,7 @@ def build_bundle(
             model=model.name,
             arguments=model.arguments,
             labels=list(labels),
-            preprocess=preprocess.to_dict(),
+            preprocess=preprocess,
             depth=model.depth,
             exit_blocks=list(exits),
             thresholds=[float(value) for value in thresholds],

@@ -124,7 +124,7 @@ def calibrated_bundle(
             thresholds=[float(value) for value in thresholds],
             packed_engine=None if manifest.precision == "fp32" else engine,
             weights_sha256=digest,
-            self_test=self_test_answers(scripted, manifest.preprocess["size"]) if manifest.self_test else [],
+            self_test=self_test_answers(scripted, manifest.preprocess.size) if manifest.self_test else [],
             notes=manifest.notes | {"calibration": built_in, "made_from": bundle.sha256},
         ),
     )

@@ -73,7 +73,7 @@ def _check_calibration(settings: ExportSettings, form: str) -> None:
 
 
 def _preprocess_of(bundle: Bundle) -> Preprocess:
-    return Preprocess.from_dict(bundle.manifest.preprocess)
+    return bundle.manifest.preprocess
 
 
 def calibration_images(preprocess: Preprocess, folder: Path) -> Tensor:
@@ -96,7 +96,7 @@ def export_checkpoint(path: Path, settings: ExportSettings) -> Bundle:
         thresholds = [float(thresholds)] * len(exits)
     given = {"crop": settings.crop, "mean": settings.mean, "std": settings.std}
     preprocess = replace(
-        Preprocess.from_dict(card.preprocess),
+        card.preprocess,
         size=model.image_size,
         **{name: value for name, value in given.items() if value is not None},
     )

@@ -141,7 +141,7 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
         raise ModelError(f"{bundle.source or 'the bundle'} is in ONNX already")
     precision = precision or bundle.manifest.precision
     network = bundle.load_network("fp32")
-    size = bundle.manifest.preprocess["size"]
+    size = bundle.manifest.preprocess.size
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     graphs = {name: optimised(graph) for name, graph in exported_graphs(network, x).items()}
     if precision == "int8":

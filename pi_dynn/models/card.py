@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import CheckpointError
 from pi_dynn.files import write_atomically
 from pi_dynn.models.checkpoint_file import EXIT_BLOCKS
@@ -30,7 +31,7 @@ class Card(Record):
     model: str
     arguments: dict[str, Any]
     classes: list[str]
-    preprocess: dict[str, Any]
+    preprocess: Preprocess
     stages: list[dict[str, Any]] = field(default_factory=list)
 
 

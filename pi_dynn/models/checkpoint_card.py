@@ -53,7 +53,7 @@ def _card_from_weights(file: CheckpointFile, name: str, image_size: int | None, 
         "distilled": any(key.startswith(("cls_token", "head_dist.")) for key in file.state),
         "exit_heads": "cls+dist" if any("intermediate_heads_dist." in key for key in file.state) else "cls",
     }
-    return Card(name, arguments, [str(index) for index in range(classes)], Preprocess(size=size).to_dict())
+    return Card(name, arguments, [str(index) for index in range(classes)], Preprocess(size=size))
 
 
 def _on_meta(name: str, classes: int, image_size: int) -> nn.Module:

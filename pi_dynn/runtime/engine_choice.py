@@ -92,7 +92,7 @@ def _tested(bundle: Bundle, engine: str) -> tuple[torch.jit.ScriptModule, bool]:
     x86 without VNNI instructions saturates on the full 8-bit range and needs 7 bits; elsewhere 7 bits only
     lose accuracy. The machine decides: the range with the smaller error against fp32 is kept.
     """
-    x, has_floats = _probe(bundle.manifest.preprocess["size"]), bundle.manifest.has_floats
+    x, has_floats = _probe(bundle.manifest.preprocess.size), bundle.manifest.has_floats
     if has_floats:
         reference = _run(bundle.load_network("fp32"), x)
     else:  # what the network answered where it was made
@@ -122,7 +122,7 @@ def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]
         if engine != "fp32":
             _set_reduce_range(network, reduce_range)
         return engine, network
-    x = _probe(bundle.manifest.preprocess["size"])
+    x = _probe(bundle.manifest.preprocess.size)
     passed: dict[str, tuple[torch.jit.ScriptModule, bool]] = {}
     # A network that cannot fall back to floats tries every engine there is.
     for engine in candidates() if bundle.manifest.has_floats else available_engines():

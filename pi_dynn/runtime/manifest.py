@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import BundleError
 from pi_dynn.records import Record
 
@@ -25,7 +26,7 @@ class Manifest(Record):
     model: str
     arguments: dict[str, Any]
     labels: list[str]
-    preprocess: dict[str, Any]
+    preprocess: Preprocess
     depth: int
     exit_blocks: list[int]
     thresholds: list[float]

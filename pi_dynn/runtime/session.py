@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.prefetch import prefetch
-from pi_dynn.data.preprocess import AnyImage, Preprocess
+from pi_dynn.data.preprocess import AnyImage
 from pi_dynn.errors import EngineUnavailable, InputError
 from pi_dynn.records import NEVER, Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
@@ -45,7 +45,7 @@ class Session:
             raise InputError(f"threads={threads}: give 1 or more, or leave it out to have them chosen")
         self.bundle = bundle or load_bundle()
         self.manifest = self.bundle.manifest
-        self.preprocess = Preprocess.from_dict(self.manifest.preprocess)
+        self.preprocess = self.manifest.preprocess
         self.threads = threads or usable_cores()
         self._clock = clock or PerfClock()
         torch.set_num_threads(self.threads)

@@ -68,7 +68,7 @@ def open_teacher(source: str, classes: Sequence[str], students: Preprocess, devi
     name, path = teacher_file(source)
     if name is not None:
         card = read_card(path)  # weights from elsewhere have none: they are taken to be made for these images
-        own = students if card is None else Preprocess.from_dict(card.preprocess)
+        own = students if card is None else card.preprocess
         model = create_model(name, num_classes=len(classes), image_size=own.size)
         load_checkpoint(model, path)
         return _taught_by(model, own, students, (classes if card is None else card.classes, classes), device)
@@ -78,13 +78,13 @@ def open_teacher(source: str, classes: Sequence[str], students: Preprocess, devi
         bundle = None
     if bundle is not None:
         answer = _full_depth(bundle)
-        own = Preprocess.from_dict(bundle.manifest.preprocess)
+        own = bundle.manifest.preprocess
         return TeacherNetwork(answer, own, students, (bundle.manifest.labels, classes))
     card = card_of(path)
     model = create_model(card.model, **card.arguments)
     load_checkpoint(model, path)
     known = card.classes if read_card(path) is not None or len(card.classes) != len(classes) else classes
-    return _taught_by(model, Preprocess.from_dict(card.preprocess), students, (known, classes), device)
+    return _taught_by(model, card.preprocess, students, (known, classes), device)
 
 
 def _taught_by(

@@ -155,7 +155,7 @@ class ImageTraining:
         """What the weights file will say, with the stages before this one."""
         before = None if self.settings.init is None else read_card(self.settings.init)
         stages = [*(before.stages if before else []), manifest]
-        return Card(self.model.name, self.model.arguments, self.data.classes, self.preprocess.to_dict(), stages)
+        return Card(self.model.name, self.model.arguments, self.data.classes, self.preprocess, stages)
 
     def plan(self) -> TrainPlan:
         """What would be done, and how long it would take by a few real steps. Trains nothing that is kept."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from pi_dynn.calibrate.choose_exits import ExitChoice, choose_exits
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.folders import ImageFolder
-from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.errors import InputError
 from pi_dynn.evaluate.outputs import collect_outputs, evaluate
@@ -103,7 +102,7 @@ class ExitTraining:
         torch.manual_seed(settings.recipe.seed)
         self.model = create_model(card.model, **arguments)
         self.start = start_from(self.model, init)
-        own = Preprocess.from_dict(card.preprocess)
+        own = card.preprocess
         self.preprocess = own if settings.crop is None else replace(own, crop=settings.crop)
         self.stages_before = card.stages
         faster_on(self.model, self.processes.device)
@@ -194,7 +193,7 @@ class ExitTraining:
             self.model.name,
             self.model.arguments,
             self.data.classes,
-            self.preprocess.to_dict(),
+            self.preprocess,
             [*self.stages_before, *([self.joint.manifest()] if self.joint else []), manifest],
         )
         held_out, train = (

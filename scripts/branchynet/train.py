@@ -132,7 +132,7 @@ def trained(parts: dict[str, ImageFolder], out: Path, recipe: Recipe) -> nn.Modu
         )
         manifest = {"stage": "joint", "model": model.name, "recipe": recipe.to_dict()}
         arguments = model.arguments | {"exits": model.exit_blocks}
-        card = Card(model.name, arguments, train.classes, PREPROCESS.to_dict(), [manifest])
+        card = Card(model.name, arguments, train.classes, PREPROCESS, [manifest])
         folder = RunFolder(out / "training", card)
         folder.begin(manifest, resume=True)
         batches = LoadedBatches(images, Order(len(train), recipe.batch_size, SEED), workers=1)

@@ -10,7 +10,6 @@ from loop import predict_exits
 from training_plot import save_training_curves
 
 from pi_dynn.data.folders import ImageFolder
-from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.evaluate.outputs import collect_outputs, evaluate
 from pi_dynn.files import write_text
@@ -48,7 +47,7 @@ def publish(results: dict[int, TrainResult], test: ImageFolder, log: Path, asset
     model = create_model(card.model, **card.arguments)
     load_checkpoint(model, shipped.weights)
     faster_on(model.eval(), torch.device("cpu"))
-    preprocess = Preprocess.from_dict(card.preprocess)
+    preprocess = card.preprocess
     floats = build_bundle(
         model,
         exits=shipped.exit_blocks,
@@ -93,7 +92,7 @@ def write_card(
         summary="What `pi-dynn classify` runs when no other bundle is given: aerial scenes, 21 land-use classes.",
         network=f"{card.model}, exits after blocks {', '.join(str(block) for block in manifest.exit_blocks)}",
         classes=", ".join(manifest.labels),
-        size=manifest.preprocess["size"],
+        size=manifest.preprocess.size,
         megabytes=len(bundle.data) / 1e6,
         sha256=bundle.sha256,
         data=DATA_NOTE,

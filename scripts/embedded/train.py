@@ -173,7 +173,7 @@ def train_backbone(images: Images, out: Path, processes: Processes, epoch_scale:
     state, manifests = train_phases(phases, images, out, processes)
     model = create_model(ARCHITECTURE, num_classes=len(task), image_size=IMAGE_SIZE, exits=EXITS)
     state = with_outputs(state, len(task), model.state_dict(), len(task))
-    save_weights(backbone, state, Card(model.name, model.arguments, task, Preprocess(IMAGE_SIZE).to_dict(), manifests))
+    save_weights(backbone, state, Card(model.name, model.arguments, task, Preprocess(IMAGE_SIZE), manifests))
     return backbone
 
 
@@ -225,7 +225,7 @@ def train_phases(phases: list[Phase], images: Images, out: Path, processes: Proc
             augment = aerial_augmentation(phase.image_size, phase.smallest_crop)
             dataset = AugmentedImages(pixels[keep], targets, augment, preprocess)
             held_out = held_out_accuracy(images.parts["calibrate"], phase.image_size)
-            card = Card(model.name, model.arguments, [], preprocess.to_dict())
+            card = Card(model.name, model.arguments, [], preprocess)
             folder = RunFolder(out / checkpoint.stem, card)
             folder.begin(manifests[-1], resume=True)
             log = out / "log.csv"

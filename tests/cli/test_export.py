@@ -32,7 +32,7 @@ def test_a_network_with_branches(exported, pi_dynn, photographs):
     assert outcome.status == 0 and "branchynet fp32, 4 classes, 2 exits" in outcome.out
     manifest = load_bundle(bundle).manifest
     assert manifest.exit_blocks == [1, 3]
-    assert Preprocess.from_dict(manifest.preprocess) == Preprocess(32, mean=(0.0,) * 3, std=(1.0,) * 3)
+    assert manifest.preprocess == Preprocess(32, mean=(0.0,) * 3, std=(1.0,) * 3)
     assert pi_dynn("classify", photographs, "--bundle", bundle).status == 0
 
 
@@ -68,12 +68,12 @@ def test_a_card_tells_all(pi_dynn, tmp_path):
     arguments = {"num_classes": 3, "image_size": 28, "exits": [0]}
     model = create_model("b_lenet", **arguments)
     preprocess = Preprocess(28, crop=0.9, mean=(0.0,) * 3, std=(1.0,) * 3)
-    card = Card("b_lenet", arguments, ["ant", "bee", "cat"], preprocess.to_dict())
+    card = Card("b_lenet", arguments, ["ant", "bee", "cat"], preprocess)
     save_weights(tmp_path / "net.safetensors", model.state_dict(), card)
     assert pi_dynn("export", tmp_path / "net.safetensors", "-o", tmp_path / "n.pt", "--precision", "fp32").status == 0
     manifest = load_bundle(tmp_path / "n.pt").manifest
     assert (manifest.labels, manifest.exit_blocks) == (card.classes, [0])
-    assert Preprocess.from_dict(manifest.preprocess) == preprocess
+    assert manifest.preprocess == preprocess
 
 
 def test_a_bundle_into_onnx(pi_dynn, tiny_bundle_path, tmp_path, photographs):
@@ -97,7 +97,7 @@ def with_images(tmp_path, photographs):
     arguments = {"num_classes": 2, "image_size": 32, "exits": [1]}
     torch.manual_seed(0)
     model = with_trained_norms(create_model("branchynet", **arguments))
-    card = Card("branchynet", arguments, ["ant", "bee"], Preprocess(32).to_dict())
+    card = Card("branchynet", arguments, ["ant", "bee"], Preprocess(32))
     save_weights(tmp_path / "net.safetensors", model.state_dict(), card)
     shutil.copytree(photographs, tmp_path / "data" / "ant")
     return tmp_path

@@ -107,7 +107,7 @@ def test_export_reads_the_network_off_the_weights(pi_dynn, tmp_path):
         torch.save(model.state_dict(), tmp_path / "net.pth")
         assert pi_dynn("export", tmp_path / "net.pth", "-o", tmp_path / "net.pt", "--precision", "fp32").status == 0
         manifest = load_bundle(tmp_path / "net.pt").manifest
-        assert (manifest.model, manifest.preprocess["size"]) == (name, size)
+        assert (manifest.model, manifest.preprocess.size) == (name, size)
         assert manifest.exit_blocks == model.exit_blocks and manifest.precision == "fp32"
 
 

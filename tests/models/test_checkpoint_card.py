@@ -33,7 +33,7 @@ def test_weights_without_a_card(name, size, form, told, tmp_path):
     model = create_model(name, num_classes=7, image_size=size, **form)
     card = card_of(saved(model.state_dict(), tmp_path / "net.pth"), **told)
     again = create_model(card.model, **card.arguments)
-    assert again.name == name and len(card.classes) == 7 and card.preprocess["size"] == size
+    assert again.name == name and len(card.classes) == 7 and card.preprocess.size == size
     assert again.exit_blocks == model.exit_blocks
     assert load_checkpoint(again, tmp_path / "net.pth").fits
 
@@ -50,7 +50,7 @@ def test_a_file_of_torchvision(name, tmp_path):
 def test_a_card_goes_first_and_what_is_asked_for_before_it(tmp_path):
     model = create_model("gfnet_12_192", num_classes=3, image_size=32, exits=[2, 5])
     arguments = model.arguments | {"drop_path": 0.1}
-    card = Card("gfnet_12_192", arguments, ["ant", "bee", "cat"], Preprocess(32, crop=0.9).to_dict(), [{"stage": "x"}])
+    card = Card("gfnet_12_192", arguments, ["ant", "bee", "cat"], Preprocess(32, crop=0.9), [{"stage": "x"}])
     save_weights(tmp_path / "net.safetensors", model.state_dict(), card)
     assert card_of(tmp_path / "net.safetensors") == card
     other = card_of(tmp_path / "net.safetensors", image_size=64, exits=[5])

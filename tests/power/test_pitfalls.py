@@ -40,7 +40,7 @@ One line for each: the tests that fail when it comes back, or the reason why it 
    their length and number are the energy job's
 24 idle on both sides: test_energy.py::test_the_idle_line_follows_the_drift,
    test_energy.py::test_three_sigma_above_the_idle_line_or_not_resolved
-25 gross and net: test_energy.py::test_the_published_identity, test_energy.py::test_net_energy_is_what_the_work_added
+25 gross and net: test_energy.py::test_net_energy_is_what_the_work_added
 26 governor: ../test_board.py::test_each_board_by_its_files, ../test_board.py::test_advice_has_a_cure_for_each_trouble
 27 throttling: test_checks.py::test_a_sticky_bit_set_before_does_not_hide_a_new_event,
    test_sampler.py::test_throttled_in_the_middle_is_seen,
@@ -49,7 +49,7 @@ One line for each: the tests that fail when it comes back, or the reason why it 
    torch's threads are the session's to record
 29 cool-down: not here, waiting between trials is the energy job's; the snapshot gives it the temperature
 30 order of models: not here, the energy job interleaves the baseline A B B A
-31 scope: test_trace.py::test_figures_of_different_scope_are_not_comparable
+31 scope: ../cli/test_report.py::test_unlike_meters_are_not_compared
 32 simulated is said: test_trace.py::test_only_a_measurement_is_measured,
    test_opening.py::test_a_fake_is_no_required_meter,
    test_replay.py::test_a_replay_is_never_a_measurement, test_opening.py::test_auto_never_tries_a_fake_or_a_replay
@@ -71,7 +71,7 @@ def test_every_pitfall_is_in_the_list():
 
 
 def test_every_test_in_the_list_exists():
-    references = re.findall(r"((?:\.\./)?test_\w+\.py)::(test_\w+)", __doc__)
+    references = re.findall(r"((?:\.\./)?(?:\w+/)?test_\w+\.py)::(test_\w+)", __doc__)
     assert len(references) > 40
     for file, name in references:
         tree = ast.parse((HERE / file).read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pi_dynn.clock import FakeClock
+from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import CheckpointError, InputError, PiDynnError
 from pi_dynn.models.card import Card, read_card
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
@@ -17,7 +18,7 @@ from pi_dynn.train.engine import Callback, RunContext, Stage, fit
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.run_folder import RunFolder
 
-CARD = Card("net", {"num_classes": 2, "exits": [1]}, ["a", "b"], {"size": 4})
+CARD = Card("net", {"num_classes": 2, "exits": [1]}, ["a", "b"], Preprocess(4))
 
 
 class Points(Stage):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import ModelError
 from pi_dynn.models import create_model
 from pi_dynn.models.card import Card
@@ -32,7 +33,7 @@ from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.run_folder import RunFolder
 from tests.networks import random_gfnet
 
-CARD = Card("gfnet_12_192", {}, ["a", "b", "c"], {})
+CARD = Card("gfnet_12_192", {}, ["a", "b", "c"], Preprocess(4))
 
 
 def test_cross_entropies_by_hand():

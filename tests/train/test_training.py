@@ -112,7 +112,7 @@ def test_an_interrupted_phase_goes_on_after_its_last_whole_epoch(two_colours, tm
                 raise Interrupted
             return {}
 
-        folder = RunFolder(tmp_path / name, Card("gfnet_12_192", {}, ["a", "b"], {}))
+        folder = RunFolder(tmp_path / name, Card("gfnet_12_192", {}, ["a", "b"], Preprocess(4)))
         log = tmp_path / f"{name}.csv"
         return train_phase(small_model(), data, torch.ones(32), phase, 2, 3, figures, log, folder=folder).state_dict()
 
