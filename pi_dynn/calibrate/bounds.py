@@ -7,7 +7,7 @@ Counts may be arrays; so is what comes back.
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 HARM, GAP = "harm", "gap"
 _BETS = 64  # stakes mixed in the test of a gap
@@ -15,7 +15,7 @@ _BISECTIONS = 60
 _MOST_IMAGES = 2**24  # nobody has more
 
 
-def binomial_tail(count: ArrayLike, n: int, share: float) -> np.ndarray:
+def binomial_tail(count: ArrayLike, n: int, share: float) -> NDArray[np.float64]:
     """Probability that at most `count` of n independent images are harmed, if a `share` of all are.
 
     >>> float(binomial_tail(0, 10, 0.1).round(4)), float(binomial_tail(10, 10, 0.1).round(4))
@@ -28,10 +28,11 @@ def binomial_tail(count: ArrayLike, n: int, share: float) -> np.ndarray:
     # log of the ratio of neighbouring probabilities, so that no binomial coefficient overflows
     steps = np.log(np.maximum(n - j + 1, 1e-300) / j) + math.log(share) - math.log1p(-share)
     logs = np.concatenate(([n * math.log1p(-share)], n * math.log1p(-share) + np.cumsum(steps)))
-    return np.minimum(np.cumsum(np.exp(logs))[counts], 1.0)
+    tail: NDArray[np.float64] = np.minimum(np.cumsum(np.exp(logs))[counts], 1.0)
+    return tail
 
 
-def harm_p_value(harms: ArrayLike, n: int, epsilon: float, corrected: bool = True) -> np.ndarray:
+def harm_p_value(harms: ArrayLike, n: int, epsilon: float, corrected: bool = True) -> NDArray[np.float64]:
     """How likely so few harms are, were the share harmed epsilon: the exact binomial test.
 
     Without the correction it is the score test, which relies on the normal limit.
@@ -44,7 +45,9 @@ def harm_p_value(harms: ArrayLike, n: int, epsilon: float, corrected: bool = Tru
     return normal_tail((epsilon - np.asarray(harms) / n) / deviation)
 
 
-def gap_p_value(harms: ArrayLike, helps: ArrayLike, n: int, epsilon: float, corrected: bool = True) -> np.ndarray:
+def gap_p_value(
+    harms: ArrayLike, helps: ArrayLike, n: int, epsilon: float, corrected: bool = True
+) -> NDArray[np.float64]:
     """How likely so small a gap is, were the accuracy of full depth less that of the exits epsilon.
 
     A bet of stake b on each image multiplies the wealth by 1 + b (epsilon - loss), loss being 1 for a harm, -1
@@ -64,17 +67,19 @@ def gap_p_value(harms: ArrayLike, helps: ArrayLike, n: int, epsilon: float, corr
         + (n - harms - helps) * np.log1p(stakes * epsilon)
     )
     top = wealth.max(axis=0)
-    return np.minimum(np.exp(-top) / np.exp(wealth - top).mean(axis=0), 1.0)
+    p_values: NDArray[np.float64] = np.minimum(np.exp(-top) / np.exp(wealth - top).mean(axis=0), 1.0)
+    return p_values
 
 
-def normal_tail(deviations: ArrayLike) -> np.ndarray:
+def normal_tail(deviations: ArrayLike) -> NDArray[np.float64]:
     """Probability that a standard normal number exceeds each of `deviations`."""
-    return np.vectorize(lambda z: 0.5 * math.erfc(z / math.sqrt(2.0)), otypes=[float])(deviations)
+    tails: NDArray[np.float64] = np.vectorize(lambda z: 0.5 * math.erfc(z / math.sqrt(2.0)), otypes=[float])(deviations)
+    return tails
 
 
 def p_value(
     risk: str, harms: ArrayLike, helps: ArrayLike, n: int, epsilon: float, corrected: bool = True
-) -> np.ndarray:
+) -> NDArray[np.float64]:
     """The p-value of the risk named "harm" or "gap"."""
     if risk == HARM:
         return harm_p_value(harms, n, epsilon, corrected)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pi_dynn.calibrate.exit_table import leave_at
 from pi_dynn.errors import CalibrationError
@@ -24,8 +25,8 @@ class ExitChoice:
 
 
 def choose_exits(
-    scores: np.ndarray,
-    right: np.ndarray,
+    scores: NDArray[np.float64],
+    right: NDArray[np.float64],
     macs: Sequence[float],
     check_macs: Sequence[float],
     *,

@@ -9,11 +9,12 @@ Shape letters: K exits including the last answer, N samples, L levels of an exit
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pi_dynn.calibrate.outcomes import ExitOutcomes, between
 from pi_dynn.records import NEVER
 
-Choose = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Choose = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 """From right answers (L + 1,) and costs (L + 1,) over all images, at each level, to a value to be greatest."""
 
 MOST_LEVELS = 1000
@@ -84,17 +85,19 @@ class CoordinateSearch:
             later_right[leaves] = right[k][leaves]
             later_cost[leaves] = costs[k]
 
-    def _gains(self, level: np.ndarray, gain: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    def _gains(
+        self, level: NDArray[np.int64], gain: NDArray[np.float64], mass: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         """What all who leave gain together, (L + 1,), if those at or above each level leave.
 
         `gain` and `level` are per image, `mass` (L + 1,) counts the images of each level.
         """
-        by_level = np.bincount(level, weights=gain, minlength=len(mass))
+        by_level = np.asarray(np.bincount(level, weights=gain, minlength=len(mass)), dtype=np.float64)
         if self._smoothing:
             by_level = neighbourhood_mean(by_level, mass) * mass
         return np.cumsum(by_level[::-1])[::-1]
 
-    def _arrivals(self, levels: list[int]) -> tuple[list[np.ndarray], list[float], list[float]]:
+    def _arrivals(self, levels: list[int]) -> tuple[list[NDArray[np.int64]], list[float], list[float]]:
         """Who reaches each exit (indices), and right answers and cost of those gone before it."""
         there = np.arange(self.outcomes.images)
         reached, gone_right, gone_cost = [], [0.0], [0.0]
@@ -107,7 +110,7 @@ class CoordinateSearch:
         return reached, gone_right, gone_cost
 
 
-def _cuts(scores: np.ndarray, most: int) -> np.ndarray:
+def _cuts(scores: NDArray[np.float64], most: int) -> NDArray[np.float64]:
     """At most `most` rising cuts between scores; the first is 0, so that everybody is at or above it."""
     values = np.unique(scores)
     if len(values) > most:
@@ -115,7 +118,7 @@ def _cuts(scores: np.ndarray, most: int) -> np.ndarray:
     return np.concatenate(([min(0.0, values[0])], between(values[:-1], values[1:])))
 
 
-def neighbourhood_mean(total: np.ndarray, mass: np.ndarray) -> np.ndarray:
+def neighbourhood_mean(total: NDArray[np.float64], mass: NDArray[np.int64]) -> NDArray[np.float64]:
     """The mean per image over those around each level; at either end over those on one side.
 
     `total` and `mass` (L + 1,) are the sum over the images of a level, and how many they are.
@@ -126,10 +129,11 @@ def neighbourhood_mean(total: np.ndarray, mass: np.ndarray) -> np.ndarray:
     middle = (edges[1:] + edges[:-1]) / 2
     low, high = np.maximum(middle - half, 0.0), np.minimum(middle + half, images)
     whole = np.interp(high, edges, totals) - np.interp(low, edges, totals)
-    return whole / np.maximum(high - low, 1.0)
+    mean: NDArray[np.float64] = whole / np.maximum(high - low, 1.0)
+    return mean
 
 
-def _middle_of_best(value: np.ndarray) -> int:
+def _middle_of_best(value: NDArray[np.float64]) -> int:
     """Where `value` is greatest; of a plateau the middle, and the top level if it belongs to the plateau."""
     ties = np.flatnonzero(value == value.max())
     if ties[-1] == len(value) - 1:

@@ -47,9 +47,9 @@ def compare_shares(counts: Sequence[int], expected: Sequence[float]) -> float:
 
     Exits of which too few images are expected are counted together.
     """
-    counts, wanted = np.asarray(counts, dtype=np.float64), np.asarray(expected) * np.sum(counts)
+    images, wanted = np.asarray(counts, dtype=np.float64), np.asarray(expected) * np.sum(counts)
     rare = wanted < _LEAST_EXPECTED
-    observed = np.append(counts[~rare], counts[rare].sum())
+    observed = np.append(images[~rare], images[rare].sum())
     wanted = np.append(wanted[~rare], wanted[rare].sum())
     if wanted[-1] == 0.0:
         if observed[-1] > 0:

@@ -6,12 +6,15 @@ Shape letters: K exits including the last answer, N samples.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pi_dynn.calibrate.records import ExitRow
 from pi_dynn.errors import CalibrationError
 
+Values = Sequence[float] | NDArray[np.float64]
 
-def leave_at(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+
+def leave_at(scores: NDArray[np.float64], thresholds: Values) -> NDArray[np.int64]:
     """Exit index (N,) each sample leaves at: the first whose score reaches its threshold, else the last.
 
     `scores` (K, N) has the last answer in its last row, which is not looked at; `thresholds` has K - 1 values.
@@ -25,10 +28,13 @@ def leave_at(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
         raise CalibrationError("some exit scores are NaN: the network or its inputs are broken")
     sure = np.ones(scores.shape, dtype=bool)
     sure[:-1] = scores[:-1] >= np.asarray(thresholds, dtype=np.float64).reshape(-1, 1)
-    return sure.argmax(axis=0)
+    exits: NDArray[np.int64] = sure.argmax(axis=0)
+    return exits
 
 
-def exit_table(exits: np.ndarray, right: np.ndarray, blocks: Sequence[int], macs: Sequence[int]) -> list[ExitRow]:
+def exit_table(
+    exits: NDArray[np.int64], right: NDArray[np.bool_], blocks: Sequence[int], macs: Sequence[int]
+) -> list[ExitRow]:
     """One row per exit from where samples leave (N,) and whether each exit is right about them (K, N)."""
     rows = []
     for k, (block, cost) in enumerate(zip(blocks, macs, strict=True)):
@@ -39,6 +45,6 @@ def exit_table(exits: np.ndarray, right: np.ndarray, blocks: Sequence[int], macs
     return rows
 
 
-def mean_cost(exits: np.ndarray, macs: Sequence[int]) -> float:
+def mean_cost(exits: NDArray[np.int64], macs: Values) -> float:
     """Mean multiply-adds over samples that leave at `exits` (N,), costs per exit (K,)."""
     return float(np.asarray(macs, dtype=np.float64)[exits].mean())

@@ -1,5 +1,6 @@
 """What a person asks of thresholds, and which of several operating points answers it best."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,16 @@ class Goal:
     def __post_init__(self) -> None:
         if self.accuracy is not None and self.budget is not None:
             raise CalibrationError("a target accuracy and a budget cannot both rule: give one of them")
+
+    @property
+    def least_accuracy(self) -> float:
+        """The accuracy to reach; 0 where none is asked for."""
+        return 0.0 if self.accuracy is None else self.accuracy
+
+    @property
+    def greatest_cost(self) -> float:
+        """The budget; infinite where there is none."""
+        return math.inf if self.budget is None else self.budget
 
     def check(self, outcomes: ExitOutcomes) -> None:
         """Raises CalibrationError for a goal these images say cannot be reached."""

@@ -3,18 +3,18 @@
 Shape letters: K exits including the last answer, N samples.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pi_dynn.calibrate.exit_table import exit_table, leave_at, mean_cost
+from pi_dynn.calibrate.exit_table import Values, exit_table, leave_at, mean_cost
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.errors import CalibrationError
 from pi_dynn.records import NEVER
 
 
-def between(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+def between(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> NDArray[np.float64]:
     """Thresholds that scores `upper` reach and scores `lower` do not, as far from both as may be.
 
     A device computes a score again and may be off by a rounding error, so none of those seen is a threshold itself.
@@ -23,7 +23,7 @@ def between(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     return np.where(middle > lower, middle, upper)  # two neighbouring numbers have no middle
 
 
-def threshold_for(scores: np.ndarray, leaving: int) -> float:
+def threshold_for(scores: NDArray[np.float64], leaving: int) -> float:
     """The threshold that the `leaving` greatest scores (N,) reach, and those equal to the least of them."""
     if leaving == 0:
         return NEVER
@@ -43,24 +43,22 @@ class ExitOutcomes:
     not positive and rising.
     """
 
-    scores: np.ndarray
-    right: np.ndarray
-    costs: np.ndarray
-    groups: np.ndarray | None = None
+    scores: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    costs: NDArray[np.float64]
+    groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", np.asarray(self.scores, dtype=np.float64))
         object.__setattr__(self, "right", np.asarray(self.right, dtype=bool))
         object.__setattr__(self, "costs", np.asarray(self.costs, dtype=np.float64))
-        groups = np.arange(self.right.shape[-1]) if self.groups is None else np.asarray(self.groups)
-        object.__setattr__(self, "groups", groups)
         if self.scores.ndim != 2 or self.scores.shape != self.right.shape or len(self.costs) != len(self.scores):
             raise CalibrationError(
                 f"scores {self.scores.shape}, answers {self.right.shape} and {self.costs.size} costs do not fit "
                 "together: give (exits, images) of both and one cost for each exit"
             )
-        if len(self.groups) != self.images:
-            raise CalibrationError(f"{len(self.groups)} groups do not fit {self.images} images: give one for each")
+        if len(self.group_of) != self.images:
+            raise CalibrationError(f"{len(self.group_of)} groups do not fit {self.images} images: give one for each")
         if len(self.scores) < 2:
             raise CalibrationError("the network has no early exit, so there is no threshold to choose")
         if self.images == 0:
@@ -80,12 +78,17 @@ class ExitOutcomes:
     @property
     def images(self) -> int:
         """N."""
-        return self.scores.shape[1]
+        return int(self.scores.shape[1])
 
     @property
     def photographs(self) -> int:
         """How many of the images are independent of each other."""
-        return len(np.unique(self.groups))
+        return len(np.unique(self.group_of))
+
+    @property
+    def group_of(self) -> NDArray[np.int64]:
+        """The number of the photograph that each image is a view of, (N,)."""
+        return np.arange(self.images) if self.groups is None else np.asarray(self.groups)
 
     @property
     def early_exits(self) -> int:
@@ -97,12 +100,12 @@ class ExitOutcomes:
         """Accuracy were nobody to leave early."""
         return float(self.right[-1].mean())
 
-    def subset(self, samples: np.ndarray) -> "ExitOutcomes":
+    def subset(self, samples: NDArray[np.int64] | NDArray[np.bool_]) -> "ExitOutcomes":
         """The outcomes of some samples, by index or mask (N,)."""
-        return ExitOutcomes(self.scores[:, samples], self.right[:, samples], self.costs, self.groups[samples])
+        return ExitOutcomes(self.scores[:, samples], self.right[:, samples], self.costs, self.group_of[samples])
 
 
-def check_labels(labels: np.ndarray, classes: int) -> None:
+def check_labels(labels: NDArray[np.int64], classes: int) -> None:
     """Refuse images that cannot show how good a network is. `labels` (N,) of `classes` known ones.
 
     Raises: CalibrationError for fewer images than classes, or images of one class only.
@@ -118,7 +121,7 @@ def check_labels(labels: np.ndarray, classes: int) -> None:
         )
 
 
-def operating_point(outcomes: ExitOutcomes, thresholds: Sequence[float], **settings: float) -> OperatingPoint:
+def operating_point(outcomes: ExitOutcomes, thresholds: Values, **settings: float) -> OperatingPoint:
     """What `thresholds` (K - 1) give on these images."""
     exits = leave_at(outcomes.scores, thresholds)
     K = len(outcomes.costs)

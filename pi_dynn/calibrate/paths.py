@@ -7,10 +7,10 @@ step is there at every later one.
 Shape letters: K exits including the last answer, N samples, T steps of the path.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import NDArray
 
+from pi_dynn.calibrate.exit_table import Values
 from pi_dynn.calibrate.outcomes import ExitOutcomes
 from pi_dynn.records import NEVER
 
@@ -18,17 +18,18 @@ STEPS = np.linspace(-6.0, 12.0, 1801)
 SURE = 1e-6  # scores this close to 0 or 1 count as no closer
 
 
-def logit(scores: np.ndarray) -> np.ndarray:
+def logit(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scores on the logistic scale, within -13.8 and 13.8.
 
     >>> logit(np.array([0.5, 1.0])).round(1).tolist()
     [0.0, 13.8]
     """
     inside = np.clip(scores, SURE, 1.0 - SURE)
-    return np.log(inside) - np.log1p(-inside)
+    places: NDArray[np.float64] = np.log(inside) - np.log1p(-inside)
+    return places
 
 
-def shifted_path(shifts: Sequence[float]) -> np.ndarray:
+def shifted_path(shifts: Values) -> NDArray[np.float64]:
     """Thresholds (T, K - 1), rising in every column from where all leave to where nobody does, one shift per exit.
 
     An exit whose shift is infinite stays closed.
@@ -40,7 +41,7 @@ def shifted_path(shifts: Sequence[float]) -> np.ndarray:
     return np.vstack([everybody, inner, np.full(len(shifts), NEVER)])
 
 
-def path_totals(outcomes: ExitOutcomes, path: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def path_totals(outcomes: ExitOutcomes, path: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Right answers (T,) and cost (T,), each the mean over images, at every step of a path (T, K - 1)."""
     T, N = len(path), outcomes.images
     # The first step at which an image is still there after each exit; from the last exit nobody goes on.
@@ -58,14 +59,14 @@ def path_totals(outcomes: ExitOutcomes, path: np.ndarray) -> tuple[np.ndarray, n
     return np.cumsum(right)[:-1] / N, np.cumsum(cost)[:-1] / N
 
 
-def best_at_prices(outcomes: ExitOutcomes, path: np.ndarray, prices: Sequence[float]) -> np.ndarray:
+def best_at_prices(outcomes: ExitOutcomes, path: NDArray[np.float64], prices: Values) -> NDArray[np.float64]:
     """The thresholds (P, K - 1) of a path at which accuracy less price times the share of full cost is greatest."""
     accuracy, cost = path_totals(outcomes, path)
     share = cost / outcomes.costs[-1]
     return path[[int(np.argmax(accuracy - price * share)) for price in prices]]
 
 
-def honesty_shifts(outcomes: ExitOutcomes, prior_sd: float = 0.25) -> np.ndarray:
+def honesty_shifts(outcomes: ExitOutcomes, prior_sd: float = 0.25) -> NDArray[np.float64]:
     """Shifts (K - 1,) at which every exit harms with the same probability; zeros if scores tell nothing of harm.
 
     How likely leaving harms (full depth is right, the exit is wrong) is fitted to the scores of all exits at once:
@@ -97,4 +98,5 @@ def honesty_shifts(outcomes: ExitOutcomes, prior_sd: float = 0.25) -> np.ndarray
             break
     if weights[1] >= -1e-3:
         return np.zeros(E)
-    return np.clip(weights[2:] / -weights[1], -6.0, 6.0)
+    shifts: NDArray[np.float64] = np.clip(weights[2:] / -weights[1], -6.0, 6.0)
+    return shifts

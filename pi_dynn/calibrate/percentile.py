@@ -9,6 +9,7 @@ Shape letters: K exits including the last answer, N samples.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point, threshold_for
 from pi_dynn.calibrate.records import OperatingPoint
@@ -30,7 +31,7 @@ def percentile_thresholds(outcomes: ExitOutcomes, desired: float) -> list[float]
     return thresholds
 
 
-def _threshold(scores: np.ndarray, right: np.ndarray, desired: float) -> float:
+def _threshold(scores: NDArray[np.float64], right: NDArray[np.bool_], desired: float) -> float:
     leaving = int(desired * len(scores))
     if leaving > 0 and right.mean() > desired:
         return 0.0

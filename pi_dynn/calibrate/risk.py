@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pi_dynn.calibrate.bounds import GAP, HARM, images_needed, p_value, upper_bound
 from pi_dynn.calibrate.exit_table import leave_at
@@ -67,14 +68,16 @@ def frontier_path(outcomes: ExitOutcomes) -> list[list[float]]:
     return path
 
 
-def count_losses(outcomes: ExitOutcomes, path: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+def count_losses(
+    outcomes: ExitOutcomes, path: Sequence[Sequence[float]]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether each step of the path harms (M, N) and helps (M, N) each image."""
     samples, full = np.arange(outcomes.images), outcomes.right[-1]
     answered = np.stack([outcomes.right[leave_at(outcomes.scores, step), samples] for step in path])
     return full & ~answered, ~full & answered
 
 
-def last_safe(harms: np.ndarray, helps: np.ndarray, n: int, settings: RiskSettings) -> int:
+def last_safe(harms: NDArray[np.int64], helps: NDArray[np.int64], n: int, settings: RiskSettings) -> int:
     """Index of the last step before the first that n images, harmed and helped (M,), do not show to be safe.
 
     -1 if not even the first step is.
@@ -128,13 +131,15 @@ def _refusal(
     outcomes: ExitOutcomes,
     settings: RiskSettings,
     path: Sequence[Sequence[float]],
-    harms: np.ndarray,
-    helps: np.ndarray,
+    harms: NDArray[np.int64],
+    helps: NDArray[np.int64],
 ) -> str:
     """Why there are no thresholds, and how many images it would take at the safest step that is of use."""
     n, asked = outcomes.images, settings.epsilon
     promise = f"at most {100 * asked:g} points lost with probability {100 * (1 - settings.delta):g} %"
     least = images_needed(settings.risk, 0.0, 0.0, asked, settings.delta, settings.corrected)
+    if least is None:
+        return f"cannot promise {promise}: no number of images would show so little; promise less"
     if n < least:
         return (
             f"{n} images are too few to promise {promise}: it takes {least} even if none is harmed; "

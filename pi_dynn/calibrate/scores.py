@@ -9,6 +9,7 @@ Shape letters: K exits including the last answer, N samples.
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pi_dynn.errors import CalibrationError
 
@@ -16,35 +17,37 @@ GATE = "gate"
 WITHDRAWN = ("entropy-inverted",)  # in records of release 0.1; benchmarks/published still has it
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities along the last axis."""
     logits = np.asarray(logits)
     grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return grown / grown.sum(axis=-1, keepdims=True)
+    probabilities: NDArray[np.float64] = grown / grown.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
-def max_probability(logits: np.ndarray) -> np.ndarray:
+def max_probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probability of the likeliest class, (K, N)."""
     return np.stack([softmax(one).max(axis=-1) for one in logits])
 
 
-def margin(logits: np.ndarray) -> np.ndarray:
+def margin(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probability of the likeliest class less that of the second, (K, N)."""
     two = [np.partition(softmax(one), -2, axis=-1)[:, -2:] for one in logits]
     return np.stack([one[:, 1] - one[:, 0] for one in two])
 
 
-def entropy(logits: np.ndarray) -> np.ndarray:
+def entropy(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Entropy of the probabilities in nats, (K, N): this one is low where the exit is sure."""
     return np.stack([_entropy(softmax(one)) for one in logits])
 
 
-def entropy_score(logits: np.ndarray) -> np.ndarray:
+def entropy_score(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """1 less the entropy's share of its greatest value, ln classes, (K, N)."""
-    return np.clip(1.0 - entropy(logits) / np.log(np.asarray(logits).shape[-1]), 0.0, 1.0)
+    scores: NDArray[np.float64] = np.clip(1.0 - entropy(logits) / np.log(np.asarray(logits).shape[-1]), 0.0, 1.0)
+    return scores
 
 
-def patience(logits: np.ndarray) -> np.ndarray:
+def patience(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """How many exits up to this one gave the same answer in a row, as a share of all K, (K, N).
 
     Source: Zhou et al., BERT Loses Patience (2020), whose patience p is here a threshold of p / K.
@@ -53,15 +56,17 @@ def patience(logits: np.ndarray) -> np.ndarray:
     run = np.ones(answers.shape)
     for k in range(1, len(answers)):
         run[k] += np.where(answers[k] == answers[k - 1], run[k - 1], 0.0)
-    return run / len(answers)
+    shares: NDArray[np.float64] = run / len(answers)
+    return shares
 
 
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
+def _entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     logs = np.log(np.maximum(probabilities, np.finfo(probabilities.dtype).tiny))
-    return -(probabilities * logs).sum(axis=-1)
+    nats: NDArray[np.float64] = -(probabilities * logs).sum(axis=-1)
+    return nats
 
 
-SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+SCORES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "max-probability": max_probability,
     "margin": margin,
     "entropy": entropy_score,
@@ -69,7 +74,7 @@ SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def exit_scores(name: str, logits: np.ndarray, gate_scores: np.ndarray) -> np.ndarray:
+def exit_scores(name: str, logits: NDArray[np.float64], gate_scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """The score `name` of every exit, (K, N): "gate" is what the network gave, the others come from logits.
 
     Raises: CalibrationError for a name that is not known, or logits that are not numbers.

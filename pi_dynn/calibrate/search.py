@@ -11,14 +11,16 @@ Shape letters: K exits including the last answer, N samples, P prices.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pi_dynn.calibrate.coordinate import Choose, CoordinateSearch
+from pi_dynn.calibrate.exit_table import Values
 from pi_dynn.calibrate.goal import Goal, pareto, pick
 from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
 from pi_dynn.calibrate.paths import best_at_prices, honesty_shifts, logit, path_totals, shifted_path
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.calibrate.sweep import sweep
-from pi_dynn.calibrate.validate import held_out_values, simplest_ways
+from pi_dynn.calibrate.validate import Way, held_out_values, simplest_ways
 from pi_dynn.records import NEVER
 
 COMMON_GRID = tuple(np.linspace(0.02, 0.98, 49).round(2).tolist())
@@ -28,28 +30,33 @@ _TRACING = 20_000  # images ways are tried and the frontier is traced on; its po
 _TIE = 1e-9  # among equal costs the more accurate, among equal accuracies the cheaper
 
 
-def common_way(outcomes: ExitOutcomes, prices: Sequence[float]) -> np.ndarray:
+def common_way(outcomes: ExitOutcomes, prices: Values) -> NDArray[np.float64]:
     """One threshold for all exits at each price, (P, K - 1)."""
     return best_at_prices(outcomes, shifted_path(np.zeros(outcomes.early_exits)), prices)
 
 
-def shifted_way(outcomes: ExitOutcomes, prices: Sequence[float]) -> np.ndarray:
+def shifted_way(outcomes: ExitOutcomes, prices: Values) -> NDArray[np.float64]:
     """A common threshold, shifted at each exit to where all harm alike, at each price, (P, K - 1)."""
     return best_at_prices(outcomes, shifted_path(honesty_shifts(outcomes)), prices)
 
 
-def free_way(outcomes: ExitOutcomes, prices: Sequence[float], smoothing: bool = True) -> list[list[float]]:
+def free_way(outcomes: ExitOutcomes, prices: Values, smoothing: bool = True) -> list[list[float]]:
     """A threshold per exit at each price, (P, K - 1); each search starts where that at the price before ended."""
     steps = CoordinateSearch(outcomes, smoothing)
     N, full = outcomes.images, outcomes.costs[-1] * outcomes.images
     levels, found = steps.closed, []
     for price in prices:
-        levels = steps.improve(levels, lambda hits, spent, price=price: hits / N - price * spent / full)
+
+        def worth(hits: NDArray[np.float64], spent: NDArray[np.float64], price: float = price) -> NDArray[np.float64]:
+            value: NDArray[np.float64] = hits / N - price * spent / full
+            return value
+
+        levels = steps.improve(levels, worth)
         found.append(steps.thresholds(levels))
     return found
 
 
-WAYS = (common_way, shifted_way, free_way)
+WAYS: tuple[Way, ...] = (common_way, shifted_way, free_way)
 
 
 def frontier(outcomes: ExitOutcomes) -> list[OperatingPoint]:
@@ -108,13 +115,13 @@ def _points(outcomes: ExitOutcomes, taken: Sequence[Sequence[float]]) -> list[Op
 def _nearest(points: Sequence[OperatingPoint], taken: Sequence[Sequence[float]], goal: Goal) -> Sequence[float]:
     """The thresholds taken whose point lies nearest to the goal; `points` begin with those of `taken`."""
     if goal.budget is not None:
-        away = [abs(point.mean_cost - goal.budget) for point in points[: len(taken)]]
+        away = [abs(point.mean_cost - goal.greatest_cost) for point in points[: len(taken)]]
     else:
-        away = [abs(point.accuracy - goal.accuracy) for point in points[: len(taken)]]
+        away = [abs(point.accuracy - goal.least_accuracy) for point in points[: len(taken)]]
     return taken[int(np.argmin(away))]
 
 
-def _along(outcomes: ExitOutcomes, limits: Sequence[float], goal: Goal) -> OperatingPoint:
+def _along(outcomes: ExitOutcomes, limits: Values, goal: Goal) -> OperatingPoint:
     """Thresholds moved all together to the goal: the dearest within a budget, the cheapest as accurate as asked.
 
     A budget is spent even where these images show no gain: to go deeper helps on average, and a few hundred images
@@ -123,15 +130,16 @@ def _along(outcomes: ExitOutcomes, limits: Sequence[float], goal: Goal) -> Opera
     for shifts in (_shifts(limits), np.zeros(outcomes.early_exits)):
         path = shifted_path(shifts)
         accuracy, cost = path_totals(outcomes, path)
-        met = cost <= goal.budget * (1 + _TIE) if goal.budget is not None else accuracy >= goal.accuracy - _TIE
+        within = goal.budget is not None
+        met = cost <= goal.greatest_cost * (1 + _TIE) if within else accuracy >= goal.least_accuracy - _TIE
         steps = np.flatnonzero(met)
         if len(steps):
-            step = steps[-1] if goal.budget is not None else steps[np.argmin(cost[steps])]
+            step = steps[-1] if within else steps[np.argmin(cost[steps])]
             return operating_point(outcomes, path[step])
     raise AssertionError("a goal that was checked is met by a common threshold")
 
 
-def _shifts(limits: Sequence[float]) -> np.ndarray:
+def _shifts(limits: Values) -> NDArray[np.float64]:
     """What thresholds differ by from their middle on the logistic scale; infinite where an exit is closed."""
     limits = np.asarray(limits)
     places = np.where(limits >= NEVER, np.inf, logit(limits))
@@ -150,14 +158,16 @@ def _choice(outcomes: ExitOutcomes, goal: Goal) -> Choose:
     """The goal as a value of right answers and costs over all images."""
     N, full_cost = outcomes.images, outcomes.costs[-1] * outcomes.images
 
-    def cheapest(hits: np.ndarray, spent: np.ndarray) -> np.ndarray:
+    def cheapest(hits: NDArray[np.float64], spent: NDArray[np.float64]) -> NDArray[np.float64]:
         accuracy, share = hits / N, spent / full_cost
-        enough = accuracy >= goal.accuracy - _TIE
-        return np.where(enough, 2.0 - share + _TIE * accuracy, accuracy - 1.0 - _TIE * share)
+        enough = accuracy >= goal.least_accuracy - _TIE
+        value: NDArray[np.float64] = np.where(enough, 2.0 - share + _TIE * accuracy, accuracy - 1.0 - _TIE * share)
+        return value
 
-    def most_accurate(hits: np.ndarray, spent: np.ndarray) -> np.ndarray:
+    def most_accurate(hits: NDArray[np.float64], spent: NDArray[np.float64]) -> NDArray[np.float64]:
         accuracy, share = hits / N, spent / full_cost
-        within = spent <= goal.budget * N * (1 + _TIE)
-        return np.where(within, 1.0 + accuracy - _TIE * share, -share)
+        within = spent <= goal.greatest_cost * N * (1 + _TIE)
+        value: NDArray[np.float64] = np.where(within, 1.0 + accuracy - _TIE * share, -share)
+        return value
 
     return cheapest if goal.accuracy is not None else most_accurate

@@ -6,6 +6,7 @@ Shape letters: K exits including the last answer, N samples, B bins.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pi_dynn.calibrate.records import ExitReliability, ReliabilityBin
 from pi_dynn.calibrate.scores import softmax
@@ -15,7 +16,7 @@ SHARPEST, FLATTEST = 0.05, 20.0  # temperatures outside mean that there was noth
 BINS = 15  # of the published expected calibration error
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """The temperature in 0.05..20 that makes logits (N, classes) / T likeliest to give `labels` (N,).
 
     The loss is convex in 1 / T, so halving the interval finds where its slope, the mean logit expected less
@@ -38,12 +39,14 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(1.0 / np.sqrt(low * high))
 
 
-def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> list[float]:
+def fit_temperatures(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> list[float]:
     """One temperature for each exit of logits (K, N, classes)."""
     return [fit_temperature(one, labels) for one in logits]
 
 
-def reliability_bins(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[ReliabilityBin]:
+def reliability_bins(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS
+) -> list[ReliabilityBin]:
     """Images (N,) sorted by confidence in at most B bins of equal mass.
 
     Raises: CalibrationError if there is no image.
@@ -64,7 +67,7 @@ def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
 
 
 def exit_reliability(
-    logits: np.ndarray, labels: np.ndarray, temperatures: Sequence[float], blocks: Sequence[int]
+    logits: NDArray[np.float64], labels: NDArray[np.int64], temperatures: Sequence[float], blocks: Sequence[int]
 ) -> list[ExitReliability]:
     """Calibration error and reliability bins of every exit of logits (K, N, classes), before and after."""
     rows = []

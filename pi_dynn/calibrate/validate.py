@@ -10,18 +10,21 @@ Shape letters: K exits including the last answer, N samples, P prices, W ways, G
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pi_dynn.calibrate.exit_table import leave_at
+from pi_dynn.calibrate.exit_table import Values, leave_at
 from pi_dynn.calibrate.outcomes import ExitOutcomes
 
-Way = Callable[[ExitOutcomes, Sequence[float]], Sequence[Sequence[float]]]
+Way = Callable[[ExitOutcomes, Values], Sequence[Values] | NDArray[np.float64]]
 """From images and prices (P,) to the thresholds (P, K - 1) that suit each price."""
 
 FOLDS = 5
 _MANY = 4000  # photographs from which on two folds tell enough
 
 
-def folds(groups: np.ndarray, count: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def folds(
+    groups: NDArray[np.int64], count: int, seed: int = 0
+) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
     """Masks (N,) of the images to choose on and of those to judge on; views of one photograph stay together."""
     names, place = np.unique(groups, return_inverse=True)
     fold = np.random.default_rng(seed).permutation(len(names)) % count
@@ -30,7 +33,9 @@ def folds(groups: np.ndarray, count: int, seed: int = 0) -> Iterator[tuple[np.nd
         yield ~held, held
 
 
-def values_at_prices(outcomes: ExitOutcomes, thresholds: Sequence[Sequence[float]], prices: Sequence[float]):
+def values_at_prices(
+    outcomes: ExitOutcomes, thresholds: Sequence[Values] | NDArray[np.float64], prices: Values
+) -> NDArray[np.float64]:
     """What each image is worth at each price, (P, N): 1 if answered rightly, less price times share of full cost."""
     rows = []
     samples, full = np.arange(outcomes.images), outcomes.costs[-1]
@@ -40,20 +45,21 @@ def values_at_prices(outcomes: ExitOutcomes, thresholds: Sequence[Sequence[float
     return np.stack(rows)
 
 
-def held_out_values(outcomes: ExitOutcomes, ways: Sequence[Way], prices: Sequence[float]) -> np.ndarray:
+def held_out_values(outcomes: ExitOutcomes, ways: Sequence[Way], prices: Values) -> NDArray[np.float64]:
     """What each photograph is worth with thresholds chosen without it, (W, P, G)."""
     count = min(FOLDS if outcomes.photographs < _MANY else 2, outcomes.photographs)
     worth = np.zeros((len(ways), len(prices), outcomes.images))
-    for choosing, judging in folds(outcomes.groups, count):
+    for choosing, judging in folds(outcomes.group_of, count):
         seen, unseen = outcomes.subset(choosing), outcomes.subset(judging)
         for number, way in enumerate(ways):
             worth[number][:, judging] = values_at_prices(unseen, way(seen, prices), prices)
-    _, place, views = np.unique(outcomes.groups, return_inverse=True, return_counts=True)
+    _, place, views = np.unique(outcomes.group_of, return_inverse=True, return_counts=True)
     sums = np.apply_along_axis(lambda row: np.bincount(place, weights=row), -1, worth)
-    return sums / views
+    per_photograph: NDArray[np.float64] = sums / views
+    return per_photograph
 
 
-def simplest_ways(worth: np.ndarray) -> list[int]:
+def simplest_ways(worth: NDArray[np.float64]) -> list[int]:
     """The way to take at each price, from what photographs are worth with each, (W, P, G); the simplest is 0."""
     chosen = []
     for at_price in worth.swapaxes(0, 1):  # (W, G)

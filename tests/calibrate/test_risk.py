@@ -83,7 +83,7 @@ def test_half_of_the_images_find_the_path_and_half_test_it(population):
 
 
 def test_views_of_one_photograph_promise_nothing(population):
-    views = population.groups // 8
+    views = population.group_of // 8
     seen = ExitOutcomes(population.scores, population.right, population.costs, views)
     for control in (control_risk, split_control_risk):
         with pytest.raises(CalibrationError, match="8000 views of 1000 photographs are not independent"):
@@ -126,3 +126,9 @@ def test_settings_that_mean_nothing():
     ):
         with pytest.raises(CalibrationError, match=message):
             RiskSettings(**settings)
+
+
+@pytest.mark.parametrize("risk", ["harm", "gap"])
+def test_a_promise_that_no_number_of_images_can_show_is_refused(risk):
+    with pytest.raises(CalibrationError, match="cannot promise .* no number of images would show so little"):
+        control_risk(synthetic_outcomes(250, 6), RiskSettings(1e-9, risk=risk))
