@@ -324,5 +324,5 @@ def _decoded(session: Session, paths: list[Path]) -> list[Tensor]:
 
 def _labels(paths: list[Path], labels: list[str]) -> list[int] | None:
     known = {label: index for index, label in enumerate(labels)}
-    found = [known.get(path.parent.name) for path in paths]
-    return None if None in found else found
+    found = [known[path.parent.name] for path in paths if path.parent.name in known]
+    return found if len(found) == len(paths) else None

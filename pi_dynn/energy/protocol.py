@@ -61,7 +61,7 @@ class EnergyParts:
     meter: EnergyMeter
     clock: Clock
     board: Board
-    working: Callable[[], AbstractContextManager] = nullcontext
+    working: Callable[[], AbstractContextManager[object]] = nullcontext
     on_stage: Callable[[str, float, float], None] = lambda what, done_s, total_s: None
 
     def make_sampler(self) -> Sampler:

@@ -7,6 +7,7 @@ answers at that exit take here. Hours of trials pass in moments, and everything 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from pi_dynn.board import Board
 from pi_dynn.clock import Clock, PerfClock
@@ -14,6 +15,11 @@ from pi_dynn.energy.protocol import EnergyParts
 from pi_dynn.power.fake import TRANSFER_400_KHZ_S, FakeBus, FakeMeter, Ina219Chip, SimulatedClock, Switched, open_fake
 from pi_dynn.records import Prediction
 from pi_dynn.stats import median
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pi_dynn.runtime.session import Session
 
 IDLE_POWER_W, ACTIVE_POWER_W = 2.18, 3.26
 """The published pair of a Pi 4."""
@@ -46,7 +52,7 @@ def rehearsal_parts(board: Board, on_stage: Callable[[str, float, float], None] 
         yield parts if on_stage is None else replace(parts, on_stage=on_stage)
 
 
-def rehearsed_call(call: Callable[[], object], clock: SimulatedClock, real: Clock | None = None) -> Callable[[], None]:
+def rehearsed_call(call: Callable[[], object], clock: Clock, real: Clock | None = None) -> Callable[[], None]:
     """Takes on `clock` what `call` takes in truth, timed a few times once."""
     real = real or PerfClock()
     times_s = []
@@ -61,15 +67,15 @@ def rehearsed_call(call: Callable[[], object], clock: SimulatedClock, real: Cloc
 class RehearsedSession:
     """Stands in for `session`: the same answers, each taking on `clock` what its exit takes in truth."""
 
-    def __init__(self, session, clock: SimulatedClock) -> None:
+    def __init__(self, session: "Session", clock: SimulatedClock) -> None:
         self._session, self._clock = session, clock
         self._known: dict[tuple[int, tuple[float, ...]], Prediction] = {}
         self._exit_s: dict[int, float] = {}
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
-    def classify(self, x, thresholds: Sequence[float] | None = None) -> Prediction:
+    def classify(self, x: "Tensor", thresholds: Sequence[float] | None = None) -> Prediction:
         """The answer for the tensor `x`; tensors are told apart by identity and must stay alive."""
         key = id(x), tuple(self._session.resolve_thresholds(thresholds))
         if key not in self._known:
@@ -78,7 +84,7 @@ class RehearsedSession:
         self._clock.sleep(self._known[key].latency_s)
         return self._known[key]
 
-    def _duration_s(self, exit_index: int, x) -> float:
+    def _duration_s(self, exit_index: int, x: "Tensor") -> float:
         """What leaving at this exit takes, the same for every image: timed a few times, once."""
         if exit_index not in self._exit_s:
             forced = self._session.forced_thresholds(exit_index)
@@ -86,7 +92,7 @@ class RehearsedSession:
         return self._exit_s[exit_index]
 
     def classify_many(
-        self, images: Iterable, batch_size: int = 1, thresholds: Sequence[float] | None = None
+        self, images: Iterable["Tensor"], batch_size: int = 1, thresholds: Sequence[float] | None = None
     ) -> Iterator[Prediction]:
         """Answers one by one: a rehearsal gains nothing from batches."""
         for x in images:

@@ -95,7 +95,7 @@ class _Case:
             except TraceInvalid:
                 continue  # too few samples: the window says so
         self.energy: RunEnergy | None = None
-        if self.trials:
+        if self.trials and idle.baseline is not None:
             self.energy = run_energy(self.trials, idle.baseline)
 
     def mean(self, total: str) -> float:
@@ -138,8 +138,8 @@ def _result(recording: EnergyRecording, trace: Trace, idle: _Idle, case: _Case) 
         valid=not reasons,
         invalid_reasons=reasons,
         exits=_exits(subject.blocks, mix, case.latency, forced),
-        exit_sum_j=exit_sum and exit_sum[0],
-        exit_sum_ci95_j=exit_sum and (exit_sum[1], exit_sum[2]),
+        exit_sum_j=exit_sum[0] if exit_sum is not None else None,
+        exit_sum_ci95_j=exit_sum[1:] if exit_sum is not None else None,
         improvement=None,
         improvement_ci95=None,
         meter=info.name,
@@ -210,45 +210,56 @@ def _exits(
         taken = timed.exit_counts[k] if timed is not None else 0
         own = forced[k] if forced else None
         energy = own.energy if own else None
-        latency_s = timed.exit_forward_s[k] / taken if taken else (own.mean("forward_s") or None if own else None)
+        latency_s = own.mean("forward_s") or None if own else None
+        if timed is not None and taken:
+            latency_s = timed.exit_forward_s[k] / taken
         rows.append(
             EnergyExit(
                 exit_index=k,
                 block_index=block,
                 share=count / mix.n if mix is not None else 0.0,
-                accuracy=mix.exit_right[k] / count if count and mix.exit_right is not None else None,
+                accuracy=mix.exit_right[k] / count
+                if mix is not None and mix.exit_right is not None and count
+                else None,
                 latency_s=latency_s,
-                net_j=energy and energy.net_j,
-                net_ci95_j=energy and energy.net_ci95_j,
+                net_j=energy.net_j if energy is not None else None,
+                net_ci95_j=energy.net_ci95_j if energy is not None else None,
             )
         )
     return rows
 
 
-def _exit_sum(mix: TimedPass, forced: Sequence[_Case], idle: _Idle, info: MeterInfo) -> list[float] | None:
-    """The share-weighted net energy of the forced exits, round by round: [median, low, high]."""
-    if not forced or any(one.energy is None for one in forced):
+def _exit_sum(
+    mix: TimedPass, forced: Sequence[_Case], idle: _Idle, info: MeterInfo
+) -> tuple[float, float, float] | None:
+    """The share-weighted net energy of the forced exits, round by round: (median, low, high)."""
+    energies = [one.energy for one in forced if one.energy is not None]
+    if not forced or len(energies) < len(forced):
         return None
-    weighted = [(count / mix.n, one) for count, one in zip(mix.exit_counts, forced, strict=True)]
+    shares = [count / mix.n for count in mix.exit_counts]
     rounds = range(min(len(one.trials) for one in forced))
-    sums_j = [sum(share * one.trials[r].net_j for share, one in weighted) for r in rounds]
+    sums_j = [sum(share * one.trials[r].net_j for share, one in zip(shares, forced, strict=True)) for r in rounds]
     low_j, high_j = stats.bootstrap_interval(sums_j)
-    shared_j = sum(share * _shared_error_j(one.energy, idle.baseline, info) for share, one in weighted)
-    return [stats.median(sums_j), low_j - shared_j, high_j + shared_j]
+    errors_j = [_shared_error_j(energy, idle, info) for energy in energies]
+    shared_j = sum(share * error_j for share, error_j in zip(shares, errors_j, strict=True))
+    return stats.median(sums_j), low_j - shared_j, high_j + shared_j
 
 
-def _shared_error_j(energy: RunEnergy, baseline: IdleBaseline, info: MeterInfo) -> float:
+def _shared_error_j(energy: RunEnergy, idle: _Idle, info: MeterInfo) -> float:
     """What may be wrong with the net energy of all trials alike, so that their spread does not show it.
 
     The idle line, one step of the meter, and the edges of a window, which fall between samples.
     """
+    assert idle.baseline is not None  # there is no energy of a run without it
     edges_j = abs(energy.active_power_w - energy.idle_power_w) * info.nominal_period_s / energy.n
-    return math.hypot(_SIGMA_95 * baseline.error_w * energy.latency_s, info.resolution_w * energy.latency_s, edges_j)
+    return math.hypot(
+        _SIGMA_95 * idle.baseline.error_w * energy.latency_s, info.resolution_w * energy.latency_s, edges_j
+    )
 
 
 def _agree(energy: RunEnergy, exit_sum: Sequence[float], idle: _Idle, info: MeterInfo) -> bool:
     """Whether the intervals of the natural mix and of the weighted sum meet."""
-    shared_j = _shared_error_j(energy, idle.baseline, info)
+    shared_j = _shared_error_j(energy, idle, info)
     low_j, high_j = energy.net_ci95_j
     return low_j - shared_j <= exit_sum[2] and exit_sum[1] <= high_j + shared_j
 

@@ -85,8 +85,9 @@ def compare_results(results: Sequence[EnergyResult], across: bool = False) -> li
             compared.append(result)
             continue
         reasons = [] if across else obstacles(result, base)
-        known = not reasons and base.net_j is not None and base.net_j > 0 and result.net_j is not None
-        saved = improvement(base.net_j, result.net_j) if known else None
+        saved = None
+        if not reasons and base.net_j is not None and base.net_j > 0 and result.net_j is not None:
+            saved = improvement(base.net_j, result.net_j)
         compared.append(replace(result, improvement=saved, notes=[*result.notes, *reasons]))
     return compared
 

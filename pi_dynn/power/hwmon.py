@@ -132,7 +132,7 @@ def _open_ina2xx(clock: Clock, chip: Path, name: str, shunt_ohm: float | None) -
         power=chip / "power1_input",
         shunt_ohm=true_ohm,
         full_scale_v=_INA2XX_FULL_SCALE_V[name],
-        scale=kernel_ohm / true_ohm if true_ohm else 1.0,
+        scale=kernel_ohm / true_ohm if kernel_ohm and true_ohm else 1.0,
     )
     step_w = 20e-3 * rail.scale if name in ("ina219", "ina220") else 25e-3 * rail.scale  # one step of old drivers
     return Hwmon(clock, [rail], "board input", step_w, ())

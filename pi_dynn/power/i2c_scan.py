@@ -3,10 +3,15 @@
 import errno
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pi_dynn.errors import PowerError, need_extra
 from pi_dynn.power.smbus import bus_open_error
+
+if TYPE_CHECKING:
+    from smbus2 import SMBus
+
+BusClass = Callable[[str], "SMBus"]
 
 METER_ADDRESSES = range(0x40, 0x50)
 """All an INA219 can have. No others are asked: some chips take a read for a command."""
@@ -21,13 +26,13 @@ class I2cBus(NamedTuple):
     error: PowerError | None
 
 
-def scan_i2c(root: Path = Path("/"), smbus_class: Callable | None = None) -> list[I2cBus]:
+def scan_i2c(root: Path = Path("/"), smbus_class: BusClass | None = None) -> list[I2cBus]:
     """Every `/dev/i2c-N` below `root`, and what answers there at 0x40 to 0x4f."""
     numbers = sorted(int(path.name[4:]) for path in root.glob("dev/i2c-*") if path.name[4:].isdigit())
     return [_scan(root, number, smbus_class) for number in numbers]
 
 
-def _scan(root: Path, number: int, smbus_class: Callable | None) -> I2cBus:
+def _scan(root: Path, number: int, smbus_class: BusClass | None) -> I2cBus:
     held = {
         address: driver.resolve().name
         for address in METER_ADDRESSES
@@ -37,7 +42,8 @@ def _scan(root: Path, number: int, smbus_class: Callable | None) -> I2cBus:
     try:
         if smbus_class is None:
             with need_extra("i2c", "looking for I2C meters", PowerError):
-                from smbus2 import SMBus as smbus_class
+                from smbus2 import SMBus
+            smbus_class = SMBus
         with smbus_class(str(device)) as bus:
             found = tuple(address for address in METER_ADDRESSES if address in held or _answers(bus, address))
     except PowerError as error:
@@ -47,7 +53,7 @@ def _scan(root: Path, number: int, smbus_class: Callable | None) -> I2cBus:
     return I2cBus(number, found, held, None)
 
 
-def _answers(bus, address: int) -> bool:
+def _answers(bus: "SMBus", address: int) -> bool:
     try:
         bus.read_byte(address)
     except OSError as error:

@@ -10,8 +10,9 @@ Source: TI SBOS448G. Sections and tables are named where a number comes from the
 import errno
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 from pi_dynn.clock import Clock
 from pi_dynn.errors import InputError, MeterBusError, MeterNotFound, PowerError
@@ -26,6 +27,8 @@ from pi_dynn.power.ina219_settings import (
 from pi_dynn.power.meter import MEASURED, EnergyMeter, MeterInfo, PowerSample, SampleFlags
 
 CONFIG, SHUNT, BUS, POWER, CURRENT, CALIBRATION = range(6)
+P = ParamSpec("P")
+T = TypeVar("T")
 _MODE_BITS = 0x0007
 _UNUSED_CONFIG_BITS = 0xC000  # reset reads back as 0, bit 14 is not used: anything else is another chip
 _CONVERSION_READY = 0x0002
@@ -240,10 +243,10 @@ class Ina219(EnergyMeter):
     def _write(self, register: int, value: int) -> None:
         self._transfer(self.bus.write_word, register, value)
 
-    def _transfer(self, transfer, *arguments: int) -> int:
+    def _transfer(self, transfer: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         for attempt in range(_RETRIES + 1):
             try:
-                return transfer(*arguments)
+                return transfer(*arguments, **options)
             except OSError as error:
                 if error.errno not in _TRANSIENT or attempt == _RETRIES:
                     raise self._bus_error(error) from error
@@ -294,17 +297,25 @@ def open_ina219(
 
 
 def settings_for(
-    *, shunt_ohm: float | None, certificate: str | Path | None, **settings: float | int | None
+    *,
+    shunt_ohm: float | None,
+    certificate: str | Path | None,
+    max_current_a: float | None = None,
+    bus_range_v: int = 16,
+    shunt_averages: int = 8,
+    rephase_every: int = 32,
 ) -> Ina219Settings:
     """Settings from options, the shunt and its gain from a certificate if there is one.
 
     Raises: InputError if the two disagree about the shunt, or a setting cannot be.
     """
     if certificate is None:
-        return Ina219Settings(shunt_ohm=0.1 if shunt_ohm is None else shunt_ohm, **settings)
+        ohm, gain = 0.1 if shunt_ohm is None else shunt_ohm, 1.0
+        return Ina219Settings(ohm, max_current_a, bus_range_v, shunt_averages, gain, rephase_every)
     record = load_certificate(certificate)
-    if shunt_ohm is not None and shunt_ohm != record.shunt_ohm:
+    ohm, gain = record.shunt_ohm, record.gain
+    if shunt_ohm is not None and shunt_ohm != ohm:
         raise InputError(
             f"the certificate {str(certificate)!r} is of a {record.shunt_ohm!r} ohm shunt, not {shunt_ohm!r}: drop one"
         )
-    return Ina219Settings(shunt_ohm=record.shunt_ohm, gain=record.gain, **settings)
+    return Ina219Settings(ohm, max_current_a, bus_range_v, shunt_averages, gain, rephase_every)

@@ -30,6 +30,14 @@ def counter_difference_j(before_j: float, after_j: float, range_j: float) -> flo
     return (after_j - before_j) if after_j >= before_j else (after_j + range_j - before_j)
 
 
+def either(power_w: NDArray[np.float64] | None, counter_j: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """The one of the two that is there. Raises: TraceInvalid if neither is."""
+    values = power_w if power_w is not None else counter_j
+    if values is None:
+        raise TraceInvalid("a trace needs watts or the joules of a counter, it has neither: record it again")
+    return values
+
+
 class CumulativeEnergy:
     """Joules since the first usable sample, as a function of time.
 
@@ -55,7 +63,7 @@ class CumulativeEnergy:
                 f"{len(self.t_ns)} usable power samples of {len(t_ns)}, 2 are needed: "
                 "check the wiring, or let the window last longer than two samples"
             )
-        values = (counter_j if power_w is None else power_w)[usable]
+        values = either(power_w, counter_j)[usable]
         step_s = np.diff(self.t_ns) * 1e-9
         if power_w is not None:
             self._power_w = values
@@ -69,13 +77,14 @@ class CumulativeEnergy:
             self._slope_w_per_s = np.zeros(len(values))
             self._energy_j = values - values[0]
 
-    def at(self, t_ns: ArrayLike) -> np.ndarray:
+    def at(self, t_ns: ArrayLike) -> NDArray[np.float64]:
         """Joules at each of `t_ns` (any shape, nanoseconds)."""
         t_ns = np.asarray(t_ns, dtype=np.int64)
         left = np.clip(np.searchsorted(self.t_ns, t_ns, side="right") - 1, 0, len(self.t_ns) - 1)
         past_s = (t_ns - self.t_ns[left]) * 1e-9  # negative before the first sample
         slope = np.where(past_s < 0.0, 0.0, self._slope_w_per_s[left])
-        return self._energy_j[left] + past_s * (self._power_w[left] + 0.5 * slope * past_s)
+        energy_j: NDArray[np.float64] = self._energy_j[left] + past_s * (self._power_w[left] + 0.5 * slope * past_s)
+        return energy_j
 
     def count(self, t0_ns: int, t1_ns: int) -> int:
         """How many usable samples lie in [t0_ns, t1_ns]."""

@@ -18,7 +18,8 @@ class LivePower:
     """
 
     def __init__(self, meter: EnergyMeter, clock: Clock) -> None:
-        self.info, self.failed = meter.info, None
+        self.info = meter.info
+        self.failed: str | None = None
         self._meter, self._clock = meter, clock
         self._samples: deque[tuple[int, float]] = deque()  # when, watts
         self._counted: tuple[int, float] | None = None  # when, joules
@@ -29,7 +30,7 @@ class LivePower:
         self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, **_: object) -> None:
         self._ended.set()
         self._thread.join(timeout=2.0)
 

@@ -7,10 +7,12 @@ nothing new has been converted since the last call, so that a stale register is 
 from dataclasses import dataclass
 from enum import IntFlag
 from types import TracebackType
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from pi_dynn.errors import InputError
 from pi_dynn.records import Record
+
+AnyMeter = TypeVar("AnyMeter", bound="EnergyMeter")
 
 MEASURED = "MEASURED"
 ESTIMATED = "ESTIMATED"
@@ -114,8 +116,9 @@ class EnergyMeter(Protocol):
 
     def close(self) -> None:
         """Give the meter back. May be called twice."""
+        return  # a body, so that a meter that holds nothing need not have its own
 
-    def __enter__(self) -> "EnergyMeter":
+    def __enter__(self: AnyMeter) -> AnyMeter:
         return self
 
     def __exit__(

@@ -65,7 +65,8 @@ def open_meter(
 
 def _backend(name: str) -> Callable[..., EnergyMeter]:
     module, _, function = _BACKENDS[name].partition(":")
-    return getattr(import_module(module), function)
+    backend: Callable[..., EnergyMeter] = getattr(import_module(module), function)
+    return backend
 
 
 def _open(name: str, clock: Clock, root: Path, options: dict[str, Any]) -> EnergyMeter:

@@ -7,6 +7,7 @@ no time stamps. Everything above the registers is our own driver.
 import logging
 import warnings
 from pathlib import Path
+from typing import Protocol
 
 from pi_dynn.clock import Clock
 from pi_dynn.errors import MeterBusError, MeterNotFound, need_extra
@@ -14,10 +15,18 @@ from pi_dynn.power.ina219 import Ina219, settings_for
 from pi_dynn.power.smbus import bus_open_error, check_address
 
 
+class Device(Protocol):
+    """The calls of the package's bus device that are used."""
+
+    def readU16BE(self, register: int) -> int: ...
+
+    def writeList(self, register: int, data: list[int]) -> None: ...
+
+
 class PiIna219Registers:
     """The registers behind an `ina219.INA219` object, through the bus device it opened."""
 
-    def __init__(self, device, bus: int, address: int) -> None:
+    def __init__(self, device: Device, bus: int, address: int) -> None:
         self.name = f"/dev/i2c-{bus} address {address:#04x} (pi-ina219)"
         self._device = device
 
@@ -31,7 +40,7 @@ class PiIna219Registers:
         """The package has no way to close its bus: it ends with the process."""
 
 
-def _quiet_device(shunt_ohm: float, bus: int, address: int):
+def _quiet_device(shunt_ohm: float, bus: int, address: int) -> Device:
     """Construct the package's object without its side effects, and take its bus device."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its dependencies carry invalid escape sequences
@@ -41,7 +50,8 @@ def _quiet_device(shunt_ohm: float, bus: int, address: int):
     root_logger.addHandler(silence)  # else the constructor configures the logging of the whole program
     try:
         # busnum is a must: the package knows no 64-bit Raspberry Pi and would not find its bus.
-        return INA219(shunt_ohm, busnum=bus, address=address)._i2c
+        device: Device = INA219(shunt_ohm, busnum=bus, address=address)._i2c
+        return device
     finally:
         root_logger.removeHandler(silence)
 

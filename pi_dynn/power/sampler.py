@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pi_dynn.clock import Clock
 from pi_dynn.errors import PowerError
@@ -149,7 +150,7 @@ class Sampler:
         retries_before = self._retries[first - 1] if first else self._retries_before
         counts = self.meter.info.kind == "counter"
 
-        def column(name: str) -> np.ndarray:
+        def column(name: str) -> NDArray[np.float64]:
             values = [getattr(sample, name, None) for sample in samples]
             return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
@@ -206,6 +207,7 @@ class Sampler:
         self.stop()
 
 
+@runtime_checkable
 class SteppingClock(Clock, Protocol):
     """A simulated clock that calls back while it is being moved."""
 
@@ -221,6 +223,8 @@ class SteppingClock(Clock, Protocol):
 class SteppedSampler(Sampler):
     """The same sampler without a thread: the simulated clock polls while the measured side sleeps on it."""
 
+    clock: SteppingClock
+
     def __init__(self, meter: EnergyMeter, clock: SteppingClock, **options: Any) -> None:
         super().__init__(meter, clock, **options)
 
@@ -235,4 +239,8 @@ class SteppedSampler(Sampler):
 
 def build_sampler(meter: EnergyMeter, clock: Clock, **options: Any) -> Sampler:
     """The sampler that fits `clock`: stepped by a simulated one, in a thread beside a real one."""
-    return SteppedSampler(meter, clock, **options) if hasattr(clock, "attach") else Sampler(meter, clock, **options)
+    return (
+        SteppedSampler(meter, clock, **options)
+        if isinstance(clock, SteppingClock)
+        else Sampler(meter, clock, **options)
+    )

@@ -1,7 +1,9 @@
 """The real I2C bus, by way of smbus2."""
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from pi_dynn.errors import InputError, MeterBusError, MeterDenied, MeterNotFound, need_extra
 
@@ -15,10 +17,20 @@ def swap_bytes(word: int) -> int:
     return (word & 0xFF) << 8 | word >> 8 & 0xFF
 
 
+class WordBus(Protocol):
+    """The word calls of smbus2.SMBus."""
+
+    def read_word_data(self, i2c_addr: int, register: int, /) -> int: ...
+
+    def write_word_data(self, i2c_addr: int, register: int, value: int, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class SmbusRegisters:
     """The 16-bit registers of the chip at `address`, over anything with the word calls of smbus2.SMBus."""
 
-    def __init__(self, smbus, bus: int, address: int) -> None:
+    def __init__(self, smbus: WordBus, bus: int, address: int) -> None:
         self.name = f"/dev/i2c-{bus} address {address:#04x}"
         self._smbus = smbus
         self._address = address
@@ -58,7 +70,9 @@ def bus_open_error(error: OSError, device: Path) -> MeterNotFound | MeterDenied 
     return MeterBusError(f"cannot open {device} ({error.strerror}): see dmesg")
 
 
-def open_smbus(bus: int, address: int, root: Path = Path("/"), smbus_class=None) -> SmbusRegisters:
+def open_smbus(
+    bus: int, address: int, root: Path = Path("/"), smbus_class: Callable[[str], WordBus] | None = None
+) -> SmbusRegisters:
     """Open `/dev/i2c-<bus>` for the chip at `address`.
 
     Raises: MeterNotFound, MeterDenied or MeterBusError, each with its cure; InputError for the address.
@@ -66,7 +80,8 @@ def open_smbus(bus: int, address: int, root: Path = Path("/"), smbus_class=None)
     device = check_address(bus, address, root)
     if smbus_class is None:
         with need_extra("i2c", "an I2C meter", MeterNotFound):
-            from smbus2 import SMBus as smbus_class
+            from smbus2 import SMBus
+        smbus_class = SMBus
     try:
         return SmbusRegisters(smbus_class(str(device)), bus, address)
     except OSError as error:

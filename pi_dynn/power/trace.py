@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pi_dynn import files
 from pi_dynn.errors import InputError, MeterNotFound, TraceInvalid
-from pi_dynn.power.integrate import CumulativeEnergy
+from pi_dynn.power.integrate import CumulativeEnergy, either
 from pi_dynn.power.meter import SIMULATED, MeterInfo
 from pi_dynn.records import Record, read_record
 
@@ -76,9 +76,9 @@ class Trace(Record):
             raise TraceInvalid("the times of a trace do not rise: the samples are out of order, record them again")
 
     @property
-    def values(self) -> np.ndarray:
+    def values(self) -> NDArray[np.float64]:
         """Watts of a power meter, joules of a counter."""
-        return self.power_w if self.power_w is not None else self.counter_j
+        return either(self.power_w, self.counter_j)
 
     @cached_property
     def cumulative(self) -> CumulativeEnergy:
@@ -153,9 +153,9 @@ def _from_csv(path: Path) -> Trace:
     try:
         t_s = np.array([float(row["t_s"]) for row in rows])
         power_w = np.array([float(row["power_w"]) for row in rows])
-        optional = {
-            name: np.array([float(row.get(name) or "nan") for row in rows]) for name in ("voltage_v", "current_a")
-        }
+        voltage_v, current_a = (
+            np.array([float(row.get(name) or "nan") for row in rows]) for name in ("voltage_v", "current_a")
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise TraceInvalid(f"{str(path)!r} needs numbers under the columns t_s and power_w ({error!r})") from error
     if len(rows) < 2:
@@ -170,4 +170,4 @@ def _from_csv(path: Path) -> Trace:
         label=SIMULATED,
     )
     t_ns = np.round(t_s * 1e9).astype(np.int64)
-    return Trace(info, t_ns, power_w, None, **optional, flags=np.zeros(len(rows), dtype=np.int64))
+    return Trace(info, t_ns, power_w, None, voltage_v, current_a, np.zeros(len(rows), dtype=np.int64))

@@ -7,6 +7,7 @@ asked for by name.
 from pathlib import Path
 
 from pi_dynn.clock import Clock
+from pi_dynn.errors import InputError
 from pi_dynn.power.fake.bus import TRANSFER_400_KHZ_S, FakeBus
 from pi_dynn.power.fake.chip import Ina219Chip
 from pi_dynn.power.fake.clock import SimulatedClock
@@ -20,7 +21,8 @@ from pi_dynn.power.fake.waveform import (
     Waveform,
     waveform_energy_j,
 )
-from pi_dynn.power.ina219 import Ina219, Ina219Settings
+from pi_dynn.power.ina219 import Ina219
+from pi_dynn.power.ina219_settings import Ina219Settings
 from pi_dynn.power.meter import SIMULATED
 
 __all__ = [
@@ -51,6 +53,8 @@ class FakeMeter(Ina219):
     tells it when the board begins to work.
     """
 
+    bus: FakeBus
+
     def __init__(self, clock: Clock, settings: Ina219Settings, bus: FakeBus) -> None:
         super().__init__(bus, clock, settings, name="fake", label=SIMULATED, scope="simulated board input")
 
@@ -60,7 +64,10 @@ class FakeMeter(Ina219):
 
     def set_load_w(self, power_w: float) -> None:
         """Let the load draw `power_w` from now on. Only for a `Switched` load."""
-        self.chip.load.set_power(self._clock.now_ns() * 1e-9, power_w)
+        load = self.chip.load
+        if not isinstance(load, Switched):
+            raise InputError(f"a {type(load).__name__} load cannot be set: open the meter with a Switched one")
+        load.set_power(self._clock.now_ns() * 1e-9, power_w)
 
 
 def open_fake(

@@ -37,7 +37,7 @@ class SimulatedClock(FakeClock):
     def _call(self) -> None:
         self._waking = True
         try:
-            due_ns = self._wake()
+            due_ns = self._wake() if self._wake is not None else None
         finally:
             self._waking = False
         self._due_ns = None if due_ns is None else max(due_ns, self.now_ns() + 1)  # time must move on
