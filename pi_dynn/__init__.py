@@ -30,7 +30,7 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - the keys are strings
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'pi_dynn' has no attribute {name!r}")
     importlib.import_module("pi_dynn.torch_build").check_torch()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pi_dynn.board import BoardSnapshot, advice, take_snapshot
 from pi_dynn.errors import MeterNotFound, PowerError, TorchUnusable
-from pi_dynn.power import open_meter
+from pi_dynn.power import EnergyMeter, open_meter
 from pi_dynn.power.i2c_scan import I2cBus, scan_i2c
 from pi_dynn.records import Finding
 from pi_dynn.torch_build import CURE, check_torch, cuda_hint
@@ -46,9 +46,9 @@ class Probes:
     torch: Callable[[], "subprocess.CompletedProcess[str]"] = probe_torch
     snapshot: Callable[[], BoardSnapshot] = take_snapshot
     scan: Callable[[Path], list[I2cBus]] = scan_i2c
-    open_meter: Callable = open_meter
+    open_meter: Callable[..., EnergyMeter] = open_meter
     page_bytes: int = field(default_factory=lambda: os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096)
-    python: tuple[int, int, int] = tuple(sys.version_info[:3])
+    python: tuple[int, int, int] = sys.version_info[:3]
     machine: str = field(default_factory=platform.machine)
 
 
@@ -99,8 +99,8 @@ def _torch(probes: Probes) -> tuple[list[Finding], bool]:
     except subprocess.TimeoutExpired:
         return [_finding("torch", "build", "hangs", "importing torch does not end: install it again")], False
     if answer.returncode == -signal.SIGILL:
-        message = f"torch dies with an illegal instruction, as 2.10 does on a Raspberry Pi 4: {CURE}"
-        return [_finding("torch", "build", "does not run", message)], False
+        dies = f"torch dies with an illegal instruction, as 2.10 does on a Raspberry Pi 4: {CURE}"
+        return [_finding("torch", "build", "does not run", dies)], False
     if answer.returncode != 0:
         last = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
         return [

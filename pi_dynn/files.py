@@ -30,7 +30,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill the file at `path`, atomically."""
     with replacing(path) as stream:
         write(stream)

@@ -9,9 +9,19 @@ It builds on pytest-benchmark and needs it. Nothing is imported and no meter is 
 import argparse
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import pytest
 
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+    from pi_dynn.energy.protocol import EnergyParts, EnergySettings
+    from pi_dynn.energy.records import EnergyResult
+    from pi_dynn.energy.text import EnergyLimit
+
+P = ParamSpec("P")
+T = TypeVar("T")
 _QUICK = {"trials": 3, "trial_s": 1.0, "idle_s": 1.0}
 """Where nothing is measured: an estimate gains nothing from long windows."""
 _CAREFUL = {"trials": 5, "trial_s": 10.0, "idle_s": 10.0}
@@ -39,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def _limit(text: str):
+def _limit(text: str) -> "EnergyLimit":
     from pi_dynn.energy.text import parse_limit
     from pi_dynn.errors import InputError
 
@@ -62,7 +72,7 @@ class WithoutBenchmark:
     """Stands in where pytest-benchmark is not."""
 
     @pytest.fixture
-    def energy(self):
+    def energy(self) -> NoReturn:
         pytest.skip("the energy fixture needs pytest-benchmark: pip install 'pi_dynn[bench]'")
 
 
@@ -71,18 +81,18 @@ class WithBenchmark:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._parts = None
+        self._parts: EnergyParts | None = None
         self._meter_stack = ExitStack()
-        self._measured: list[tuple[str, dict]] = []
-        self._results: list = []
+        self._measured: list[tuple[str, dict[str, Any]]] = []
+        self._results: list[EnergyResult] = []
         self._failures: list[str] = []
 
     @pytest.fixture
-    def energy(self, benchmark, request: pytest.FixtureRequest) -> "EnergyFixture":
+    def energy(self, benchmark: "BenchmarkFixture", request: pytest.FixtureRequest) -> "EnergyFixture":
         """Call it with a function and its arguments, as `benchmark`; it returns what the function returned."""
         return EnergyFixture(self, benchmark, request.node)
 
-    def measure(self, call: Callable[[], object], benchmark, node: pytest.Item) -> None:
+    def measure(self, call: Callable[[], object], benchmark: "BenchmarkFixture", node: pytest.Item) -> None:
         """Measure `call` and keep the figures with the benchmark."""
         from pi_dynn.energy.protocol import measure_call
         from pi_dynn.energy.results import energy_results
@@ -98,7 +108,7 @@ class WithBenchmark:
         benchmark.extra_info.update(extra_info(result))  # a new dictionary put in its place would be lost
         self._measured.append((node.nodeid, extra_info(result)))
 
-    def _open(self, call: Callable[[], object]):
+    def _open(self, call: Callable[[], object]) -> tuple["EnergyParts", Callable[[], object]]:
         """The parts of a measurement, opened once a session, and the call to put into it."""
         name = self._config.getoption("energy_meter")
         if self._parts is None:
@@ -120,10 +130,10 @@ class WithBenchmark:
             return self._parts, rehearsed_call(call, self._parts.clock)
         return self._parts, call
 
-    def _settings(self, measured: bool):
+    def _settings(self, measured: bool) -> "EnergySettings":
         from pi_dynn.energy.protocol import EnergySettings
 
-        chosen = dict(_CAREFUL if measured else _QUICK)
+        chosen: dict[str, Any] = dict(_CAREFUL if measured else _QUICK)
         for name in chosen:
             given = self._config.getoption(f"energy_{name}")
             if given is not None:
@@ -133,10 +143,10 @@ class WithBenchmark:
     @property
     def wanted(self) -> bool:
         """Whether energy is to be measured at all."""
-        return self._config.getoption("energy_meter") != "none"
+        return bool(self._config.getoption("energy_meter") != "none")
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_benchmark_update_machine_info(self, config: pytest.Config, machine_info: dict) -> None:
+    def pytest_benchmark_update_machine_info(self, config: pytest.Config, machine_info: dict[str, Any]) -> None:
         """Add what does not change from run to run; the rest is in `extra_info`."""
         from pi_dynn.board import take_snapshot
 
@@ -179,24 +189,25 @@ class WithBenchmark:
 class EnergyFixture:
     """Benchmarks a function unless that was done already, then measures its energy."""
 
-    def __init__(self, plugin: WithBenchmark, benchmark, node: pytest.Item) -> None:
+    def __init__(self, plugin: WithBenchmark, benchmark: "BenchmarkFixture", node: pytest.Item) -> None:
         self._plugin, self._benchmark, self._node = plugin, benchmark, node
 
-    def __call__(self, function: Callable, *args, **kwargs):
+    def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         benchmark = self._benchmark
         if benchmark.disabled:  # --benchmark-disable, or several workers that would disturb each other
-            return self._call_once(function, args, kwargs)
-        answer = None
+            return self._call_once(function, *args, **kwargs)
+        answer: T | None = None
         if benchmark.stats is None:
             answer = benchmark(function, *args, **kwargs)
         if self._plugin.wanted:
             self._plugin.measure(lambda: function(*args, **kwargs), benchmark, self._node)
         return answer
 
-    def _call_once(self, function: Callable, args: tuple, kwargs: dict):
+    def _call_once(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         from pytest_benchmark.fixture import FixtureAlreadyUsed
 
         try:
-            return self._benchmark(function, *args, **kwargs)
+            answer: T = self._benchmark(function, *args, **kwargs)
+            return answer
         except FixtureAlreadyUsed:
             return function(*args, **kwargs)

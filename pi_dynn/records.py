@@ -24,7 +24,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain data, ready for JSON."""
-        plain = msgspec.to_builtins(self, str_keys=True, enc_hook=_plain)
+        plain: dict[str, Any] = msgspec.to_builtins(self, str_keys=True, enc_hook=_plain)
         return {"kind": self.KIND, "schema": self.SCHEMA} | plain if self.KIND else plain
 
     @classmethod
@@ -84,7 +84,7 @@ def kind_of(values: Any) -> str:
     if not isinstance(values, dict):
         return ""
     by_keys = (kind for kind, keys in _KEYS_0_1.items() if keys <= values.keys())
-    return values["kind"] if "kind" in values else next(by_keys, "")
+    return str(values["kind"]) if "kind" in values else next(by_keys, "")
 
 
 def file_kind(path: str | Path) -> str:

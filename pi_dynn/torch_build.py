@@ -14,7 +14,9 @@ CURE = "pip install 'torch>=2.6,<2.10'"
 _NEEDS_ATOMICS = (2, 10)  # its libc10.so uses LSE atomics unasked: pytorch issue 176993, fixed in 2.11
 
 
-def check_torch(root: str | Path = "/", machine: str | None = None, installed: tuple[str, Sequence[str]] | None = None):
+def check_torch(
+    root: str | Path = "/", machine: str | None = None, installed: tuple[str, Sequence[str]] | None = None
+) -> None:
     """Raise TorchUnusable if importing torch would end in "Illegal instruction" on this processor.
 
     torch 2.10 does on cores before Armv8.1, those of a Raspberry Pi 4 and older. `installed` is torch's version and
