@@ -53,10 +53,11 @@ def best_ratio(points: Sequence[OperatingPoint]) -> OperatingPoint:
 PUBLISHED_RATIOS = tuple((np.arange(1, 40) / 20).tolist())
 
 
-def exit_shares(ratio: float, exits: int) -> np.ndarray:
+def exit_shares(ratio: float, exits: int) -> NDArray[np.float64]:
     """Shares (K,) of images, the k-th proportional to ratio ** k."""
-    shares = np.power(ratio, np.arange(1, exits + 1))
-    return shares / shares.sum()
+    shares: NDArray[np.float64] = np.power(ratio, np.arange(1, exits + 1))
+    shares /= shares.sum()
+    return shares
 
 
 def msdnet_thresholds(outcomes: ExitOutcomes, ratio: float) -> list[float]:
