@@ -1,6 +1,6 @@
 """Training forms: plain, readable PyTorch with the keys of the published checkpoints."""
 
-from pi_dynn.models import backbones, branchynet, gfnet, gfnet_pyramid, lsnet, recnext
+from pi_dynn.models import backbones, branchynet, efficientnet_lite, gfnet, gfnet_pyramid, lsnet, recnext
 from pi_dynn.models.backbones import attach_exits
 from pi_dynn.models.checkpoint import LoadReport, load_checkpoint
 from pi_dynn.models.mac_table import MacTable
@@ -15,6 +15,7 @@ __all__ = [
     "branchynet",
     "count_macs",
     "create_model",
+    "efficientnet_lite",
     "gfnet",
     "gfnet_pyramid",
     "list_models",
