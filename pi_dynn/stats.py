@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike
 
 from pi_dynn.errors import InputError
 
+# By hand, here and in calibrate/bounds.py and calibrate/drift.py: the wheel of scipy for a Pi has 33 MB, which is too much
+# for a handful of functions.
+
 
 def _values(values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)

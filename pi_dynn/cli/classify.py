@@ -104,15 +104,15 @@ def show_answer(path: str, answer, as_json: bool, session, write_csv: Callable[[
         if as_json:
             click.echo(json.dumps({"path": path, "error": message}))
         click.echo(f"pi-dynn: error: {message}", err=True)
-        row = csv_row(path, None, message)
+        if write_csv is not None:
+            write_csv(csv_row(path, None, message))
     else:
         if as_json:
             click.echo(json.dumps(prediction_object(path, answer)))
         else:
             click.echo(prediction_line(path, answer, session.exits + 1))
-        row = csv_row(path, answer)
-    if write_csv is not None:
-        write_csv(row)
+        if write_csv is not None:
+            write_csv(csv_row(path, answer))
 
 
 @contextmanager
