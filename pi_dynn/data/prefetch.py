@@ -3,17 +3,32 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pi_dynn.errors import InputError
+
+if TYPE_CHECKING:
+    from pi_dynn.data.preprocess import AnyImage
 
 Key = TypeVar("Key")
 Image = TypeVar("Image")
 Loaded = TypeVar("Loaded")
 
 
+@overload
 def prefetch(
-    images: Iterable[tuple[Key, Image | InputError]], load: Callable[[Image], Loaded], ahead: int = 3
+    images: Iterable[tuple[Key, "AnyImage | InputError"]], load: Callable[["AnyImage"], Loaded], ahead: int = 3
+) -> Iterator[tuple[Key, Loaded | InputError]]: ...
+
+
+@overload
+def prefetch(
+    images: Iterable[tuple[Key, Image]], load: Callable[[Image], Loaded], ahead: int = 3
+) -> Iterator[tuple[Key, Loaded | InputError]]: ...
+
+
+def prefetch(
+    images: Iterable[tuple[Key, Any]], load: Callable[[Any], Loaded], ahead: int = 3
 ) -> Iterator[tuple[Key, Loaded | InputError]]:
     """Each key with what `load` made of its image, or the InputError it raised; order is kept.
 
@@ -21,7 +36,7 @@ def prefetch(
     however many there are.
     """
 
-    def attempt(image: Image | InputError) -> Loaded | InputError:
+    def attempt(image: Any) -> Loaded | InputError:
         if isinstance(image, InputError):
             return image
         try:

@@ -90,7 +90,8 @@ class Bundle:
 
     def _load(self) -> torch.jit.ScriptModule:
         try:
-            return torch.jit.load(io.BytesIO(self.data), map_location="cpu").eval()
+            network: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(self.data), map_location="cpu")
+            return network.eval()
         except (RuntimeError, ValueError, torch.jit.Error) as error:
             reason = str(error).strip().splitlines()[-1]
             raise BundleError(f"{self.source or 'bundle'}: TorchScript cannot load it ({reason})") from error
@@ -106,7 +107,8 @@ def _say_once_that_quantised_tensors_are_deprecated() -> None:
 
 def quantised_layers(network: torch.jit.ScriptModule) -> list[torch.jit.ScriptModule]:
     """The int8 linear layers of a loaded network, whose runtime attributes may be set."""
-    return [module for module in network.modules() if hasattr(module, "reduce_range")]
+    layers = (module for module in network.modules() if isinstance(module, torch.jit.ScriptModule))
+    return [layer for layer in layers if hasattr(layer, "reduce_range")]
 
 
 def load_bundle(path_or_name: str | Path | None = None) -> Bundle:

@@ -19,7 +19,7 @@ from pi_dynn.runtime.bundle import Bundle, load_bundle, quantised_layers
 from pi_dynn.runtime.engines import ENGINES, available_engines
 from pi_dynn.runtime.machine_cache import MachineCache
 from pi_dynn.runtime.manifest import INT8_STATIC
-from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME, open_onnx
+from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME, OnnxNetwork, open_onnx
 
 CANDIDATES = {"arm": ("onednn", "qnnpack"), "x86": ("x86", "onednn")}
 WORST_RELATIVE_ERROR = 0.05  # dynamic int8 costs 1 to 3 %; an engine that is broken is off by far more
@@ -29,7 +29,7 @@ WARM_UPS = 2
 CHOICES = MachineCache("choices.json")  # of engines and of threads
 
 
-def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.jit.ScriptModule]:
+def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.jit.ScriptModule | OnnxNetwork]:
     """The engine chosen and the bundle's network running on it.
 
     `engine` is a name or "auto"; `PI_DYNN_ENGINE` stands in for "auto". A bundle in fp32 has no choice.
@@ -78,7 +78,8 @@ def _probe(size: int) -> Tensor:
 
 def _run(network: torch.jit.ScriptModule, x: Tensor) -> list[Tensor]:
     with torch.inference_mode(), torch.jit.optimized_execution(False):
-        return network.forward_all(x)
+        logits: list[Tensor] = network.forward_all(x)
+        return logits
 
 
 def _set_reduce_range(network: torch.jit.ScriptModule, reduce_range: bool) -> None:

@@ -3,6 +3,8 @@
 Shape letters: B batch, K exits.
 """
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
@@ -21,11 +23,12 @@ def stage_file(k: int) -> str:
     return f"stage{k}.onnx"
 
 
-def import_onnxruntime():
+def import_onnxruntime() -> ModuleType:
     """ONNX Runtime. Raises EngineUnavailable if it is not installed."""
     with need_extra("onnx", "engine 'onnxruntime'", EngineUnavailable):
         import onnxruntime
-    return onnxruntime
+    runtime: ModuleType = onnxruntime
+    return runtime
 
 
 def open_onnx(bundle: Bundle, engine: str) -> "OnnxNetwork":
@@ -91,7 +94,8 @@ class OnnxNetwork:
                 row.append((logits, score))
             rows.append(row)
         columns = list(zip(*rows, strict=True))
-        return tuple([torch.cat([one[part] for one in column]) for column in columns] for part in (0, 1))
+        of_all = [tuple(torch.cat(parts) for parts in zip(*column, strict=True)) for column in columns]
+        return [logits for logits, _ in of_all], [score for _, score in of_all]
 
     def start(self, x: Tensor) -> Tensor:
         """What enters stage 0: the image, the stem being part of that stage."""

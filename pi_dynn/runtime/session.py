@@ -50,12 +50,12 @@ class Session:
         self._clock = clock or PerfClock()
         torch.set_num_threads(self.threads)
         self.engine, self._network = open_network(self.bundle, engine, self._clock)
-        is_scripted = isinstance(self._network, torch.jit.ScriptModule)
-        self._one_image = frozen_forward(self._network) if is_scripted else self._network
+        network = self._network
+        self._one_image = frozen_forward(network) if isinstance(network, torch.jit.ScriptModule) else network
         self.exits = len(self.manifest.exit_blocks)
         self.enabled = enabled_exits(self.manifest, exits)
         self._warm_up()
-        if threads is None and is_scripted:
+        if threads is None and isinstance(network, torch.jit.ScriptModule):
             x, limits = self._blank(), self.forced_thresholds(self.exits)
             self.threads = fastest_threads(lambda: self.answer(x, limits), self.bundle.sha256, self.engine, self._clock)
 

@@ -8,7 +8,10 @@ the last one. A part that looks different stays one step.
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch._C import Block, Graph, Node, Value
 
 PRODUCTS = frozenset(
     {"quantized::linear_dynamic", "aten::linear", "aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"}
@@ -27,11 +30,11 @@ class Step(NamedTuple):
 class Boundary(NamedTuple):
     """A step and the node of the graph it begins at."""
 
-    node: object
+    node: "Node"
     step: Step
 
 
-def method_calls(block) -> list[tuple[object, str]]:
+def method_calls(block: "Graph | Block") -> list[tuple["Node", str]]:
     """Calls of parts in a graph not yet inlined, nested ones too, in order: the node and the part's dotted name."""
     found = []
     for node in block.nodes():
@@ -42,7 +45,7 @@ def method_calls(block) -> list[tuple[object, str]]:
     return found
 
 
-def _attribute_path(value) -> str:
+def _attribute_path(value: "Value") -> str:
     names: list[str] = []
     node = value.node()
     while node.kind() == "prim::GetAttr":
@@ -51,7 +54,7 @@ def _attribute_path(value) -> str:
     return ".".join(reversed(names))
 
 
-def part_steps(part: str, blocks: list[int], nodes: list) -> list[Boundary]:
+def part_steps(part: str, blocks: list[int], nodes: list["Node"]) -> list[Boundary]:
     """The steps inside one inlined part, whose first begins at its first node.
 
     `part` is a name such as "stages.0"; `blocks` are the blocks its exits stand after, the last answer
@@ -71,7 +74,7 @@ def part_steps(part: str, blocks: list[int], nodes: list) -> list[Boundary]:
     return _head_steps(nodes, blocks[stage], "final head" if name == "last_head" else "head")
 
 
-def _stem_steps(nodes: list) -> list[Boundary]:
+def _stem_steps(nodes: list["Node"]) -> list[Boundary]:
     """Patch embedding up to its product, then positions (an addition) and prefix tokens (a concatenation)."""
     product = _last(nodes, _computes_product)
     after = [] if product is None else nodes[product + 1 :]
@@ -85,7 +88,7 @@ def _stem_steps(nodes: list) -> list[Boundary]:
     ]
 
 
-def _stage_steps(nodes: list, blocks: range) -> list[Boundary]:
+def _stage_steps(nodes: list["Node"], blocks: range) -> list[Boundary]:
     """Filter and MLP of every block where the stage falls into its blocks, else the whole stage."""
     starts = [0, *(i + 1 for i in lone_tensor_ends(nodes))]
     if len(starts) != len(blocks):
@@ -105,7 +108,7 @@ def _stage_steps(nodes: list, blocks: range) -> list[Boundary]:
     return found
 
 
-def _head_steps(nodes: list, block: int, kind: str) -> list[Boundary]:
+def _head_steps(nodes: list["Node"], block: int, kind: str) -> list[Boundary]:
     """Norm and pooling, then the product that gives the logits."""
     product = _last(nodes, _computes_product)
     if product is None or not any(node.kind().startswith("aten::") for node in nodes[:product]):
@@ -114,7 +117,7 @@ def _head_steps(nodes: list, block: int, kind: str) -> list[Boundary]:
     return [Boundary(nodes[0], Step(norm, block)), Boundary(nodes[product], Step(kind, block))]
 
 
-def lone_tensor_ends(nodes: list) -> list[int]:
+def lone_tensor_ends(nodes: list["Node"]) -> list[int]:
     """Positions, but the last, after which only one tensor made so far is still needed and work was done.
 
     In a residual network that is true at the end of a block and nowhere inside one.
@@ -131,9 +134,11 @@ def lone_tensor_ends(nodes: list) -> list[int]:
     return ends
 
 
-def _tensors_read(node) -> set[str]:
+def _tensors_read(node: "Node") -> set[str]:
     """Names of the computed tensors a node reads from outside, those its blocks read included."""
-    values, names, made = list(node.inputs()), set(), set()
+    values = list(node.inputs())
+    names: set[str] = set()
+    made: set[str] = set()
     for block in node.blocks():
         for inner in block.nodes():
             names |= _tensors_read(inner)
@@ -144,11 +149,11 @@ def _tensors_read(node) -> set[str]:
     return names - made
 
 
-def _contains(node, test: Callable[[str], bool]) -> bool:
+def _contains(node: "Node", test: Callable[[str], bool]) -> bool:
     return test(node.kind()) or any(_contains(inner, test) for block in node.blocks() for inner in block.nodes())
 
 
-def _computes_product(node) -> bool:
+def _computes_product(node: "Node") -> bool:
     return _contains(node, PRODUCTS.__contains__)
 
 
@@ -156,5 +161,5 @@ def _is_convolution(kind: str) -> bool:
     return "conv" in kind
 
 
-def _last(nodes: list, test: Callable) -> int | None:
+def _last(nodes: list["Node"], test: Callable[["Node"], bool]) -> int | None:
     return next((i for i in reversed(range(len(nodes))) if test(nodes[i])), None)

@@ -8,10 +8,11 @@ else changes: the operators, their order and their memory are those of the netwo
 import functools
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import Block, Graph, Node, Value
 
 from pi_dynn.runtime.engines import frozen_forward
 from pi_dynn.runtime.manifest import Manifest
@@ -68,13 +69,15 @@ class TimedNetwork:
             self._marked(x, thresholds, [])
 
 
-MakeMark = Callable[[object, object, int], list]  # (graph, list of marks, number of the step) -> nodes
+MakeMark = Callable[[Graph, Value, int], list[Node]]  # (graph, list of marks, number of the step) -> nodes
 
 
-def with_marks(network: torch.jit.ScriptModule, blocks: list[int], make_mark: MakeMark) -> tuple[Callable, list[Step]]:
+def with_marks(
+    network: torch.jit.ScriptModule, blocks: list[int], make_mark: MakeMark
+) -> tuple[Callable[..., Any], list[Step]]:
     """The frozen forward method as a function (self, x, thresholds, marks) -> (answer, marks), and its steps."""
     frozen = _frozen_with_names(network)
-    graph = frozen.forward.graph.copy()
+    graph: Graph = frozen.graph.copy()
     marks = graph.addInput("marks")
     marks.setType(torch._C.ListType.ofInts())
     steps: list[Step] = []
@@ -93,7 +96,8 @@ def with_marks(network: torch.jit.ScriptModule, blocks: list[int], make_mark: Ma
 
 def _frozen_with_names(network: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     """The network frozen for one image, as it answers, but for a node in front of each part that names it."""
-    graph, named = network.forward.graph, []
+    graph: Graph = network.graph
+    named: list[Node] = []
     try:
         for node, part in method_calls(graph):
             # TorchScript: only a node with a side effect is still in its place after freezing.
@@ -108,46 +112,48 @@ def _frozen_with_names(network: torch.jit.ScriptModule) -> torch.jit.ScriptModul
             node.destroy()
 
 
-def _parts_of(block) -> list[tuple[str, list]]:
+def _parts_of(block: Graph | Block) -> list[tuple[str, list[Node]]]:
     """The parts that begin in a block: the name of each, and its nodes up to the next one. Takes the names out."""
-    parts: list[tuple[str, list]] = []
+    parts: list[tuple[str, list[Node]]] = []
     for node in list(block.nodes()):
         if node.kind() == "prim::Print":
-            parts.append((next(iter(node.inputs())).toIValue().removeprefix(PART), []))
+            parts.append((str(next(iter(node.inputs())).toIValue()).removeprefix(PART), []))
             node.destroy()
         elif parts:
             parts[-1][1].append(node)
     return parts
 
 
-def _all_blocks(block) -> list:
+def _all_blocks(block: Graph | Block) -> list[Graph | Block]:
     """A block and all inside it, in the order they run."""
     inside = [inner for node in block.nodes() for inner in node.blocks()]
     return [block, *(deep for inner in inside for deep in _all_blocks(inner))]
 
 
-def _insert(nodes: list, before) -> None:
+def _insert(nodes: list[Node], before: Node) -> None:
     for node in nodes:
         node.insertBefore(before)
 
 
-def _constant(graph, value: int | str | None):
+def _constant(graph: Graph, value: int | str | None) -> Node:
     """A node that holds a constant; one that holds None has no value."""
     node = graph.create("prim::Constant", [], 1)
-    kinds = {int: torch._C.IntType, str: torch._C.StringType, type(None): torch._C.NoneType}
-    if value is not None:
-        (node.s_ if isinstance(value, str) else node.i_)("value", value)
-    next(iter(node.outputs())).setType(kinds[type(value)].get())
+    kinds = {int: torch._C.IntType.get(), str: torch._C.StringType.get(), type(None): torch._C.NoneType.get()}
+    if isinstance(value, str):
+        node.s_("value", value)
+    elif value is not None:
+        node.i_("value", value)
+    next(iter(node.outputs())).setType(kinds[type(value)])
     return node
 
 
-def _append(graph, marks, value):
+def _append(graph: Graph, marks: Value, value: Value) -> Node:
     node = graph.create("aten::append", [marks, value], 1)
     next(iter(node.outputs())).setType(marks.type())
     return node
 
 
-def _time_mark(graph, marks, number: int) -> list:
+def _time_mark(graph: Graph, marks: Value, number: int) -> list[Node]:
     """Nodes that add the number of a step and the time to the list of marks."""
     constant, clock = _constant(graph, number), graph.create("prim::TimePoint", [], 1)
     reading = next(iter(clock.outputs()))
@@ -155,7 +161,7 @@ def _time_mark(graph, marks, number: int) -> list:
     return [constant, _append(graph, marks, next(iter(constant.outputs()))), clock, _append(graph, marks, reading)]
 
 
-def _tensor_mark(graph, marks, number: int) -> list:
+def _tensor_mark(graph: Graph, marks: Value, number: int) -> list[Node]:
     """Nodes that make a tensor of the number of a step, for whoever watches the dispatcher."""
     constant, none = _constant(graph, number), _constant(graph, None)
     nothing = next(iter(none.outputs()))
