@@ -10,14 +10,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dask
 import numpy as np
 from distributed import CancelledError, Client, Future, as_completed
+from numpy.typing import NDArray
 
-from pi_dynn.classify.cluster_worker import BundlePlugin, Image, classified_exits, classify_images
+from pi_dynn.classify.cluster_worker import BundlePlugin, Fields, Image, classified_exits, classify_images
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.errors import ClusterError, InputError
 from pi_dynn.evaluate.outputs import Alter, Outputs
@@ -26,6 +28,9 @@ from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.thresholds import enabled_exits, resolve_thresholds
 
 Key = TypeVar("Key")
+Sendable = str | Path | Image | InputError
+Task = Callable[[str, list[Image], Fields], Fields]
+"""What a worker is asked: the name of its plugin, images and settings, to the results or a refusal."""
 SHIPPED_BYTES = 4 * 2**20  # a task that carries this much is full: what is in flight waits in the scheduler's memory
 
 
@@ -43,7 +48,7 @@ class ClusterSettings:
 class _Task:
     """Some images in their order, each to be answered or with the reason why it cannot be sent."""
 
-    keys: list = field(default_factory=list)
+    keys: list[Any] = field(default_factory=list)
     images: list[Image | InputError] = field(default_factory=list)
 
     @property
@@ -57,10 +62,10 @@ class _Task:
 class _Flight:
     """Tasks that are with the scheduler, in order, and the answers of those that are back."""
 
-    def __init__(self, client: Client, call: Callable[[_Task], tuple]) -> None:
+    def __init__(self, client: Client, call: Callable[[_Task], tuple[Any, ...]]) -> None:
         self._client, self._call = client, call
-        self._waiting: deque[tuple[_Task, Future | None]] = deque()
-        self._back: dict[str, dict | Exception] = {}
+        self._waiting: deque[tuple[_Task, Future[Fields] | None]] = deque()
+        self._back: dict[Any, Fields | Exception] = {}
         self._completed = as_completed(loop=client.loop, with_results=True, raise_errors=False)
 
     def __len__(self) -> int:
@@ -70,12 +75,12 @@ class _Flight:
         """Send a task off, unless nothing is in it to be sent."""
         self._waiting.append((task, self._send(task)))
 
-    def first(self) -> tuple[_Task, dict | Exception]:
+    def first(self) -> tuple[_Task, Fields | Exception]:
         """The task that was submitted first, with its answer or what went wrong. Raises: CancelledError."""
         task, future = self._waiting.popleft()
         return task, self._answer(future)
 
-    def alone(self, task: _Task) -> dict | Exception:
+    def alone(self, task: _Task) -> Fields | Exception:
         """The answer to a task while no other is in flight. Raises: CancelledError.
 
         When a worker dies, the scheduler suspects all that it held: only a task on its own is surely to blame.
@@ -89,7 +94,7 @@ class _Flight:
         if self._client.status == "running":
             self._client.cancel([future for _, future in self._waiting if future is not None])
 
-    def _send(self, task: _Task) -> Future | None:
+    def _send(self, task: _Task) -> Future[Fields] | None:
         if not task.sent:
             return None
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):  # photographs are large
@@ -97,14 +102,14 @@ class _Flight:
         self._completed.add(future)
         return future
 
-    def _await(self, future: Future | None) -> None:
+    def _await(self, future: Future[Fields] | None) -> None:
         while future is not None and future.key not in self._back:
             finished, result = next(self._completed)
             if isinstance(result, CancelledError):
                 raise result
             self._back[finished.key] = result[1] if finished.status == "error" else result
 
-    def _answer(self, future: Future | None) -> dict | Exception:
+    def _answer(self, future: Future[Fields] | None) -> Fields | Exception:
         self._await(future)
         return {"results": []} if future is None else self._back.pop(future.key)
 
@@ -154,7 +159,7 @@ class ClusterSession:
             raise ClusterError(f"a worker cannot take the bundle ({error}): install this pi_dynn on all") from error
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # a scheduler that is lost has nothing to forget
             if self._client.status == "running":
                 self._client.unregister_worker_plugin(self._name)
@@ -206,26 +211,29 @@ class ClusterSession:
         """
         if alter is not None:
             raise InputError("altered images are made on this machine: leave the cluster out")
-        images = ((i, data.source(i)) for i in range(len(data)))
+        images = ((i, _path_or_content(data, i)) for i in range(len(data)))
         for i, result in self._results(images, classified_exits, {"all_views": all_views}):
-            if not isinstance(result, InputError):
-                result = _array(result["logits"]), _array(result["scores"])
-            yield i, result
+            if isinstance(result, InputError):
+                yield i, result
+            else:
+                yield i, (_array(result["logits"]), _array(result["scores"]))
 
     def _results(
         self,
-        images: Iterable[tuple[Key, str | Path | InputError]],
-        function: Callable,
-        settings: dict,
+        images: Iterable[tuple[Key, Sendable]],
+        function: Task,
+        settings: Fields,
         at_least: int = 1,
-    ) -> Iterator[tuple[Key, dict | InputError]]:
+    ) -> Iterator[tuple[Key, Fields | InputError]]:
         tasks = self._tasks(images, max(self._settings.images_per_task, at_least))
         for task, results in self._in_order(tasks, function, settings):
             for key, image in zip(task.keys, task.images, strict=True):
                 result = image if isinstance(image, InputError) else next(results)
-                yield key, InputError(result["error"]) if "error" in _fields(result) else result
+                if not isinstance(result, InputError) and "error" in result:
+                    result = InputError(result["error"])
+                yield key, result
 
-    def _tasks(self, images: Iterable[tuple[Key, str | Path | InputError]], size: int) -> Iterator[_Task]:
+    def _tasks(self, images: Iterable[tuple[Key, Sendable]], size: int) -> Iterator[_Task]:
         task, carried = _Task(), 0
         for key, path in images:
             image = path if isinstance(path, InputError) else self._image(path)
@@ -238,7 +246,9 @@ class ClusterSession:
         if task.keys:
             yield task
 
-    def _image(self, path: str | Path) -> Image | InputError:
+    def _image(self, path: str | Path | Image) -> Image | InputError:
+        if isinstance(path, tuple):
+            return path
         if not self._settings.ship:
             return str(Path(path).absolute()), None
         try:
@@ -247,8 +257,8 @@ class ClusterSession:
             return InputError(f"{path}: cannot be read ({error.strerror})")
 
     def _in_order(
-        self, tasks: Iterable[_Task], function: Callable, settings: dict
-    ) -> Iterator[tuple[_Task, Iterator[dict]]]:
+        self, tasks: Iterable[_Task], function: Task, settings: Fields
+    ) -> Iterator[tuple[_Task, Iterator[Fields]]]:
         """Tasks with their results, in order; a task that failed comes back as single images."""
         flight = _Flight(self._client, lambda task: (function, self._name, task.sent, settings))
         try:
@@ -270,7 +280,7 @@ class ClusterSession:
             with suppress(OSError):
                 flight.cancel()
 
-    def _landed(self, flight: "_Flight") -> Iterator[tuple[_Task, Iterator[dict]]]:
+    def _landed(self, flight: "_Flight") -> Iterator[tuple[_Task, Iterator[Fields]]]:
         """The first task of a flight with its results, or its images one by one."""
         task, answer = flight.first()
         if not isinstance(answer, Exception):
@@ -288,12 +298,12 @@ class ClusterSession:
             threads = sum(self._client.nthreads().values())
         except OSError as error:
             raise self._lost() from error
-        return self._settings.tasks_ahead * max(1, threads)
+        return self._settings.tasks_ahead * max(1, int(threads))
 
     def _lost(self) -> ClusterError:
         return ClusterError(f"the scheduler at {self._address} is lost: start it again, then this")
 
-    def _checked(self, answer: dict) -> Iterator[dict]:
+    def _checked(self, answer: Fields) -> Iterator[Fields]:
         """The results of a task. Raises: ClusterError if the worker could not use the bundle."""
         if "refused" in answer:
             raise ClusterError(f"worker {answer['worker']} cannot answer: {answer['refused']}")
@@ -302,10 +312,16 @@ class ClusterSession:
         return iter(answer["results"])
 
 
-def _fields(result: dict | InputError) -> dict:
-    return {} if isinstance(result, InputError) else result
+def _path_or_content(data: ImageFolder, i: int) -> Path | Image:
+    """The path of an image; of one that is part of a larger file, such as CIFAR's, its content without loss."""
+    source = data.source(i)
+    if isinstance(source, Path):
+        return source
+    content = BytesIO()
+    source.save(content, "PNG")
+    return str(data.paths[i]), content.getvalue()
 
 
-def _array(packed: tuple[str, Sequence[int], bytes]) -> np.ndarray:
+def _array(packed: tuple[str, Sequence[int], bytes]) -> NDArray[np.float64]:
     dtype, shape, content = packed
     return np.frombuffer(content, dtype).reshape(shape)

@@ -7,11 +7,16 @@ telling the scheduler that the worker is alive.
 import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
+from typing import TYPE_CHECKING, Any, cast
 
-from distributed import WorkerPlugin, get_worker
+from distributed import Worker, WorkerPlugin, get_worker
 
 from pi_dynn.errors import InputError, PiDynnError
 
+if TYPE_CHECKING:
+    from pi_dynn.runtime.session import Session
+
+Fields = dict[str, Any]
 Image = tuple[str, bytes | None]
 """The path of an image, and the file's content where it was shipped along."""
 
@@ -26,12 +31,13 @@ class BundlePlugin(WorkerPlugin):
         self._data, self._source = data, source
         self._engine, self._threads, self._exits = engine, threads, exits
 
-    def setup(self, worker) -> None:
+    def setup(self, worker: Worker) -> None:
         """Get ready on `worker`; the Session waits for the first task."""
-        self._worker, self._session = worker.address, None
+        self._worker = worker.address
+        self._session: Session | None = None
         self._lock = threading.Lock()  # the Session answers one task at a time, however many threads the worker has
 
-    def run(self, answers: Callable) -> dict:
+    def run(self, answers: Callable[["Session"], list[Fields]]) -> Fields:
         """`answers(session)` with who gave them, or why this worker cannot give any."""
         import torch
 
@@ -51,17 +57,20 @@ class BundlePlugin(WorkerPlugin):
         return {"worker": self._worker, "engine": session.engine, "threads": session.threads, "results": results}
 
 
-def classify_images(plugin: str, images: list[Image], settings: dict) -> dict:
+def classify_images(plugin: str, images: list[Image], settings: Fields) -> Fields:
     """The task of `classify`: for each image the fields of its Prediction, or the error."""
 
-    def answers(session) -> list[dict]:
+    def answers(session: "Session") -> list[Fields]:
         stream = session.answer_stream(_opened(images), **settings)
-        return [_error(path, answer) or {"prediction": answer.to_dict()} for path, answer in stream]
+        return [
+            _error(path, answer) if isinstance(answer, InputError) else {"prediction": answer.to_dict()}
+            for path, answer in stream
+        ]
 
-    return get_worker().plugins[plugin].run(answers)
+    return _plugin(plugin).run(answers)
 
 
-def classified_exits(plugin: str, images: list[Image], settings: dict) -> dict:
+def classified_exits(plugin: str, images: list[Image], settings: Fields) -> Fields:
     """The task of `evaluate`: for each image the outputs of all exits in all its views, or the error.
 
     Each of "logits" (V, K, classes) and "scores" (V, K) is a data type, a shape and bytes.
@@ -69,7 +78,7 @@ def classified_exits(plugin: str, images: list[Image], settings: dict) -> dict:
     from pi_dynn.data.prefetch import prefetch
     from pi_dynn.evaluate.outputs import exit_outputs
 
-    def answers(session) -> list[dict]:
+    def answers(session: "Session") -> list[Fields]:
         results = []
         for path, x in prefetch(_opened(images), session.preprocess):
             if isinstance(x, InputError):
@@ -79,7 +88,11 @@ def classified_exits(plugin: str, images: list[Image], settings: dict) -> dict:
                 results.append({name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays})
         return results
 
-    return get_worker().plugins[plugin].run(answers)
+    return _plugin(plugin).run(answers)
+
+
+def _plugin(name: str) -> BundlePlugin:
+    return cast(BundlePlugin, get_worker().plugins[name])
 
 
 def _opened(images: list[Image]) -> Iterator[tuple[str, str | BytesIO]]:
@@ -87,10 +100,8 @@ def _opened(images: list[Image]) -> Iterator[tuple[str, str | BytesIO]]:
     return ((path, path if data is None else BytesIO(data)) for path, data in images)
 
 
-def _error(path: str, answer: object) -> dict | None:
-    """The error in place of an answer, naming the file; None for an answer."""
-    if not isinstance(answer, InputError):
-        return None
+def _error(path: str, answer: InputError) -> Fields:
+    """The error in place of an answer, naming the file."""
     if isinstance(answer.__cause__, FileNotFoundError):
         return {"error": f"{answer} on worker {get_worker().address}; --ship sends the files along"}
     return {"error": str(answer).replace("the image:", f"{path}:", 1)}

@@ -52,10 +52,11 @@ class LiveClassifier:
         """`room` images may wait. Raises: InputError for no room at all."""
         if room < 1:
             raise InputError(f"room for {room} images: give 1 or more")
-        self.session, self.power, self.watchers = session, power, []
+        self.session, self.power = session, power
+        self.watchers: list[Callable[[LiveAnswer], object]] = []
         self.answered = self.failed = self.refused = 0
         self._clock = clock
-        self._queue: queue.Queue[tuple[bytes, int, Future] | None] = queue.Queue(room)
+        self._queue: queue.Queue[tuple[bytes, int, Future[LiveAnswer]] | None] = queue.Queue(room)
         self._thread = threading.Thread(target=self._run, name="classifier", daemon=True)
         self._mean_s = 0.0
         self._closing = False
@@ -64,7 +65,7 @@ class LiveClassifier:
         self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         """Answer what is waiting, then end."""
         self._closing = True
         self._queue.put(None)
@@ -75,7 +76,7 @@ class LiveClassifier:
         """Images in the queue."""
         return self._queue.qsize()
 
-    def watch(self, watcher: Callable[[LiveAnswer], None]) -> Callable[[], None]:
+    def watch(self, watcher: Callable[[LiveAnswer], object]) -> Callable[[], None]:
         """Call `watcher` with every answer from now on; the function returned ends that."""
         self.watchers.append(watcher)
         return lambda: self.watchers.remove(watcher)

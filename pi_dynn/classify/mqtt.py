@@ -3,9 +3,14 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pi_dynn.errors import BrokerUnavailable, InputError, need_extra
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import MQTTMessageInfo
+    from paho.mqtt.reasoncodes import ReasonCode
 
 ANSWER_S = 10.0  # a broker that has not greeted by then is not one
 LAST_MESSAGE_S = 3.0
@@ -69,8 +74,10 @@ class MqttPublisher:
         with need_extra("mqtt", "--mqtt"):
             from paho.mqtt import client as paho
         self.broker, self.published = broker, 0
-        self._say, self._given, self._last = say, 0, None
-        self._greeted, self._refusal, self._lost = threading.Event(), None, False
+        self._say, self._given = say, 0
+        self._last: MQTTMessageInfo | None = None
+        self._refusal: str | None = None
+        self._greeted, self._lost = threading.Event(), False
         self._client = client = paho.Client(paho.CallbackAPIVersion.VERSION2)
         client.username_pw_set(broker.user, broker.password)
         if broker.tls:
@@ -92,7 +99,7 @@ class MqttPublisher:
             raise BrokerUnavailable(f"{name}: {self._refusal or 'does not answer'}; check address, user and password")
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._last is not None and self._client.is_connected():
             self._last.wait_for_publish(LAST_MESSAGE_S)
         self._close()
@@ -117,7 +124,9 @@ class MqttPublisher:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def _connected(self, client, userdata, flags, reason, properties) -> None:
+    def _connected(
+        self, client: object, userdata: object, flags: object, reason: "ReasonCode", properties: object
+    ) -> None:
         if reason.is_failure:
             self._refusal = f"refused: {reason}"
         elif self._lost:
@@ -125,10 +134,12 @@ class MqttPublisher:
             self._say(f"{self.broker.name}: back")
         self._greeted.set()
 
-    def _gone(self, client, userdata, flags, reason, properties) -> None:
+    def _gone(self, client: object, userdata: object, flags: object, reason: "ReasonCode", properties: object) -> None:
         if reason.is_failure and not self._lost and self._refusal is None:
             self._lost = True
             self._say(f"{self.broker.name}: connection lost; messages are dropped until it is back")
 
-    def _acknowledged(self, client, userdata, mid, reason, properties) -> None:
+    def _acknowledged(
+        self, client: object, userdata: object, mid: int, reason: "ReasonCode", properties: object
+    ) -> None:
         self.published += 1

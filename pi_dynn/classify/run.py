@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pi_dynn.board import Board, decode_throttle
 from pi_dynn.calibrate.adapt import BoardState, CurveWalker
@@ -17,13 +17,16 @@ from pi_dynn.errors import CalibrationError, InputError
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
 
+if TYPE_CHECKING:
+    from pi_dynn.classify.cluster import ClusterSession
+
 Key = TypeVar("Key")
 
 
 class Tally:
     """Counts the answers of a stream. Its summary is right at any time, so an interrupted run loses nothing."""
 
-    def __init__(self, session: Session, clock: Clock) -> None:
+    def __init__(self, session: "Session | ClusterSession", clock: Clock) -> None:
         self._session, self._clock = session, clock
         self._failed = 0
         self._exit_counts = [0] * (session.exits + 1)

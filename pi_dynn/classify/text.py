@@ -1,5 +1,7 @@
 """`classify` and `watch` in text, JSON and CSV."""
 
+from typing import Any
+
 from pi_dynn.classify.records import ClassifySummary, WatchSummary
 from pi_dynn.records import Prediction
 from pi_dynn.text import milliseconds, percent
@@ -15,7 +17,7 @@ def prediction_line(path: str, answer: Prediction, exits: int) -> str:
     return line + others
 
 
-def prediction_object(path: str, answer: Prediction) -> dict:
+def prediction_object(path: str, answer: Prediction) -> dict[str, Any]:
     """One image as a JSON object; `top` only where more than one class was asked for."""
     fields = answer.to_dict()
     if len(answer.top) < 2:
@@ -23,7 +25,7 @@ def prediction_object(path: str, answer: Prediction) -> dict:
     return {"path": path} | fields
 
 
-def csv_row(path: str, answer: Prediction | None, error: str = "") -> dict:
+def csv_row(path: str, answer: Prediction | None, error: str = "") -> dict[str, Any]:
     """One image as a CSV row."""
     fields = {} if answer is None else answer.to_dict()
     return {name: fields.get(name, "") for name in CSV_FIELDS} | {"path": path, "error": error}
@@ -45,7 +47,7 @@ def summary_line(summary: ClassifySummary) -> str:
     )
 
 
-def frame_object(path: str, frame: int, time: str, age_s: float, answer: Prediction | Exception) -> dict:
+def frame_object(path: str, frame: int, time: str, age_s: float, answer: Prediction | Exception) -> dict[str, Any]:
     """One frame as a JSON object: its number, when it was answered (UTC), how old it was then, and the answer.
 
     Of a frame that could not be answered, `error` says why.

@@ -14,6 +14,7 @@ from PIL import Image
 from pi_dynn.classify.cluster import ClusterSession, ClusterSettings
 from pi_dynn.classify.run import Tally
 from pi_dynn.clock import PerfClock
+from pi_dynn.data.cifar import ArrayImages
 from pi_dynn.data.folders import open_image_folder
 from pi_dynn.errors import ClusterError, InputError
 from pi_dynn.evaluate.outputs import collect_outputs
@@ -172,6 +173,16 @@ def test_evaluation_outputs_are_those_of_one_machine(cluster, tiny_bundle, sessi
         assert (getattr(here, name) == getattr(there, name)).all(), name
     assert here.logits.shape == (4, 9 * 8, 5)
     assert [str(error) for error in here.failed] == [str(error) for error in there.failed]
+
+
+def test_images_without_files_of_their_own_are_sent_along(cluster, tiny_bundle, session):
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    labels = [i % 3 for i in range(6)]
+    data = ArrayImages(Path("batch"), ["a", "b", "c"], [Path(f"batch/{i}") for i in range(6)], labels, pixels)
+    expected = collect_outputs(session, data)
+    with on(cluster, tiny_bundle) as remote:
+        outputs = collect_outputs(remote, data)
+    assert outputs.failed == [] and np.array_equal(outputs.logits, expected.logits)
 
 
 def test_a_worker_that_cannot_use_the_bundle_says_so(cluster, tiny_bundle, sources):
