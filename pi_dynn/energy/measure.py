@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -22,6 +23,9 @@ from pi_dynn.errors import DatasetError, InputError
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
 
+if TYPE_CHECKING:
+    from pi_dynn.energy.rehearsal import RehearsedSession
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -31,7 +35,7 @@ class Candidate:
     """
 
     name: str
-    session: Session
+    session: "Session | RehearsedSession"
     inputs: Sequence[Tensor]
     labels: Sequence[int] | None
     dataset: str
@@ -286,7 +290,9 @@ _MEMORY_SHARE = 0.25  # of what is free: the rest of a small board has to live t
 _FLOAT_BYTES = 4
 
 
-def load_candidate(session: Session, folder: Path, n: int | None, name: str | None = None) -> Candidate:
+def load_candidate(
+    session: "Session | RehearsedSession", folder: Path, n: int | None, name: str | None = None
+) -> Candidate:
     """The session with the images below `folder`.
 
     Of a large folder a fair part is drawn, the same in every run: no more than `n` images, and no more than
@@ -318,7 +324,7 @@ def _fair_part(paths: list[Path], n: int | None, size: int) -> list[Path]:
     return [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:count]]
 
 
-def _decoded(session: Session, paths: list[Path]) -> list[Tensor]:
+def _decoded(session: "Session | RehearsedSession", paths: list[Path]) -> list[Tensor]:
     return [session.preprocess(path) for path in paths]
 
 

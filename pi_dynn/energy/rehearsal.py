@@ -67,7 +67,7 @@ def rehearsed_call(call: Callable[[], object], clock: Clock, real: Clock | None 
 class RehearsedSession:
     """Stands in for `session`: the same answers, each taking on `clock` what its exit takes in truth."""
 
-    def __init__(self, session: "Session", clock: SimulatedClock) -> None:
+    def __init__(self, session: "Session", clock: Clock) -> None:
         self._session, self._clock = session, clock
         self._known: dict[tuple[int, tuple[float, ...]], Prediction] = {}
         self._exit_s: dict[int, float] = {}

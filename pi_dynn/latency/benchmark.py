@@ -135,7 +135,7 @@ _KIB = 1024  # the unit of VmHWM; ru_maxrss would begin with the memory of the p
 
 
 def measure_cold_start(
-    bundle: Path | None, engine: str, threads: int | None, photograph: Path, processes: int = 3
+    bundle: Path | None, engine: str, threads: int | None, photograph: str | Path, processes: int = 3
 ) -> ColdStart:
     """Start `processes` processes one after the other; each loads the bundle and answers one photograph.
 

@@ -60,7 +60,7 @@ def _parts(deep: TimedRuns, depth: int) -> tuple[list[float], float, float, floa
     done = -1  # the last block whose time is known
     for step, taken in zip(deep.network.steps, step_times(deep), strict=True):
         time_s = median(taken)
-        if step.kind in _BLOCK:
+        if step.kind in _BLOCK and step.block_index is not None:
             # A stage that could not be told apart is shared out among its blocks.
             blocks = range(min(done + 1, step.block_index), step.block_index + 1)
             for block in blocks:

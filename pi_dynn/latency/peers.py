@@ -7,7 +7,9 @@ Shape letters: B batch, K exits.
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,8 @@ from pi_dynn.runtime.session import Session
 PEERS = ("eager", "compile", "onnxruntime", "executorch")
 
 Stage = Callable[[Tensor], tuple[Tensor, ...]]  # features before -> features after, logits; the last logits alone
-Gate = Callable[[Tensor], Tensor]  # logits (1, classes) -> value before the sigmoid (1,)
+Layer = Callable[[Tensor], Tensor]  # a module, or a function
+Gate = Layer  # logits (1, classes) -> value before the sigmoid (1,)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def peers_of(name: str, model: nn.Module, bundle: Bundle, threads: int) -> list[
 class TrainingStage(nn.Module):
     """Some blocks of a training form, and the answer after the last of them."""
 
-    def __init__(self, begin: nn.Module | Callable, blocks: Sequence[nn.Module], answer: Callable, last: bool) -> None:
+    def __init__(self, begin: Layer, blocks: Sequence[nn.Module], answer: Layer, last: bool) -> None:
         super().__init__()
         self.begin, self.blocks, self.answer, self.last = begin, nn.ModuleList(blocks), answer, last
 
@@ -119,15 +122,16 @@ class TrainingStage(nn.Module):
 
 def training_stages(model: nn.Module, exits: Sequence[int]) -> list[TrainingStage]:
     """The training form cut behind each of `exits`. Raises: ModelError for a family that has no blocks in a row."""
+    model = _in_blocks(model)
+    stem: Layer
+    heads: list[Layer]
     if isinstance(model, GFNet):
         stem, blocks, last = model.embed, [[block] for block in model.blocks], model.final_logits
-        heads = [lambda x, k=k: model.exit_logits(x, k) for k in range(len(model.exit_blocks))]
-    elif isinstance(model, ChainNetwork):
+        heads = [partial(model.exit_logits, k=k) for k in range(len(model.exit_blocks))]
+    else:
         chain = model.chain()
         stem, blocks, last = chain.stem, chain.blocks, chain.head
         heads = [model.exit_head(k) for k in range(len(model.exit_blocks))]
-    else:
-        raise ModelError(f"{type(model).__name__} cannot be cut into stages: compare a GFNet or a chain of blocks")
     stages = []
     bounds = [0, *(block + 1 for block in exits), model.depth]
     for k, (start, stop) in enumerate(pairwise(bounds)):
@@ -140,7 +144,15 @@ def training_stages(model: nn.Module, exits: Sequence[int]) -> list[TrainingStag
 
 def training_gates(model: nn.Module, exits: Sequence[int]) -> list[nn.Module]:
     """The gates of `exits`."""
-    return [model.gates[model.exit_blocks.index(block)] for block in exits]
+    form = _in_blocks(model)
+    return [form.gates[form.exit_blocks.index(block)] for block in exits]
+
+
+def _in_blocks(model: nn.Module) -> GFNet | ChainNetwork:
+    """The network, if it is blocks in a row. Raises: ModelError."""
+    if not isinstance(model, (GFNet, ChainNetwork)):
+        raise ModelError(f"{type(model).__name__} cannot be cut into stages: compare a GFNet or a chain of blocks")
+    return model
 
 
 class ExportedStage(nn.Module):
@@ -161,7 +173,7 @@ class ExportedStage(nn.Module):
 
 def executorch_stages(
     model: nn.Module, exits: list[int], precision: str, threads: int
-) -> tuple[list[Callable], list[nn.Module]]:
+) -> tuple[list[Stage], list[nn.Module]]:
     """The stages as functions that ExecuTorch runs, and the gates between them.
 
     Raises: EngineUnavailable without executorch.
@@ -170,7 +182,7 @@ def executorch_stages(
         from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime
     network = in_whole_tensors(deploy_form(model, exits, "fp32", None))
-    size = model.image_size
+    size = _in_blocks(model).image_size
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns of its own future
         program = lowered(network, torch.zeros(1, 3, size, size), precision)
@@ -178,9 +190,10 @@ def executorch_stages(
     loaded = Runtime.get().load_program(program)
     methods = [loaded.load_method(method_name(k)) for k in range(network.exits + 1)]
 
-    def stage(method) -> Callable:
-        def run(x: Tensor, _kept_alive=(program, loaded)) -> tuple[Tensor, ...]:  # ExecuTorch only points at them
-            return method.execute([x])
+    def stage(method: Any) -> Stage:  # ExecuTorch only points at the program, which a default keeps alive
+        def run(x: Tensor, _kept_alive: object = (program, loaded)) -> tuple[Tensor, ...]:
+            outputs: tuple[Tensor, ...] = method.execute([x])
+            return outputs
 
         return run
 
@@ -203,13 +216,14 @@ def lowered(network: EarlyExitNetwork, x: Tensor, precision: str) -> bytes:
         dynamic = XnnpackPartitioner(config_precisions=ConfigPrecisionType.DYNAMIC_QUANT, per_op_mode=True)
         partitioners = [dynamic, *partitioners]
     for k in range(network.exits + 1):
-        stage = ExportedStage(network, k).eval()
+        stage: nn.Module = ExportedStage(network, k).eval()
         outputs = stage(x)
         if precision == "int8":
             stage = _quantised(stage, x)
         programs[method_name(k)] = torch.export.export(stage, (x,))
         x = outputs[0]
-    return to_edge_transform_and_lower(programs, partitioner=partitioners).to_executorch().buffer
+    content: bytes = to_edge_transform_and_lower(programs, partitioner=partitioners).to_executorch().buffer
+    return content
 
 
 def _quantised(stage: nn.Module, x: Tensor) -> nn.Module:
@@ -224,4 +238,5 @@ def _quantised(stage: nn.Module, x: Tensor) -> nn.Module:
     quantiser.set_global(get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True))
     prepared = prepare_pt2e(torch.export.export(stage, (x,)).module(), quantiser)
     prepared(x)
-    return convert_pt2e(prepared)
+    converted: nn.Module = convert_pt2e(prepared)
+    return converted

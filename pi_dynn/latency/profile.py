@@ -1,10 +1,12 @@
 """Where the time of an answer goes, measured inside the network, beside what the machine could do at best."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -41,7 +43,7 @@ def measure_roofline(engine: str, threads: int, board: BoardSnapshot, clock: Clo
         bytes_per_s = 2 * _COPIED / _best_s(lambda: target.copy_(copied), clock)
         sheet = MACS_PER_CYCLE.get(board.core or "")
         if sheet is not None and board.frequency_max_hz:
-            int8 = QNNPACK_MACS_PER_CYCLE if engine == "qnnpack" else sheet[1]
+            int8: float = QNNPACK_MACS_PER_CYCLE if engine == "qnnpack" else sheet[1]
             scale = board.frequency_max_hz * threads
             source = f"data sheet of the {board.core}, memory timed"
             return Roofline(sheet[0] * scale, int8 * scale, bytes_per_s, threads, source)
@@ -107,11 +109,13 @@ class _Counter(TorchDispatchMode):
     """Adds up operators between the marks."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of torch, which has no type for it
         self.work: dict[int, Work] = {}
         self._now = Work()
 
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, operator: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         result = operator(*args, **(kwargs or {}))
         if operator is torch.ops.aten.scalar_tensor.default:
             self._now = self.work.setdefault(int(args[0]), Work())
@@ -129,19 +133,19 @@ class _Counter(TorchDispatchMode):
         return result
 
 
-def _macs(operator, args, kwargs: dict, result) -> int:
+def _macs(operator: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> int:
     """Multiply-adds by torch's own table of operators; 0 for what is no product."""
     formula = flop_registry.get(operator.overloadpacket)
     return 0 if formula is None else int(formula(*args, **kwargs, out_val=result)) // 2
 
 
-def _is_view(operator) -> bool:
+def _is_view(operator: OpOverload) -> bool:
     """Whether an operator returns its input's memory in another shape, and so moves nothing."""
     aliases = [value.alias_info for value in operator._schema.returns]
     return any(alias is not None and not alias.is_write for alias in aliases)
 
 
-def _tensors(values) -> list[Tensor]:
+def _tensors(values: Iterable[object]) -> list[Tensor]:
     found = [value for value in values if isinstance(value, Tensor)]
     return found + [one for value in values if isinstance(value, (list, tuple)) for one in _tensors(value)]
 
@@ -175,7 +179,7 @@ def time_steps(
             run = network.run(x, limits) if marked else session.answer(x, limits)
             taken_s = (clock.now_ns() - start_ns) / 1e9
             (found.marked_s if marked else found.plain_s).append(taken_s)
-            if marked:
+            if isinstance(run, TimedRun):
                 found.runs.append(run)
     return found
 
@@ -238,7 +242,7 @@ def step_times(timed: TimedRuns) -> list[list[float]]:
     return times
 
 
-def chrome_trace(timed: TimedRuns) -> dict:
+def chrome_trace(timed: TimedRuns) -> dict[str, Any]:
     """The runs in the Trace Event Format, which chrome://tracing and ui.perfetto.dev show.
 
     Source: Trace Event Format (Google), "Complete events": ts and dur are microseconds.
