@@ -2,22 +2,28 @@
 
 import os
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pi_dynn.clock import Clock
 from pi_dynn.errors import CameraUnavailable, InputError, need_extra
 
+if TYPE_CHECKING:
+    from cv2 import VideoCapture
+
 STALLED_S = 5.0  # a camera module that gives no frame for so long has lost its cable
 
 
-def import_opencv():
+def import_opencv() -> ModuleType:
     """The cv2 module, told to keep quiet. Raises InputError that says how to install it."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg would write to stderr at every attempt
     with need_extra("watch", "a camera or video"):
         import cv2
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2
+    module: ModuleType = cv2
+    return module
 
 
 class OpenCvCamera:
@@ -79,7 +85,7 @@ class OpenCvVideo:
         self._video.release()
 
 
-def retrieve_rgb(cv2, video, name: str) -> np.ndarray:
+def retrieve_rgb(cv2: ModuleType, video: "VideoCapture", name: str) -> np.ndarray:
     """The frame grabbed last, as RGB (H, W, 3). Raises InputError if it cannot be decoded."""
     good, picture = video.retrieve()
     if not good:
@@ -101,7 +107,8 @@ class PicameraCapture:
                 "picamera needs picamera2: `sudo apt install python3-picamera2`, "
                 "and an environment made with --system-site-packages"
             ) from error
-        self._camera = self._request = None
+        self._camera: Any = None  # picamera2 has no types
+        self._request: Any = None
         try:
             self._camera = Picamera2()
             self._camera.configure(self._camera.create_video_configuration(main={"format": "BGR888"}))

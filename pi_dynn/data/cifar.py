@@ -9,7 +9,7 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html.
 
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST_FILE = "test_batch"
 FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin")
 PIXELS = 3 * 32 * 32
+Batch = tuple[np.ndarray, np.ndarray]  # pixels (N, 32, 32, 3) and labels (N,)
 LARGEST_FILE = 64_000_000  # a published batch has 31 MB
 
 
@@ -68,7 +69,7 @@ def open_cifar(folder: Path) -> dict[str, ArrayImages]:
     return {part: _joined(folder, names, read) for part, names in files.items()}
 
 
-def _joined(folder: Path, names: list[str], read) -> ArrayImages:
+def _joined(folder: Path, names: list[str], read: Callable[[Path], Batch]) -> ArrayImages:
     batches = [read(folder / name) for name in names]
     labels = np.concatenate([batch[1] for batch in batches])
     pixels = np.concatenate([batch[0] for batch in batches])

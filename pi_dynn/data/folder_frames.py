@@ -1,11 +1,16 @@
 """A folder that fills: the image file that was finished last."""
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pi_dynn.clock import Clock
 from pi_dynn.data.decode import SUFFIXES
 from pi_dynn.data.frames import FrameFeed
 from pi_dynn.errors import InputError, need_extra
+
+if TYPE_CHECKING:
+    from watchdog.events import FileSystemEvent
 
 
 class FolderFeed(FrameFeed):
@@ -22,15 +27,22 @@ class FolderFeed(FrameFeed):
         with need_extra("watch", "watching a folder"):
             from watchdog.events import DirDeletedEvent, FileClosedEvent, FileMovedEvent, FileSystemEventHandler
             from watchdog.observers.inotify import InotifyObserver
-        handler = FileSystemEventHandler()
-        handler.on_closed = lambda event: self._finished(event.src_path)
-        handler.on_moved = lambda event: self._finished(event.dest_path)
-        handler.on_deleted = lambda event: self._deleted(event.src_path)
+
+        class Handler(FileSystemEventHandler):
+            def on_closed(_, event: "FileSystemEvent") -> None:
+                self._finished(os.fsdecode(event.src_path))
+
+            def on_moved(_, event: "FileSystemEvent") -> None:
+                self._finished(os.fsdecode(event.dest_path))
+
+            def on_deleted(_, event: "FileSystemEvent") -> None:
+                self._deleted(os.fsdecode(event.src_path))
+
         # Full events name what is moved in from elsewhere; otherwise it looks like a file just begun.
         self._observer = InotifyObserver(generate_full_events=True)
-        kinds = [FileClosedEvent, FileMovedEvent, DirDeletedEvent]
+        kinds: list[type[FileSystemEvent]] = [FileClosedEvent, FileMovedEvent, DirDeletedEvent]
         try:
-            self._observer.schedule(handler, str(folder), recursive=True, event_filter=kinds)
+            self._observer.schedule(Handler(), str(folder), recursive=True, event_filter=kinds)
             self._observer.start()
         except OSError as error:
             raise InputError(

@@ -43,7 +43,7 @@ class FrameFeed:
     def __enter__(self) -> "FrameFeed":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -166,7 +166,7 @@ class CaptureFeed(FrameFeed):
     def _run(self) -> None:
         error = None
         try:
-            grabbed = self._capture.grab()
+            grabbed = self._capture is not None and self._capture.grab()
             while self._capture is not None and not self._stopping.is_set():
                 if grabbed:
                     self._arrived(self.name, self._retrieve)
@@ -183,6 +183,7 @@ class CaptureFeed(FrameFeed):
             self._end(error)
 
     def _retrieve(self) -> np.ndarray | InputError:
+        assert self._capture is not None  # it has just grabbed a frame
         try:
             return self._capture.retrieve()
         except InputError as error:

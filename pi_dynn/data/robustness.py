@@ -47,13 +47,14 @@ def wnids_of(labels: Sequence[str]) -> list[str]:
 
     Raises: DatasetError if one has none.
     """
-    found = [_WNID.match(label) for label in labels]
-    if None in found:
+    found = [(label, _WNID.match(label)) for label in labels]
+    nameless = [label for label, match in found if match is None]
+    if nameless:
         raise DatasetError(
-            f"class {labels[found.index(None)]!r} does not begin with a WordNet id such as n01440764: give a file with "
+            f"class {nameless[0]!r} does not begin with a WordNet id such as n01440764: give a file with "
             "one per class, in the network's order, by --wnids"
         )
-    return [match[0] for match in found]
+    return [match[0] for _, match in found if match is not None]
 
 
 def read_wnids(path: str | Path, classes: int) -> list[str]:

@@ -15,6 +15,7 @@ from pi_dynn.data.prefetch import prefetch
 from pi_dynn.data.preprocess import turned_and_flipped
 from pi_dynn.errors import DatasetError, InputError
 from pi_dynn.evaluate.records import Evaluation
+from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.manifest import Manifest
 from pi_dynn.runtime.session import Session
 
@@ -57,7 +58,13 @@ class ExitOutputs:
 class OutputStream(Protocol):
     """What has all exits run elsewhere, such as a cluster."""
 
+    bundle: Bundle
     manifest: Manifest
+
+    @property
+    def engine(self) -> str:
+        """The engine that gives the outputs, or several of them."""
+        ...
 
     def stream_outputs(
         self, data: ImageFolder, alter: Alter | None = None, all_views: bool = False
@@ -70,7 +77,8 @@ def exit_outputs(session: Session, x: Tensor, all_views: bool = False) -> Output
     """All exits' outputs for the input (3, H, W) of one image, or for its eight turned and flipped views."""
     views = turned_and_flipped(x.unsqueeze(0)) if all_views else x.unsqueeze(0)
     outputs = [session.forward_scored(view) for view in views.split(1)]
-    return tuple(np.stack([torch.cat(exits).numpy() for exits in kind]) for kind in zip(*outputs, strict=True))
+    logits, scores = (np.stack([torch.cat(exits).numpy() for exits in kind]) for kind in zip(*outputs, strict=True))
+    return logits, scores
 
 
 def stream_outputs(
@@ -133,7 +141,9 @@ def collect_outputs(
     )
 
 
-def evaluate(session: Session, data: ImageFolder, outputs: ExitOutputs, thresholds: list[float]) -> Evaluation:
+def evaluate(
+    session: "Session | OutputStream", data: ImageFolder, outputs: ExitOutputs, thresholds: list[float]
+) -> Evaluation:
     """Accuracy, loss, exit table and mean multiply-adds at `thresholds` from collected outputs."""
     exits = leave_at(outputs.scores, thresholds)
     samples = np.arange(len(exits))

@@ -1,6 +1,7 @@
 """The four pictures of a calibration, as SVG and PNG. Needs matplotlib, the extra [plots]."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pi_dynn.calibrate.records import (
     CalibrationRecord,
@@ -11,13 +12,16 @@ from pi_dynn.calibrate.records import (
 )
 from pi_dynn.figures import new_figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _SCALE = {"macs": (1e-6, "million multiply-adds"), "s": (1e3, "ms"), "J": (1e3, "mJ")}
 _MARKERS = "osD^vP*X"
 
 
 def trade_off_figure(
     results: Sequence[RuleResult], chosen: OperatingPoint, cost_unit: str, static: Sequence[StaticNetwork] = ()
-):
+) -> "Figure":
     """Accuracy against mean cost for every rule, the chosen point, and static networks at their full depth."""
     figure, (axes,) = new_figure()
     scale, unit = _SCALE[cost_unit]
@@ -40,7 +44,7 @@ def trade_off_figure(
     return figure
 
 
-def exits_figure(record: CalibrationRecord, point: OperatingPoint):
+def exits_figure(record: CalibrationRecord, point: OperatingPoint) -> "Figure":
     """The share of images that leaves at each exit, and how many of them are right."""
     figure, (axes,) = new_figure()
     names = [f"block {block}" for block in record.exits]
@@ -52,7 +56,7 @@ def exits_figure(record: CalibrationRecord, point: OperatingPoint):
     return figure
 
 
-def reliability_figure(rows: Sequence[ExitReliability]):
+def reliability_figure(rows: Sequence[ExitReliability]) -> "Figure":
     """Accuracy against confidence for each exit, before and after temperature scaling."""
     figure, axes = new_figure(len(rows), 2.6 * len(rows), 3.2)
     for place, row in zip(axes, rows, strict=True):
@@ -66,7 +70,7 @@ def reliability_figure(rows: Sequence[ExitReliability]):
     return figure
 
 
-def sweep_figure(points: Sequence[OperatingPoint], cost_unit: str):
+def sweep_figure(points: Sequence[OperatingPoint], cost_unit: str) -> "Figure":
     """Accuracy and mean cost against what was swept."""
     figure, (axes,) = new_figure()
     scale, unit = _SCALE[cost_unit]

@@ -106,7 +106,7 @@ def summarise(results: Sequence[ConditionResult], published: bool) -> Corruption
 
 def _errors(corrupted: Sequence[ConditionResult], field: str) -> dict[str, float]:
     """Error of each corruption, the mean over its severities."""
-    names = dict.fromkeys(result.corruption for result in corrupted)
+    names = dict.fromkeys(result.corruption for result in corrupted if result.corruption is not None)
     return {
         name: float(np.mean([1 - getattr(result, field) for result in corrupted if result.corruption == name]))
         for name in names

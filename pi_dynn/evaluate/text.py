@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, OperatingPoint, RuleResult
-from pi_dynn.evaluate.records import ConditionResult, Evaluation, RobustnessResult
+from pi_dynn.calibrate.drift import Drift
+from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, OperatingPoint, Promise, RuleResult
+from pi_dynn.evaluate.records import ConditionResult, CorruptionSummary, Evaluation, RobustnessResult
 from pi_dynn.text import mega, milliseconds, percent, significant, table
 
 
@@ -61,7 +62,7 @@ def record_text(record: CalibrationRecord, point: OperatingPoint, before: Operat
     if before is not None:
         lines.insert(2, _outcome_line("before pruning: ", before, record))
     if record.promise is not None:
-        lines.append(_promise_line(record))
+        lines.append(_promise_line(record.promise))
     return "\n".join(lines)
 
 
@@ -74,8 +75,7 @@ def _outcome_line(lead: str, point: OperatingPoint, record: CalibrationRecord) -
     )
 
 
-def _promise_line(record: CalibrationRecord) -> str:
-    promise = record.promise
+def _promise_line(promise: Promise) -> str:
     how = "for any distribution" if promise.corrected else "in the normal limit"
     return (
         f"with probability {percent(1 - promise.delta, 0)} at most {100 * promise.epsilon:g} points are lost on new "
@@ -92,7 +92,7 @@ def empty_exit_notes(record: CalibrationRecord) -> list[str]:
     ]
 
 
-def drift_line(drift, exits: Sequence[int]) -> str:
+def drift_line(drift: Drift, exits: Sequence[int]) -> str:
     """A drift of the exit shares in one line: where the last images left, and where they did on record."""
     shares = "  ".join(
         f"block {block}: {percent(now, 0)} ({percent(then, 0)})"
@@ -213,19 +213,18 @@ def robustness_text(result: RobustnessResult) -> str:
             f"mean corruption error {percent(summary.mean_error, 2)} with exits, "
             f"{percent(summary.full_depth_mean_error, 2)} at full depth"
         )
-        if summary.beyond_clean is not None:
+        if summary.beyond_clean is not None and summary.full_depth_beyond_clean is not None:
             lines.append(
                 f"beyond the clean error {100 * summary.beyond_clean:+.2f} points with exits, "
                 f"{100 * summary.full_depth_beyond_clean:+.2f} at full depth"
             )
-        lines.append(_relative_line(result))
+        lines.append(_relative_line(summary))
     if any(one.p_value is not None and one.p_value < SURE for one in result.conditions):
         lines.append(f"* images leave elsewhere than clean ones: chance below {SURE:g}")
     return "\n".join(lines)
 
 
-def _relative_line(result: RobustnessResult) -> str:
-    summary = result.summary
+def _relative_line(summary: CorruptionSummary) -> str:
     if summary.relative is None:
         return "not divided by AlexNet's errors: those are of the whole of ImageNet-C only"
     return (

@@ -32,7 +32,8 @@ class CalibrationSource:
 
 def exit_outcomes(outputs: ExitOutputs, score: str, costs: Sequence[float]) -> ExitOutcomes:
     """The outcomes of collected outputs with the score named. Raises: CalibrationError for a bad one or NaN."""
-    return ExitOutcomes(exit_scores(score, outputs.logits, outputs.scores), outputs.right, costs, outputs.groups)
+    scores = exit_scores(score, outputs.logits, outputs.scores)
+    return ExitOutcomes(scores, outputs.right, np.asarray(costs, dtype=np.float64), outputs.groups)
 
 
 def calibrate(
@@ -97,13 +98,14 @@ def read_exit_costs(path: str | Path, unit: str, blocks: Sequence[int], bundle: 
     """
     path = Path(path)
     costs = _of_run(path, unit, bundle) if is_run(path) else _of_benchmark(path, unit, blocks[-1])
-    lacking = [block for block in blocks if costs.get(block) is None]
+    values = {block: cost for block, cost in costs.items() if cost is not None}
+    lacking = [block for block in blocks if block not in values]
     if lacking:
         raise CalibrationError(
             f"{path}: has no {'energy' if unit == 'J' else 'latency'} of the exit after block {lacking[0]}: "
             "measure this bundle again with --each-exit"
         )
-    return np.maximum.accumulate([float(costs[block]) for block in blocks]).tolist()
+    return np.maximum.accumulate([float(values[block]) for block in blocks]).tolist()
 
 
 def _of_run(path: Path, unit: str, bundle: str) -> dict[int, float | None]:

@@ -15,10 +15,10 @@ def resolve_exits(exits: Sequence[int] | str | None, depth: int) -> list[int]:
     """
     if exits is None:
         return []
-    if isinstance(exits, str) and exits == "all":
+    if exits == "all":
         return list(range(depth - 1))
     try:
-        blocks = [operator.index(block) for block in exits]
+        blocks = [operator.index(block) for block in exits]  # type: ignore[arg-type]  # a word is refused below
     except TypeError as error:
         raise ModelError(f'exits={exits!r} is not known: give None, "all" or a list of block indices') from error
     for block in blocks:

@@ -5,10 +5,14 @@ Needs jinja2 and matplotlib, the extra [report].
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from typing import TYPE_CHECKING
 
 from pi_dynn.errors import need_extra
 from pi_dynn.report.run_plots import figures_of
 from pi_dynn.report.saved import SavedRuns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def report_page(
@@ -37,7 +41,7 @@ def report_page(
     )
 
 
-def drawings(figures: Mapping[str, object]) -> dict[str, str]:
+def drawings(figures: Mapping[str, "Figure"]) -> dict[str, str]:
     """Every figure as the text of an SVG element; their inner names are kept apart by the salt."""
     import matplotlib
 

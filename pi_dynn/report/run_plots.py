@@ -3,24 +3,27 @@
 What was not measured is drawn hollow or dashed, and says so.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, cycle
+from typing import TYPE_CHECKING
 
 from pi_dynn.energy.records import EnergyResult
 from pi_dynn.figures import new_figure
 from pi_dynn.latency.records import Profile
 from pi_dynn.report.saved import Answers, PowerTrace, SavedRuns
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MOST_POINTS = 4000  # of a trace: more cannot be told apart on a page
 
 
-def figures_of(runs: SavedRuns) -> dict[str, object]:
+def figures_of(runs: SavedRuns) -> dict[str, "Figure"]:
     """Title and figure of everything the runs have something to show for."""
-    figures = {}
-    priced = [result for result in runs.energy if result.net_j is not None]
-    if any(result.acc1 is not None for result in priced):
-        figures["Accuracy against energy"] = accuracy_energy_figure([r for r in priced if r.acc1 is not None])
+    figures: dict[str, Figure] = {}
+    if any(result.net_j is not None and result.acc1 is not None for result in runs.energy):
+        figures["Accuracy against energy"] = accuracy_energy_figure(runs.energy)
     for answers in runs.answers:
         if any(answers.latency_s.values()):
             figures[f"Latency by exit: {answers.name}"] = latency_figure(answers)
@@ -33,11 +36,14 @@ def figures_of(runs: SavedRuns) -> dict[str, object]:
     return figures
 
 
-def accuracy_energy_figure(results: Sequence[EnergyResult]):
+def accuracy_energy_figure(results: Sequence[EnergyResult]) -> "Figure":
     """Accuracy against net energy per image, with intervals; hollow points were not measured."""
     figure, (axes,) = new_figure()
-    for number, result in enumerate(results):
-        energy_mj, colour = 1e3 * result.net_j, f"C{number % 10}"
+    colours = cycle(f"C{number}" for number in range(10))
+    for result in results:
+        if result.net_j is None or result.acc1 is None:
+            continue
+        energy_mj, colour = 1e3 * result.net_j, next(colours)
         low, high = result.net_ci95_j or (result.net_j, result.net_j)
         axes.errorbar(
             energy_mj,
@@ -54,7 +60,7 @@ def accuracy_energy_figure(results: Sequence[EnergyResult]):
     return figure
 
 
-def latency_figure(answers: Answers):
+def latency_figure(answers: Answers) -> "Figure":
     """Latency by the block left after: boxes to the quartiles, whiskers from the 1st to the 99th percentile."""
     figure, (axes,) = new_figure()
     taken = {block: latencies for block, latencies in answers.latency_s.items() if latencies}
@@ -81,7 +87,7 @@ def exit_shares(runs: SavedRuns) -> dict[str, dict[int, float]]:
     return {name: shares for name, shares in found.items() if len(shares) > 1}
 
 
-def exits_figure(shares: dict[int, float]):
+def exits_figure(shares: dict[int, float]) -> "Figure":
     """The share of images that leaves after each block."""
     figure, (axes,) = new_figure(height=3.2)
     bars = axes.bar([f"block {block}" for block in shares], [100 * share for share in shares.values()])
@@ -91,7 +97,7 @@ def exits_figure(shares: dict[int, float]):
     return figure
 
 
-def trace_figure(trace: PowerTrace):
+def trace_figure(trace: PowerTrace) -> "Figure":
     """Power over time: trials marked, idle windows shaded."""
     figure, (axes,) = new_figure(width=9.0, height=3.6)
     step = max(1, len(trace.t_s) // MOST_POINTS)
@@ -111,10 +117,11 @@ def trace_figure(trace: PowerTrace):
     return figure
 
 
-def cost_figure(profile: Profile):
+def cost_figure(profile: Profile) -> "Figure":
     """Multiply-adds and time of a full answer, added up block by block."""
     figure, (axes,) = new_figure()
-    time_s, macs = Counter(), Counter()
+    time_s: defaultdict[int, float] = defaultdict(float)
+    macs: defaultdict[int, int] = defaultdict(int)
     for step in profile.steps:
         number = -1 if step.block_index is None else step.block_index
         time_s[number] += step.per_hit_s
