@@ -170,7 +170,14 @@ def _set_after_loading(part: nn.Module) -> list[str]:
     ]
 
 
-def _check(model, exits, thresholds, precision, labels, preprocess: Preprocess) -> None:
+def _check(
+    model: nn.Module,
+    exits: Sequence[int],
+    thresholds: Sequence[float],
+    precision: str,
+    labels: Sequence[str],
+    preprocess: Preprocess,
+) -> None:
     if precision not in PRECISIONS:
         raise ModelError(f"precision={precision!r} is not known: give one of {', '.join(PRECISIONS)}")
     untrained = [block for block in exits if block not in model.exit_blocks]

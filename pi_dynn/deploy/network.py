@@ -194,6 +194,6 @@ def assemble(
     """Steps (one list of modules per block) grouped into the stages between the chosen exits."""
     bounds = [0, *(index + 1 for index in exits), model.depth]
     stages = [nn.Sequential(*chain.from_iterable(steps[start:stop])) for start, stop in pairwise(bounds)]
-    trained = [model.exit_blocks.index(index) for index in exits]
+    trained = [list(model.exit_blocks).index(index) for index in exits]
     gates = [deploy_gate(model.gates[k], model.num_classes) for k in trained]
     return EarlyExitNetwork(stem, stages, [*(head(k) for k in trained), last_head], gates).eval()

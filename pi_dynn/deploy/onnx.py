@@ -8,11 +8,15 @@ import functools
 import io
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C import Block, Graph, Node, Value
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pi_dynn.errors import EngineUnavailable, ModelError, need_extra
@@ -21,15 +25,19 @@ from pi_dynn.runtime.engine_choice import relative_error
 from pi_dynn.runtime.manifest import Manifest
 from pi_dynn.runtime.onnx_network import FULL_DEPTH, ONNX, OnnxNetwork, import_onnxruntime, stage_file
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 # What costs time, and what lies between: a norm or an activation that stays in float in between is exact.
 STATIC_OPERATIONS = ["Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool"]
 
 
-def dynamic_graphs(graphs: Mapping[str, object]) -> dict:
+def dynamic_graphs(graphs: Mapping[str, "ModelProto"]) -> dict[str, "ModelProto"]:
     """The graphs, by file, with products by constant weights in int8; their inputs are quantised as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    def quantise(graph, path: str) -> None:
+    def quantise(graph: "ModelProto", path: str) -> None:
         quantize_dynamic(
             graph, path, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, nodes_to_exclude=in_float(graph)
         )
@@ -37,7 +45,7 @@ def dynamic_graphs(graphs: Mapping[str, object]) -> dict:
     return {name: _through_file(graph, quantise) for name, graph in graphs.items()}
 
 
-def static_graphs(graphs: Mapping[str, object], images: Tensor) -> dict:
+def static_graphs(graphs: Mapping[str, "ModelProto"], images: Tensor) -> dict[str, "ModelProto"]:
     """The graphs, by file, in int8 all through, with the ranges that `images` (N, 3, H, W) fill.
 
     A stage is shown what the stage before makes of the images in float, all of them, whether they would leave or not.
@@ -47,10 +55,10 @@ def static_graphs(graphs: Mapping[str, object], images: Tensor) -> dict:
     class Inputs(CalibrationDataReader):
         """One input at a time, as the quantiser asks for them."""
 
-        def __init__(self, arrays: list) -> None:
+        def __init__(self, arrays: list[np.ndarray]) -> None:
             self._rows = iter([{"input": array} for array in arrays])
 
-        def get_next(self) -> dict | None:
+        def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._rows, None)
 
     runtime, made = import_onnxruntime(), {}
@@ -58,7 +66,7 @@ def static_graphs(graphs: Mapping[str, object], images: Tensor) -> dict:
     for name, graph in graphs.items():
         inputs = first if name == FULL_DEPTH else features
 
-        def quantise(graph, path: str, inputs: list = inputs) -> None:
+        def quantise(graph: "ModelProto", path: str, inputs: list[np.ndarray] = inputs) -> None:
             """Write `graph` to `path` with the ranges that `inputs` fill."""
             quantize_static(
                 graph,
@@ -77,13 +85,13 @@ def static_graphs(graphs: Mapping[str, object], images: Tensor) -> dict:
     return made
 
 
-def in_float(graph) -> list[str]:
+def in_float(graph: "ModelProto") -> list[str]:
     """The nodes of head and gate, which cost less than quantising their input would."""
     kept = [node.name for node in graph.graph.node if node.name.startswith(("/head/", "/gate/"))]
     return [*kept, *(f"{name}_MatMul" for name in kept)]  # what the quantiser calls a Gemm it takes apart
 
 
-def _through_file(graph, quantise):
+def _through_file(graph: "ModelProto", quantise: Callable[["ModelProto", str], None]) -> "ModelProto":
     """What `quantise(graph, path)` writes; ONNX Runtime's quantisers know no other way."""
     import onnx
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
@@ -168,7 +176,7 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
     return pack_files({f"onnx/{name}": content for name, content in files.items()}, describe)
 
 
-def import_onnx():
+def import_onnx() -> ModuleType:
     """The onnx package, ONNX Runtime being there too. Raises EngineUnavailable."""
     import_onnxruntime()
     with need_extra("onnx", "an ONNX bundle", EngineUnavailable):
@@ -177,7 +185,7 @@ def import_onnx():
 
 
 @torch.no_grad()
-def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict:
+def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict[str, "ModelProto"]:
     """The ONNX graphs of a loaded network by file, for images like `x`: its stages and its full depth."""
     in_whole_tensors(network)
     stages, heads, gates = (list(part.children()) for part in (network.stages, network.heads, network.gates))
@@ -199,7 +207,7 @@ def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict:
     return graphs
 
 
-def in_whole_tensors(network: nn.Module) -> nn.Module:
+def in_whole_tensors(network: AnyModule) -> AnyModule:
     """`network` without writes into parts of tensors, as far as it knows how; the same object."""
     for module in network.modules():
         if hasattr(module, "whole_tensors"):
@@ -225,7 +233,7 @@ def without_writes_into_views(stage: torch.jit.ScriptModule, x: Tensor) -> torch
     return torch.jit.trace(functional, x)  # a straight line of operations: there is no branch to freeze
 
 
-def _all_nodes(block) -> list:
+def _all_nodes(block: Graph | Block) -> list[Node]:
     """The nodes of a graph, those inside its branches included."""
     return [
         one
@@ -234,7 +242,7 @@ def _all_nodes(block) -> list:
     ]
 
 
-def exported(part: nn.Module, x: Tensor, outputs: list[str]):
+def exported(part: nn.Module, x: Tensor, outputs: list[str]) -> "ModelProto":
     """The ONNX graph of a part of a network; what it reads is called "input"."""
     onnx = import_onnx()
     _teach_the_exporter()
@@ -258,18 +266,18 @@ def exported(part: nn.Module, x: Tensor, outputs: list[str]):
 def _teach_the_exporter() -> None:
     """Two operations of the gates the exporter has no ONNX for."""
 
-    def entropy_terms(graph, p):
+    def entropy_terms(graph: Any, p: Value) -> Value:
         smallest = graph.op("Constant", value_t=torch.tensor(torch.finfo(torch.float32).tiny))
         return graph.op("Neg", graph.op("Mul", p, graph.op("Log", graph.op("Max", p, smallest))))
 
-    def added_product(graph, bias, matrix, vector, beta, alpha):
+    def added_product(graph: Any, bias: Value, matrix: Value, vector: Value, beta: Value, alpha: Value) -> Value:
         return graph.op("Add", bias, graph.op("MatMul", matrix, vector))
 
     torch.onnx.register_custom_op_symbolic("aten::special_entr", entropy_terms, OPSET)
     torch.onnx.register_custom_op_symbolic("aten::addmv", added_product, OPSET)
 
 
-def optimised(graph):
+def optimised(graph: "ModelProto") -> "ModelProto":
     """`graph` with constants folded and named, by the optimisations of ONNX Runtime that any processor can run."""
     onnx, onnxruntime = import_onnx(), import_onnxruntime()
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ head is as wide as a dry run finds them. Shape letters: B batch, C channels.
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -149,7 +150,9 @@ def _kind(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def torchvision_network(name: str, *, num_classes: int, image_size: int, exits=None, **form) -> nn.Module:
+def torchvision_network(
+    name: str, *, num_classes: int, image_size: int, exits: Sequence[int] | str | None = None, **form: Any
+) -> nn.Module:
     """The network torchvision calls `name`, ready for exits; one that is no chain known here is returned as it is.
 
     Raises: ModelError for a name torchvision does not know, and for exits or a `form` the network cannot have.

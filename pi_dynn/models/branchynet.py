@@ -178,7 +178,7 @@ def pool(size: int, stride: int = 2) -> nn.Module:
 
 
 @register_model("b_lenet")
-def b_lenet(*, num_classes: int, image_size: int, **kwargs) -> nn.Module:
+def b_lenet(*, num_classes: int, image_size: int, **kwargs: Any) -> nn.Module:
     """B-LeNet for 28 px: one branch, after the first convolution."""
     classes = num_classes
     blocks = [
@@ -197,7 +197,7 @@ def b_lenet(*, num_classes: int, image_size: int, **kwargs) -> nn.Module:
 
 
 @register_model("b_alexnet")
-def b_alexnet(*, num_classes: int, image_size: int, **kwargs) -> nn.Module:
+def b_alexnet(*, num_classes: int, image_size: int, **kwargs: Any) -> nn.Module:
     """B-AlexNet for 32 px: branches after the second and the third convolution."""
     classes = num_classes
     blocks = [
@@ -223,7 +223,7 @@ def b_alexnet(*, num_classes: int, image_size: int, **kwargs) -> nn.Module:
 
 
 @register_model("b_resnet_110")
-def b_resnet_110(*, num_classes: int, image_size: int, **kwargs) -> nn.Module:
+def b_resnet_110(*, num_classes: int, image_size: int, **kwargs: Any) -> nn.Module:
     """B-ResNet-110 for 32 px: branches after the second and the 38th convolution."""
     classes, repeats = num_classes, 18
 

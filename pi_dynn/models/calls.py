@@ -47,7 +47,7 @@ class _Recorder:
         self._inside += self._whole(module)
 
     def _leave(self, name: str) -> Callable:
-        def hook(module: nn.Module, inputs: tuple, output) -> None:
+        def hook(module: nn.Module, inputs: tuple, output: object) -> None:
             whole = self._whole(module)
             self._inside -= whole
             outputs = output if isinstance(output, tuple | list) else (output,)

@@ -173,7 +173,8 @@ def stage_blocks(
     """
     direct = stage >= (2 if share_channel else 3)
     attention = partial(LinearAttention, grouped=False) if direct else RecursiveAttention
-    depth, blocks = len(drop_paths), []
+    depth = len(drop_paths)
+    blocks: list[nn.Module] = []
     for i, drop_path in enumerate(drop_paths):
         attn = attention(dim // SPLIT, kernel=kernel)
         borrower = i // (SPLIT + 1) * (SPLIT + 1) + SPLIT  # the last of this block's group of five

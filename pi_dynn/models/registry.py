@@ -1,6 +1,7 @@
 """Networks by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -44,10 +45,10 @@ def create_model(
     *,
     num_classes: int,
     image_size: int,
-    exits=None,
+    exits: Sequence[int] | str | None = None,
     distilled: bool = False,
     exit_heads: str = "cls",
-    **kwargs,
+    **kwargs: Any,
 ) -> nn.Module:
     """A network in its training form, freshly initialised.
 

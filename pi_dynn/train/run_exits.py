@@ -223,7 +223,9 @@ class ExitTraining:
         save_weights(weights, self.model.state_dict(), card)
         return self._choose_and_judge(result, bilevel, card)
 
-    def _fit(self, stage: ExitStage, batches: TensorBatches, recipe: Recipe, name: str, card: Card, callback: Callback):
+    def _fit(
+        self, stage: ExitStage, batches: TensorBatches, recipe: Recipe, name: str, card: Card, callback: Callback
+    ) -> tuple[int, int, dict[str, Tensor]]:
         folder = RunFolder(self.settings.out / name, card)
         if self.processes.first:
             # The second half finds no folder where the first was interrupted: that is no other run.
