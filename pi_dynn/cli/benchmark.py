@@ -1,7 +1,10 @@
 """`pi-dynn benchmark`."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -14,6 +17,14 @@ from pi_dynn.cli.options import (
     named_or_samples,
     session_options,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pi_dynn.data.sources import NamedImage
+    from pi_dynn.latency.benchmark import Variant
+    from pi_dynn.latency.records import ColdStart
+    from pi_dynn.runtime.session import Session
 
 
 def positive(text: str) -> int:
@@ -49,7 +60,18 @@ def positive(text: str) -> int:
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @json_option
 @session_options
-def command(images, rounds, engines, thread_counts, each_exit, against, cold_start, markdown, as_json, choice) -> None:
+def command(
+    images: tuple[str, ...],
+    rounds: int,
+    engines: list[str] | Literal["all"] | None,
+    thread_counts: list[int] | Literal["all"] | None,
+    each_exit: bool,
+    against: list[str] | None,
+    cold_start: bool,
+    markdown: bool,
+    as_json: bool,
+    choice: SessionChoice,
+) -> None:
     """Measure latency: full depth and with exits, every variant in turns in one run.
 
     Images are decoded beforehand; without PATH they are the bundled sample photographs. Engine fp32 computes an
@@ -86,7 +108,7 @@ def command(images, rounds, engines, thread_counts, each_exit, against, cold_sta
     click.echo(f"{len(inputs)} images, {rounds} answers each, {threads} threads, interleaved", err=True)
 
 
-def _engines(engines: list[str] | str | None, engine: str) -> list[str]:
+def _engines(engines: list[str] | Literal["all"] | None, engine: str) -> list[str]:
     if engines is None:
         return [engine]
     if engines == "all":
@@ -96,7 +118,7 @@ def _engines(engines: list[str] | str | None, engine: str) -> list[str]:
     return engines
 
 
-def _thread_counts(counts: list[int] | str | None, threads: int | None) -> list[int | None]:
+def _thread_counts(counts: list[int] | Literal["all"] | None, threads: int | None) -> Sequence[int | None]:
     """The counts to compare; None is what a session takes by itself. Raises: click.UsageError."""
     if counts is None:
         return [threads]
@@ -109,7 +131,7 @@ def _thread_counts(counts: list[int] | str | None, threads: int | None) -> list[
     return counts
 
 
-def _sessions(choice: SessionChoice, engines: list[str]) -> list:
+def _sessions(choice: SessionChoice, engines: list[str]) -> list["Session"]:
     """A session for each engine; of several one that does not work here is left out with a note."""
     from pi_dynn.errors import EngineUnavailable
 
@@ -126,7 +148,9 @@ def _sessions(choice: SessionChoice, engines: list[str]) -> list:
     return found
 
 
-def _variants(sessions: list, inputs: list, counts: list[int | None], each_exit: bool) -> list:
+def _variants(
+    sessions: list["Session"], inputs: list["Tensor"], counts: Sequence[int | None], each_exit: bool
+) -> list["Variant"]:
     from pi_dynn.latency.benchmark import session_variants
 
     found = []
@@ -138,7 +162,9 @@ def _variants(sessions: list, inputs: list, counts: list[int | None], each_exit:
     return found
 
 
-def _peer_variants(session, inputs: list, names: list[str], threads: int | None) -> list:
+def _peer_variants(
+    session: "Session", inputs: list["Tensor"], names: list[str], threads: int | None
+) -> list["Variant"]:
     """The bundle's network as others run it, leaving where the bundle does."""
     from pi_dynn.latency.benchmark import natural_exits, peer_variants
     from pi_dynn.latency.peers import peers_of, session_peer
@@ -154,7 +180,7 @@ def _peer_variants(session, inputs: list, names: list[str], threads: int | None)
     return [variant for peer in (alone, *peers) for variant in peer_variants(peer, inputs, exits)]
 
 
-def _cold_starts(bundle, sessions: list, image) -> list:
+def _cold_starts(bundle: Path | None, sessions: list["Session"], image: "NamedImage") -> list["ColdStart"]:
     from pi_dynn.latency.benchmark import measure_cold_start
 
-    return [measure_cold_start(bundle, one.engine, one.threads, image[1]) for one in sessions]
+    return [measure_cold_start(bundle, one.engine, one.threads, str(image[1])) for one in sessions]

@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,8 +23,12 @@ from pi_dynn.cli.status import ExitStatus
 
 if TYPE_CHECKING:  # slow to import
     from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, RuleResult, StaticNetwork
-    from pi_dynn.calibrate.rules import Choice
+    from pi_dynn.calibrate.rules import Choice, RuleSettings
+    from pi_dynn.data.folders import ImageFolder
     from pi_dynn.evaluate.outputs import ExitOutputs
+    from pi_dynn.runtime.bundle import Bundle
+    from pi_dynn.runtime.session import Session
+
 
 RULE_NAMES = ("sweep", "target-accuracy", "budget", "percentile", "msdnet", "risk")
 SCORE_NAMES = ("gate", "max-probability", "margin", "entropy", "patience")
@@ -104,7 +108,7 @@ def budget_and_unit(options: dict) -> tuple[float | None, str]:
     return options[given[0]] * scale, unit
 
 
-def rule_settings(options: dict, budget: float | None):
+def rule_settings(options: dict[str, Any], budget: float | None) -> "RuleSettings":
     """The settings these options describe."""
     from pi_dynn.calibrate.rules import RuleSettings
     from pi_dynn.calibrate.sweep import PUBLISHED_GRID
@@ -147,7 +151,20 @@ def rule_settings(options: dict, budget: float | None):
 )
 @json_option
 @session_options
-def command(dataset, split, part, all_views, compare, static, plot, output, fold, as_json, choice, **options) -> int:
+def command(
+    dataset: Path,
+    split: Path | None,
+    part: str,
+    all_views: bool,
+    compare: str | None,
+    static: tuple[str, ...],
+    plot: Path | None,
+    output: Path | None,
+    fold: Path | None,
+    as_json: bool,
+    choice: SessionChoice,
+    **options: Any,
+) -> int:
     """Choose thresholds on held-out images: for an accuracy, for a budget, or with a promise.
 
     Give the images a part of a written split of their own: thresholds chosen on images that the network was
@@ -171,8 +188,8 @@ def command(dataset, split, part, all_views, compare, static, plot, output, fold
     from pi_dynn.evaluate.thresholds import CalibrationSource, calibrate
     from pi_dynn.files import file_sha256
 
-    of_split = (file_sha256(split), part) if split else (None, None)
-    source = CalibrationSource(dataset.resolve().name, *of_split, _costs(session, options, unit), unit)
+    sha256, named = (file_sha256(split), part) if split else (None, None)
+    source = CalibrationSource(dataset.resolve().name, sha256, named, _costs(session, options, unit), unit)
     outputs = _collect(session, data, f"calibrate on {part}", all_views=all_views)
     record, result = calibrate(
         outputs,
@@ -193,7 +210,7 @@ def command(dataset, split, part, all_views, compare, static, plot, output, fold
     return ExitStatus.ERROR if outputs.failed or seen.failed else ExitStatus.OK
 
 
-def _costs(session, options: dict, unit: str) -> list[float]:
+def _costs(session: "Session", options: dict[str, Any], unit: str) -> list[float]:
     """Cost of every exit in `unit`: counted, read from a file of measurements, or by the machine's latency model."""
     if unit == "macs":
         return [float(count) for count in session.manifest.macs]
@@ -208,7 +225,7 @@ def _costs(session, options: dict, unit: str) -> list[float]:
     return read_exit_costs(options["costs"], unit, session.manifest.blocks, session.bundle.sha256)
 
 
-def _collect(session, data, title: str, all_views: bool = False):
+def _collect(session: "Session", data: "ImageFolder", title: str, all_views: bool = False) -> "ExitOutputs":
     """All exits' outputs on `data`; a line on stderr for each file that cannot be read."""
     from pi_dynn.evaluate.outputs import collect_outputs
 
@@ -219,7 +236,7 @@ def _collect(session, data, title: str, all_views: bool = False):
     return outputs
 
 
-def _fold(bundle, record, path: Path):
+def _fold(bundle: "Bundle", record: "CalibrationRecord", path: Path) -> "CalibrationRecord":
     """Save the calibrated bundle; the record as it holds for that one, whose own score and temperatures these are."""
     from pi_dynn.calibrate.scores import GATE
     from pi_dynn.deploy.calibrated import calibrated_bundle
@@ -232,7 +249,7 @@ def _fold(bundle, record, path: Path):
     return replace(record, bundle=built.sha256, score=GATE, temperatures=[1.0] * len(record.exits))
 
 
-def _static(given, choice: SessionChoice, data) -> list:
+def _static(given: Sequence[str], choice: SessionChoice, data: "ImageFolder") -> "list[StaticNetwork]":
     """Networks without exits: bundles at their own full depth on `data`, or figures as they are given."""
     from pi_dynn.calibrate.records import StaticNetwork
 
@@ -288,7 +305,7 @@ def _show(shown: Calibrated, as_json: bool, plot: Path | None) -> None:
         click.echo(text.reliability_table(honesty))
         if shown.compared is not None:
             click.echo(f"\non part {shown.compared}, {len(seen.labels)} images no rule has seen:")
-            click.echo(text.comparison_text(results, len(seen.labels), record.images, record.part))
+            click.echo(text.comparison_text(results, len(seen.labels), record.images, str(record.part)))
     for note in text.empty_exit_notes(record):
         click.echo(f"Note: {note}", err=True)
     if plot is not None:

@@ -1,9 +1,21 @@
 """Options that use calibration records, and the records they name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import click
+
+if TYPE_CHECKING:
+    from pi_dynn.calibrate.adapt import BoardState
+    from pi_dynn.calibrate.drift import Drift
+    from pi_dynn.calibrate.records import CalibrationRecord, OperatingPoint
+    from pi_dynn.classify.cluster import ClusterSession
+    from pi_dynn.classify.run import Plan
+    from pi_dynn.data.sources import NamedImage
+    from pi_dynn.errors import InputError
+    from pi_dynn.records import Prediction
+    from pi_dynn.runtime.session import Session
 
 calibration_option = click.option(
     "--calibration",
@@ -32,7 +44,9 @@ def budget_options(command: Callable) -> Callable:
     return command
 
 
-def check_planning(planning: dict, adaptive: bool, thresholds, batch_size: int) -> None:
+def check_planning(
+    planning: dict[str, Any], adaptive: bool, thresholds: list[float] | float | None, batch_size: int
+) -> None:
     """Raises: click.UsageError for options that contradict each other; `planning` is what names a record."""
     planned = any(value is not None for value in planning.values())
     if planned and thresholds is not None:
@@ -43,7 +57,7 @@ def check_planning(planning: dict, adaptive: bool, thresholds, batch_size: int) 
         raise click.UsageError("--adaptive changes thresholds between images: use it with --batch-size 1")
 
 
-def record_for(session, path: Path):
+def record_for(session: "Session | ClusterSession", path: Path) -> "CalibrationRecord":
     """The record in a file, made for the session's bundle. Raises: CalibrationError."""
     from pi_dynn.calibrate.records import check_bundle, load_record
 
@@ -52,7 +66,9 @@ def record_for(session, path: Path):
     return record
 
 
-def chosen_plan(session, calibration: Path | None, budget_ms: float | None, budget_mj: float | None):
+def chosen_plan(
+    session: "Session | ClusterSession", calibration: Path | None, budget_ms: float | None, budget_mj: float | None
+) -> "Plan | None":
     """The record and operating point that the options name for live use, or None.
 
     Raises: click.UsageError for options that contradict each other, CalibrationError for no record that fits.
@@ -62,14 +78,22 @@ def chosen_plan(session, calibration: Path | None, budget_ms: float | None, budg
 
     if budget_ms is not None and budget_mj is not None:
         raise click.UsageError("give only one of --budget-ms and --budget-mj")
-    if budget_ms is None and budget_mj is None:
+    budget, unit = (budget_ms, "s") if budget_ms is not None else (budget_mj, "J")
+    if budget is None:
         return None if calibration is None else plan_of(record_for(session, calibration))
     records = find_records(calibration or DEFAULT_FOLDER, session.bundle.sha256)
-    budget, unit = (budget_ms, "s") if budget_ms is not None else (budget_mj, "J")
     return plan_of(*best_within(records, budget * 1e-3, unit))
 
 
-def planned_answers(session, images, plan, adaptive: bool, batch_size: int, deadline_s: float | None, top: int):
+def planned_answers(
+    session: "Session | ClusterSession",
+    images: Iterable["NamedImage"],
+    plan: "Plan",
+    adaptive: bool,
+    batch_size: int,
+    deadline_s: float | None,
+    top: int,
+) -> Iterator[tuple[str, "Prediction | InputError"]]:
     """Answers at the plan's thresholds; a note on stderr says when exits drift, or thresholds move."""
     from pi_dynn.board import Board
     from pi_dynn.calibrate.adapt import CurveWalker
@@ -80,10 +104,10 @@ def planned_answers(session, images, plan, adaptive: bool, batch_size: int, dead
 
     watch = DriftWatch(plan.point.exit_rates)
 
-    def on_drift(drift) -> None:
+    def on_drift(drift: "Drift") -> None:
         click.echo(f"Note: {drift_line(drift, session.manifest.blocks)}", err=True)
 
-    def on_move(point) -> None:
+    def on_move(point: "OperatingPoint") -> None:
         watch.expect(point.exit_rates)
         click.echo(f"Note: {move_line(point, plan.record.cost_unit)}", err=True)
 
@@ -93,10 +117,11 @@ def planned_answers(session, images, plan, adaptive: bool, batch_size: int, dead
     board, walker = Board(), CurveWalker(plan.record.curve, plan.point.mean_cost)
     watch.expect(walker.point.exit_rates)
 
-    def board_state():
+    def board_state() -> "BoardState":
         return read_board_state(board, battery_percent)
 
-    answers = adapted_answers(session, images, walker, board_state, PerfClock(), on_move, deadline_s, top)
+    here = cast("Session", session)  # --adaptive does not go with --cluster
+    answers = adapted_answers(here, images, walker, board_state, PerfClock(), on_move, deadline_s, top)
     return watched_for_drift(answers, watch, on_drift)
 
 

@@ -4,9 +4,10 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,9 +19,16 @@ from pi_dynn.cli.calibration_options import (
     planned_answers,
 )
 from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluster_options
-from pi_dynn.cli.options import exit_options, json_option, named_or_samples, session_options
+from pi_dynn.cli.options import SessionChoice, exit_options, json_option, named_or_samples, session_options
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
+
+if TYPE_CHECKING:
+    from pi_dynn.classify.cluster import ClusterSession
+    from pi_dynn.classify.run import Tally
+    from pi_dynn.errors import InputError
+    from pi_dynn.records import Prediction
+    from pi_dynn.runtime.session import Session
 
 
 @click.command()
@@ -38,7 +46,18 @@ from pi_dynn.cli.status import ExitStatus
 @json_option
 @session_options
 def command(
-    paths, thresholds, deadline_ms, top, batch_size, csv_path, cluster, ship, as_json, choice, adaptive, **planning
+    paths: tuple[str, ...],
+    thresholds: list[float] | float | None,
+    deadline_ms: float | None,
+    top: int,
+    batch_size: int,
+    csv_path: Path | None,
+    cluster: str | None,
+    ship: bool,
+    as_json: bool,
+    choice: SessionChoice,
+    adaptive: bool,
+    **planning: Any,
 ) -> int:
     """Classify photographs: files, folders, glob patterns, or - for a list of paths on stdin.
 
@@ -73,7 +92,13 @@ def command(
         return show_answers(tally.count(answers), tally, session, as_json, csv_path)
 
 
-def show_answers(answers, tally, session, as_json: bool, csv_path: Path | None) -> int:
+def show_answers(
+    answers: Iterable[tuple[str, "Prediction | InputError"]],
+    tally: "Tally",
+    session: "Session | ClusterSession",
+    as_json: bool,
+    csv_path: Path | None,
+) -> int:
     """Print every answer and the summary; the exit status."""
     from pi_dynn.classify.text import summary_line
 
@@ -94,7 +119,13 @@ def show_answers(answers, tally, session, as_json: bool, csv_path: Path | None) 
     return ExitStatus.ERROR if summary.failed else ExitStatus.OK
 
 
-def show_answer(path: str, answer, as_json: bool, session, write_csv: Callable[[dict], None] | None) -> None:
+def show_answer(
+    path: str,
+    answer: "Prediction | InputError",
+    as_json: bool,
+    session: "Session | ClusterSession",
+    write_csv: Callable[[dict[str, Any]], object] | None,
+) -> None:
     """Print one answer or error, and write it to the CSV file if there is one."""
     from pi_dynn.classify.text import csv_row, prediction_line, prediction_object
     from pi_dynn.errors import InputError
@@ -116,7 +147,7 @@ def show_answer(path: str, answer, as_json: bool, session, write_csv: Callable[[
 
 
 @contextmanager
-def csv_rows(path: Path) -> Iterator[Callable[[dict], None]]:
+def csv_rows(path: Path) -> Iterator[Callable[[dict[str, Any]], object]]:
     """A function that adds a row to the CSV file at `path`, which appears whole when the block ends."""
     from pi_dynn.classify.text import CSV_FIELDS
     from pi_dynn.files import replacing

@@ -3,11 +3,16 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from pi_dynn.cli.options import SessionChoice
 from pi_dynn.errors import need_extra
+
+if TYPE_CHECKING:
+    from pi_dynn.classify.cluster import ClusterSession
+    from pi_dynn.runtime.session import Session
 
 
 def cluster_options(command: Callable) -> Callable:
@@ -30,7 +35,7 @@ def check_cluster(cluster: str | None, ship: bool, **left_here: object) -> None:
 
 
 @contextmanager
-def answering_session(choice: SessionChoice, cluster: str | None, ship: bool) -> Iterator:
+def answering_session(choice: SessionChoice, cluster: str | None, ship: bool) -> Iterator["Session | ClusterSession"]:
     """A Session here, or one that a cluster's workers stand for.
 
     Raises: InputError without Dask, ClusterError.

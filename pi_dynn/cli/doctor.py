@@ -1,16 +1,22 @@
 """`pi-dynn doctor`."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pi_dynn.cli.options import bundle_option, json_option
 
+if TYPE_CHECKING:
+    from pi_dynn.records import Finding
+
 
 @click.command()
 @bundle_option
 @json_option
-def command(bundle, as_json: bool) -> None:
+def command(bundle: Path | None, as_json: bool) -> None:
     """Show what this machine offers: torch and its engines, threads, board, I2C buses, meters.
 
     Each problem comes with its cure. The exit status is 0 also when there are some: a laptop without a meter is
@@ -30,7 +36,7 @@ def command(bundle, as_json: bool) -> None:
         click.echo(doctor_text(findings))
 
 
-def _engines(bundle):
+def _engines(bundle: Path | None) -> "Sequence[Finding]":
     """Only called once torch is known to survive its import."""
     from pi_dynn.clock import PerfClock
     from pi_dynn.runtime.engine_choice import engine_findings

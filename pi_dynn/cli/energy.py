@@ -1,16 +1,24 @@
 """`pi-dynn energy`."""
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
-from pi_dynn.cli.options import json_option, sample_folder, session_options
+from pi_dynn.cli.options import SessionChoice, json_option, sample_folder, session_options
 from pi_dynn.cli.progress import stage_progress
 from pi_dynn.cli.status import ExitStatus
+
+if TYPE_CHECKING:
+    from pi_dynn.energy.protocol import EnergyParts, Measurement
+    from pi_dynn.energy.records import EnergyResult
+    from pi_dynn.energy.rehearsal import RehearsedSession
+    from pi_dynn.runtime.session import Session
 
 
 @click.command()
@@ -33,7 +41,7 @@ from pi_dynn.cli.status import ExitStatus
 @meter_options
 @json_option
 @session_options
-def command(**options) -> int:
+def command(**options: Any) -> int:
     """Measure what one answer costs, in millijoules, with its 95 % interval.
 
     Idle power is measured before and after the trials; net energy is what an answer adds to it. Without a power
@@ -59,7 +67,9 @@ def command(**options) -> int:
     return _show(measurement, results, **shown)
 
 
-def _measure(backend: dict, meter_name: str, require_meter: bool, **options):
+def _measure(
+    backend: dict[str, Any], meter_name: str, require_meter: bool, **options: Any
+) -> "tuple[Measurement, list[EnergyResult]]":
     """Open the meter first, for it may be missing, then the sessions; measure and work the figures out."""
     from pi_dynn.board import Board
     from pi_dynn.clock import PerfClock
@@ -81,7 +91,20 @@ def _measure(backend: dict, meter_name: str, require_meter: bool, **options):
         return _run(EnergyParts(meter, clock, Board(), on_stage=show_stage), lambda session: session, **options)
 
 
-def _run(parts, prepare, *, n, data, trials, idle_s, batch_size, each_exit, baseline, name, choice):
+def _run(
+    parts: "EnergyParts",
+    prepare: Callable[["Session"], "Session | RehearsedSession"],
+    *,
+    n: int | None,
+    data: Path | None,
+    trials: int,
+    idle_s: float,
+    batch_size: int,
+    each_exit: bool,
+    baseline: Path | None,
+    name: str | None,
+    choice: SessionChoice,
+) -> "tuple[Measurement, list[EnergyResult]]":
     """Load what is to be measured, measure it, and compute."""
     from pi_dynn.energy.measure import load_candidate, measure_energy
     from pi_dynn.energy.protocol import EnergySettings
@@ -95,7 +118,9 @@ def _run(parts, prepare, *, n, data, trials, idle_s, batch_size, each_exit, base
     return measurement, energy_results(*measurement)
 
 
-def _show(measurement, results, markdown: bool, as_json: bool, save: Path | None) -> int:
+def _show(
+    measurement: "Measurement", results: list["EnergyResult"], markdown: bool, as_json: bool, save: Path | None
+) -> int:
     """Save and print; the exit status says whether the figures may be used."""
     from pi_dynn.energy.runs import save_run
     from pi_dynn.energy.text import energy_notes, energy_text

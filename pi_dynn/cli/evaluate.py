@@ -1,8 +1,9 @@
 """`pi-dynn evaluate`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,7 @@ from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluste
 from pi_dynn.cli.options import (
     WORDS,
     CommaList,
+    SessionChoice,
     exit_options,
     json_option,
     open_part,
@@ -21,6 +23,15 @@ from pi_dynn.cli.options import (
 )
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
+
+if TYPE_CHECKING:
+    from pi_dynn.calibrate.records import CalibrationRecord
+    from pi_dynn.classify.cluster import ClusterSession
+    from pi_dynn.data.folders import ImageFolder
+    from pi_dynn.evaluate.outputs import ExitOutputs
+    from pi_dynn.evaluate.records import RobustnessResult
+    from pi_dynn.evaluate.robustness import Condition
+    from pi_dynn.runtime.session import Session
 
 
 def severity(text: str) -> int:
@@ -66,13 +77,21 @@ def robustness_options(command: Callable) -> Callable:
     return command
 
 
-def evaluate_conditions(session, conditions, thresholds, record, dataset, layout, collect):
+def evaluate_conditions(
+    session: "Session | ClusterSession",
+    conditions: Sequence["Condition"],
+    thresholds: list[float],
+    record: "CalibrationRecord | None",
+    dataset: Path,
+    layout: str | None,
+    collect: "Callable[[Condition], ExitOutputs]",
+) -> "RobustnessResult":
     """The result over all conditions; `collect` gives the outputs of one."""
     from pi_dynn.evaluate.records import RobustnessResult
     from pi_dynn.evaluate.robustness import judge_conditions, summarise
     from pi_dynn.evaluate.thresholds import rescored
 
-    def outputs_of(condition):
+    def outputs_of(condition: "Condition") -> "ExitOutputs":
         outputs = collect(condition)
         return outputs if record is None else rescored(outputs, record)
 
@@ -90,7 +109,9 @@ def evaluate_conditions(session, conditions, thresholds, record, dataset, layout
     )
 
 
-def hard_conditions(session, dataset, layout, wnids, partial) -> list:
+def hard_conditions(
+    session: "Session | ClusterSession", dataset: Path, layout: str, wnids: Path | None, partial: bool
+) -> list["Condition"]:
     """Conditions of a copy of a robustness set."""
     from pi_dynn.data.robustness import open_hard_images, read_wnids, wnids_of
 
@@ -116,7 +137,19 @@ def hard_conditions(session, dataset, layout, wnids, partial) -> list:
 @cluster_options
 @json_option
 @session_options
-def command(dataset, thresholds, calibration, split, part, severities, cluster, ship, as_json, choice, **asked) -> int:
+def command(
+    dataset: Path,
+    thresholds: list[float] | float | None,
+    calibration: Path | None,
+    split: Path | None,
+    part: str,
+    severities: list[int],
+    cluster: str | None,
+    ship: bool,
+    as_json: bool,
+    choice: SessionChoice,
+    **asked: Any,
+) -> int:
     """Measure accuracy, exits and cost on a folder that holds one folder of images per class.
 
     \b
@@ -136,12 +169,20 @@ def command(dataset, thresholds, calibration, split, part, severities, cluster, 
     with answering_session(choice, cluster, ship) as session:
         record = None if calibration is None else record_for(session, calibration)
         resolved = session.resolve_thresholds(thresholds if record is None else record.thresholds)
-        if asked["layout"] or asked["corrupt"]:
+        if data is None or asked["corrupt"]:
             return _robustness(session, dataset, data, sorted(set(severities)), resolved, record, asked, as_json)
         return _evaluate(session, data, others, resolved, record, asked, as_json)
 
 
-def _evaluate(session, data, others, thresholds, record, asked: dict, as_json: bool) -> int:
+def _evaluate(
+    session: "Session | ClusterSession",
+    data: "ImageFolder",
+    others: "ImageFolder | None",
+    thresholds: list[float],
+    record: "CalibrationRecord | None",
+    asked: dict[str, Any],
+    as_json: bool,
+) -> int:
     """Evaluate on images as they are; compare rules found on `others` if there are any."""
     from pi_dynn.evaluate.outputs import evaluate
     from pi_dynn.evaluate.text import evaluation_text
@@ -157,7 +198,7 @@ def _evaluate(session, data, others, thresholds, record, asked: dict, as_json: b
     return ExitStatus.ERROR if outputs.failed else ExitStatus.OK
 
 
-def _check(asked: dict, split) -> None:
+def _check(asked: dict[str, Any], split: Path | None) -> None:
     """Raises: click.UsageError for options that contradict each other."""
     if asked["layout"] and (asked["corrupt"] or split is not None or asked["rules"]):
         raise click.UsageError("--layout is a data set of its own: leave --corrupt, --split and --rules out")
@@ -167,7 +208,7 @@ def _check(asked: dict, split) -> None:
         raise click.UsageError("--rules needs a --split: rules are chosen on one part and judged on another")
 
 
-def _collect(session, data, title: str, **how):
+def _collect(session: "Session | ClusterSession", data: "ImageFolder", title: str, **how: Any) -> "ExitOutputs":
     """All exits' outputs on `data`; a line on stderr for each file that cannot be read."""
     from pi_dynn.evaluate.outputs import collect_outputs
 
@@ -178,7 +219,13 @@ def _collect(session, data, title: str, **how):
     return outputs
 
 
-def _compare(session, chosen_on, seen, asked: dict, as_json: bool) -> None:
+def _compare(
+    session: "Session | ClusterSession",
+    chosen_on: "ExitOutputs",
+    seen: "ExitOutputs",
+    asked: dict[str, Any],
+    as_json: bool,
+) -> None:
     """Print the rules at equal cost."""
     from pi_dynn.calibrate.compare import compare_rules
     from pi_dynn.evaluate.text import comparison_text
@@ -195,19 +242,28 @@ def _compare(session, chosen_on, seen, asked: dict, as_json: bool) -> None:
         click.echo("\n" + comparison_text(results, reporting.images, finding.photographs, asked["choose_on"]))
 
 
-def _robustness(session, dataset, data, levels, thresholds, record, asked: dict, as_json: bool) -> int:
+def _robustness(
+    session: "Session | ClusterSession",
+    dataset: Path,
+    data: "ImageFolder | None",
+    levels: list[int],
+    thresholds: list[float],
+    record: "CalibrationRecord | None",
+    asked: dict[str, Any],
+    as_json: bool,
+) -> int:
     """Evaluate on corrupted or hard images."""
     from pi_dynn.data.corruptions import corruptions_named
     from pi_dynn.evaluate.robustness import corrupted_conditions
     from pi_dynn.evaluate.text import robustness_text
 
-    if asked["layout"]:
+    if data is None:
         conditions = hard_conditions(session, dataset, asked["layout"], asked["wnids"], asked["partial"])
     else:
         names = corruptions_named(asked["corrupt"])
         conditions = list(corrupted_conditions(data, names, levels))
 
-    def collect(condition):
+    def collect(condition: "Condition") -> "ExitOutputs":
         corruption, severity, images, alter = condition
         title = f"{corruption or 'as they are'} {severity or ''}".strip()
         return _collect(session, images, title, alter=alter, only_present=asked["layout"] is not None)

@@ -42,8 +42,21 @@ from pi_dynn.cli.options import BLOCKS, NUMBERS, threshold_option, thresholds_op
     help="Class folders with images to set the ranges of static int8 with.",
 )
 def command(
-    source, output, form, model, exits, threshold, thresholds, labels, image_size, crop, mean, std, precision, data
-):
+    source: Path | None,
+    output: Path,
+    form: str,
+    model: str | None,
+    exits: list[int] | None,
+    threshold: float | None,
+    thresholds: list[float] | None,
+    labels: Path | None,
+    image_size: int | None,
+    crop: float | None,
+    mean: list[float] | None,
+    std: list[float] | None,
+    precision: str | None,
+    data: Path | None,
+) -> None:
     """Make a bundle, the one file a Pi needs, from a PyTorch or safetensors checkpoint.
 
     SOURCE may also be a bundle, or left out for the embedded one, to put it into ONNX. Without a threshold the

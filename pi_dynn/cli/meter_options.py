@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -43,7 +44,7 @@ def meter_options(command: Callable) -> Callable:
     return command
 
 
-def take_backend_options(options: dict) -> dict:
+def take_backend_options(options: dict[str, Any]) -> dict[str, Any]:
     """Move what belongs to the meter's backend out of `options`; what was not given is left to the backend."""
     taken = {name: options.pop(name) for name in _BACKEND_OPTIONS}
     if taken["address"] is not None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ from pi_dynn.records import NEVER
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pi_dynn.data.folders import ImageFolder
     from pi_dynn.data.preprocess import Preprocess
     from pi_dynn.data.sources import NamedImage
     from pi_dynn.runtime.bundle import Bundle
@@ -30,7 +31,7 @@ def part_option(default: str) -> Callable:
     return click.option("--part", default=default, show_default=True, help="... namely this one.")
 
 
-def open_part(dataset: Path, split: Path | None, part: str):
+def open_part(dataset: Path, split: Path | None, part: str) -> "ImageFolder":
     """The images of a data set, or of one part of a written split. Raises: DatasetError."""
     from pi_dynn.data.folders import load_split, open_image_folder
     from pi_dynn.errors import DatasetError
@@ -53,8 +54,8 @@ class CommaList(click.ParamType):
         self._kind, self._what, self._everything = kind, what, everything
 
     def convert(
-        self, value: object, parameter: click.Parameter | None, context: click.Context | None
-    ) -> "list[object] | str":
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> list[object] | str:
         """The list. A part that is none of what is expected is a click.BadParameter."""
         if not isinstance(value, str):  # a default, or converted before
             return value
@@ -130,7 +131,9 @@ def session_options(command: Callable) -> Callable:
     """--bundle, --engine, --threads and --exits, handed over as `choice`, a SessionChoice."""
 
     @wraps(command)
-    def with_choice(*args, bundle, engine, threads, exits, **kwargs):
+    def with_choice(
+        *args: Any, bundle: Path | None, engine: str, threads: int | None, exits: list[int] | None, **kwargs: Any
+    ) -> Any:
         return command(*args, choice=SessionChoice(bundle, engine, threads, exits), **kwargs)
 
     return _with_options(with_choice, bundle_option, engine_option, threads_option, enabled_option)
@@ -143,7 +146,9 @@ def exit_options(command: Callable) -> Callable:
     """
 
     @wraps(command)
-    def with_thresholds(*args, threshold, thresholds, no_exit, **kwargs):
+    def with_thresholds(
+        *args: Any, threshold: float | None, thresholds: list[float] | None, no_exit: bool, **kwargs: Any
+    ) -> Any:
         if sum((threshold is not None, thresholds is not None, no_exit)) > 1:
             raise click.UsageError("give only one of --threshold, --thresholds and --no-exit")
         chosen = NEVER if no_exit else threshold if thresholds is None else thresholds

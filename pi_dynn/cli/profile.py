@@ -2,10 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pi_dynn.cli.options import decoded, exit_options, json_option, named_or_samples, session_options
+from pi_dynn.cli.options import SessionChoice, decoded, exit_options, json_option, named_or_samples, session_options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pi_dynn.runtime.session import Session
 
 
 @click.command()
@@ -18,7 +24,17 @@ from pi_dynn.cli.options import decoded, exit_options, json_option, named_or_sam
 @exit_options
 @json_option
 @session_options
-def command(images, n, trace, no_roofline, fit, markdown, as_json, thresholds, choice) -> None:
+def command(
+    images: tuple[str, ...],
+    n: int,
+    trace: Path | None,
+    no_roofline: bool,
+    fit: bool,
+    markdown: bool,
+    as_json: bool,
+    thresholds: list[float] | float | None,
+    choice: SessionChoice,
+) -> None:
     """Show where the time of an answer goes, step by step, and how near the machine's limits that is.
 
     The clock is read between the steps inside the network that answers; what that costs is printed as the
@@ -56,7 +72,9 @@ def command(images, n, trace, no_roofline, fit, markdown, as_json, thresholds, c
         click.echo(note, err=True)
 
 
-def _fit(session, inputs, n: int, limits, as_json: bool, markdown: bool) -> None:
+def _fit(
+    session: "Session", inputs: list["Tensor"], n: int, limits: list[float], as_json: bool, markdown: bool
+) -> None:
     """Fit, keep and check a latency model; print predicted beside measured."""
     from pi_dynn.clock import PerfClock
     from pi_dynn.latency.latency_model import check_latency_model, fit_latency_model, save_latency_model

@@ -1,12 +1,19 @@
 """`pi-dynn report`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pi_dynn.cli.options import json_option
 from pi_dynn.cli.status import ExitStatus
+
+if TYPE_CHECKING:
+    from pi_dynn.energy.records import EnergyDifference
+    from pi_dynn.report.runs import Grid
+    from pi_dynn.report.saved import SavedRuns
 
 PATH = click.Path(path_type=Path)
 
@@ -20,7 +27,16 @@ PATH = click.Path(path_type=Path)
 @click.option("--html", "html_path", type=PATH, metavar="FILE", help="Write one page with tables and plots there.")
 @click.option("--title", default="pi_dynn report", show_default=True, help="Of the page.")
 @json_option
-def command(runs, exits, across, markdown, csv_path, html_path, title, as_json) -> int:
+def command(
+    runs: tuple[Path, ...],
+    exits: bool,
+    across: bool,
+    markdown: bool,
+    csv_path: Path | None,
+    html_path: Path | None,
+    title: str,
+    as_json: bool,
+) -> int:
     """Make tables, and a page with plots, from what other commands saved.
 
     RUN.json is what `energy --save` or pytest-benchmark wrote, or the output of --json of `classify`, `evaluate`,
@@ -62,7 +78,7 @@ def command(runs, exits, across, markdown, csv_path, html_path, title, as_json) 
     return ExitStatus.OK if all(result.valid for result in saved.energy) else ExitStatus.MEASUREMENT_INVALID
 
 
-def _write_csv(path: Path, saved, differences) -> None:
+def _write_csv(path: Path, saved: "SavedRuns", differences: Sequence["EnergyDifference"]) -> None:
     import csv
     from io import StringIO
 
@@ -77,7 +93,14 @@ def _write_csv(path: Path, saved, differences) -> None:
     write_text(path, stream.getvalue())
 
 
-def _write_page(path: Path, title: str, files, saved, tables, notes) -> None:
+def _write_page(
+    path: Path,
+    title: str,
+    files: Sequence[Path],
+    saved: "SavedRuns",
+    tables: "Sequence[Grid]",
+    notes: Sequence[str],
+) -> None:
     from pi_dynn import __version__
     from pi_dynn.files import write_text
     from pi_dynn.report.html import report_page

@@ -2,12 +2,16 @@
 
 from contextlib import ExitStack
 from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
-from pi_dynn.cli.options import session_options
+from pi_dynn.cli.options import SessionChoice, session_options
 from pi_dynn.errors import need_extra
+
+if TYPE_CHECKING:
+    from pi_dynn.power.live import LivePower
 
 
 @click.command()
@@ -19,7 +23,16 @@ from pi_dynn.errors import need_extra
 @click.option("--no-energy", is_flag=True, help="Leave the power meter alone.")
 @meter_options
 @session_options
-def command(host, port, token, room, max_mb, no_energy, choice, **meter) -> None:
+def command(
+    host: str,
+    port: int,
+    token: str | None,
+    room: int,
+    max_mb: float,
+    no_energy: bool,
+    choice: SessionChoice,
+    **meter: Any,
+) -> None:
     """Serve a page and an HTTP API: an image in, its label, exit, latency and energy out, live.
 
     POST /classify takes an image as the body or in a form; GET /events streams every answer, GET /metrics is for
@@ -46,11 +59,12 @@ def command(host, port, token, room, max_mb, no_energy, choice, **meter) -> None
     session = choice.open()
     clock = PerfClock()
     with ExitStack() as stack:
-        power = None
+        power: LivePower | None = None
         if not no_energy:
             name, require = meter.pop("meter_name"), meter.pop("require_meter")
             source = open_meter(name, clock=clock, require=require, **take_backend_options(meter))
-            power = stack.enter_context(LivePower(stack.enter_context(source), clock))
+            power = LivePower(stack.enter_context(source), clock)
+            stack.enter_context(power)
         classifier = LiveClassifier(session, clock, power, room)
         app = build_app(classifier, WebSettings(token, round(max_mb * 1e6)))
         server = uvicorn.Server(uvicorn.Config(app, host, port, log_level="warning", timeout_graceful_shutdown=10))
@@ -58,7 +72,7 @@ def command(host, port, token, room, max_mb, no_energy, choice, **meter) -> None
         server.run()
 
 
-def _said_of(power) -> str:
+def _said_of(power: "LivePower | None") -> str:
     return "" if power is None else f", power: {power.info.label} by {power.info.name}"
 
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -22,6 +22,13 @@ from pi_dynn.cli.train_options import (
     recipe_options,
     run_options,
 )
+
+if TYPE_CHECKING:
+    from pi_dynn.train.engine import Callback, TensorBoardCallback
+    from pi_dynn.train.processes import Processes
+    from pi_dynn.train.records import TrainPlan, TrainResult
+    from pi_dynn.train.run import ImageTraining, TrainSettings
+    from pi_dynn.train.run_exits import ExitTraining
 
 
 @click.group()
@@ -124,14 +131,14 @@ def exits(**given: Any) -> None:
     _train(given, _exits_job)
 
 
-def _image_job(given: dict[str, Any], processes):
+def _image_job(given: dict[str, Any], processes: "Processes") -> "ImageTraining":
     """The transfer or distillation the options describe."""
     from pi_dynn.train.run import ImageTraining
 
     return ImageTraining(_image_job_settings(given), processes)
 
 
-def _image_job_settings(given: dict[str, Any]):
+def _image_job_settings(given: dict[str, Any]) -> "TrainSettings":
     from pi_dynn.train.run import TeachingSettings, TrainSettings
 
     teaching = None
@@ -155,7 +162,7 @@ def _image_job_settings(given: dict[str, Any]):
     )
 
 
-def _exits_job(given: dict[str, Any], processes):
+def _exits_job(given: dict[str, Any], processes: "Processes") -> "ExitTraining":
     """The exits stage the options describe."""
     from pi_dynn.train.run_exits import ExitsSettings, ExitTraining
 
@@ -165,12 +172,12 @@ def _exits_job(given: dict[str, Any], processes):
     if given["joint_model"] is not None:
         own = {"model": given["joint_model"], "epochs": given["joint_epochs"], "lr": 1e-3, "final_lr": 1e-5}
         joint = _image_job_settings(given | own | {"weight_decay": 0.05, "out": given["out"] / "joint"})
-    settings = recipe(given)
+    of_exits = recipe(given)
     settings = ExitsSettings(
         data=data_settings(given),
         out=given["out"],
-        recipe=settings,
-        warmup=replace(settings, epochs=given["head_epochs"], patience=0),
+        recipe=of_exits,
+        warmup=replace(of_exits, epochs=given["head_epochs"], patience=0),
         init=given["init"],
         model=given["model"],
         image_size=given["image_size"],
@@ -193,7 +200,9 @@ def _exits_job(given: dict[str, Any], processes):
 class ConsoleCallback:
     """Prints a line for each epoch, on stderr or as JSON, and moves the progress bar; in one of the processes only."""
 
-    def __init__(self, advance: Callable[[], None], as_json: bool, prints: bool, log) -> None:
+    def __init__(
+        self, advance: Callable[[], None], as_json: bool, prints: bool, log: "TensorBoardCallback | None"
+    ) -> None:
         self._advance, self._as_json, self._prints, self._log = advance, as_json, prints, log
 
     def on_step(self, steps: int) -> None:
@@ -214,7 +223,7 @@ class ConsoleCallback:
             self._log.on_epoch(name, row)
 
 
-def _train(given: dict[str, Any], build: Callable) -> None:
+def _train(given: dict[str, Any], build: "Callable[[dict[str, Any], Processes], ImageTraining | ExitTraining]") -> None:
     """Build the job, then plan or run it, in each of the processes there are."""
     from pi_dynn.train.processes import open_processes
 
@@ -233,19 +242,20 @@ def _train(given: dict[str, Any], build: Callable) -> None:
             log = TensorBoardCallback(given["out"] / "tensorboard")
             stack.callback(log.close)
         advance = stack.enter_context(progress(job.kind, total=job.total_steps, enabled=processes.first))
-        result = job.run(ConsoleCallback(advance, given["as_json"], processes.first, log))
+        callback = ConsoleCallback(advance, given["as_json"], processes.first, log)
+        result = job.run(cast("Callback", callback))  # which has the same methods, in a module that is slow to import
     if processes.first:
         _show_result(result, given["as_json"])
 
 
-def _show_plan(plan, as_json: bool, prints: bool) -> None:
+def _show_plan(plan: "TrainPlan", as_json: bool, prints: bool) -> None:
     from pi_dynn.train.text import plan_text
 
     if prints:
         click.echo(json.dumps({"plan": plan.to_dict()}) if as_json else plan_text(plan))
 
 
-def _show_result(result, as_json: bool) -> None:
+def _show_result(result: "TrainResult", as_json: bool) -> None:
     from pi_dynn.train.text import result_text
 
     click.echo(json.dumps({"result": result.to_dict()}) if as_json else result_text(result))

@@ -3,11 +3,16 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pi_dynn.cli.options import json_option
+
+if TYPE_CHECKING:
+    from pi_dynn.train.data import DataSettings
+    from pi_dynn.train.recipe import Recipe
+    from pi_dynn.train.run import ImageSettings
 
 PATH = click.Path(path_type=Path)
 
@@ -98,7 +103,7 @@ def image_options(command: Callable) -> Callable:
     return command
 
 
-def data_settings(given: dict[str, Any]):
+def data_settings(given: dict[str, Any]) -> "DataSettings":
     """The DataSettings of the options."""
     from pi_dynn.train.data import DataSettings
 
@@ -113,7 +118,7 @@ def data_settings(given: dict[str, Any]):
     )
 
 
-def recipe(given: dict[str, Any], ema: float = 0.0):
+def recipe(given: dict[str, Any], ema: float = 0.0) -> "Recipe":
     """The Recipe of the options."""
     from pi_dynn.train.recipe import Recipe
 
@@ -132,7 +137,7 @@ def recipe(given: dict[str, Any], ema: float = 0.0):
     )
 
 
-def image_settings(given: dict[str, Any]):
+def image_settings(given: dict[str, Any]) -> "ImageSettings":
     """The ImageSettings of the options."""
     from pi_dynn.train.run import ImageSettings
 

@@ -2,15 +2,22 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import click
 
-from pi_dynn.cli.options import exit_options, session_options
+from pi_dynn.cli.options import SessionChoice, exit_options, session_options
 from pi_dynn.cli.status import ExitStatus
+
+if TYPE_CHECKING:
+    from pi_dynn.clock import Clock
+    from pi_dynn.data.frames import Frame
+    from pi_dynn.errors import InputError
+    from pi_dynn.records import Prediction
 
 
 @click.command()
@@ -29,7 +36,16 @@ from pi_dynn.cli.status import ExitStatus
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Show the N likeliest classes.")
 @exit_options
 @session_options
-def command(source, every_s, limit, mqtt, deadline_ms, top, thresholds, choice) -> int:
+def command(
+    source: str,
+    every_s: float,
+    limit: int | None,
+    mqtt: str | None,
+    deadline_ms: float | None,
+    top: int,
+    thresholds: list[float] | float | None,
+    choice: SessionChoice,
+) -> int:
     """Classify what a camera, a video or a folder shows now, as JSON lines.
 
     SOURCE is `camera` or a number, /dev/video0, `picamera` for a camera module, rtsp:// or http:// for a stream,
@@ -77,7 +93,9 @@ def command(source, every_s, limit, mqtt, deadline_ms, top, thresholds, choice) 
     return ExitStatus.ERROR if summary.failed else ExitStatus.OK
 
 
-def show(answers, clock, write: Callable[[str], object]) -> None:
+def show(
+    answers: Iterable[tuple["Frame", "Prediction | InputError"]], clock: "Clock", write: Callable[[str], object]
+) -> None:
     """Hand every answer to `write` as a line of JSON; errors go to stderr, too."""
     from pi_dynn.classify.text import frame_object
     from pi_dynn.errors import InputError
@@ -96,7 +114,7 @@ def ending_on_sigterm() -> Iterator[list[int]]:
     """SIGTERM, which a supervisor sends, ends the block as Ctrl-C does; the list yielded is then not empty."""
     received: list[int] = []
 
-    def end(number: int, frame) -> None:
+    def end(number: int, frame: object) -> None:
         received.append(number)
         raise KeyboardInterrupt
 
