@@ -30,7 +30,7 @@ class LivePower:
         self._thread.start()
         return self
 
-    def __exit__(self, **_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(timeout=2.0)
 
