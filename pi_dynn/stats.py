@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from pi_dynn.errors import InputError
 
-# By hand, here and in calibrate/bounds.py and calibrate/drift.py: the wheel of scipy for a Pi has 33 MB, which is too much
-# for a handful of functions.
+# By hand, here and in calibrate/bounds.py and calibrate/drift.py: scipy's wheel for a Pi has 33 MB, too much for a
+# handful of functions.
 
 
 def _values(values: ArrayLike) -> np.ndarray:
