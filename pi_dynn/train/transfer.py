@@ -5,7 +5,7 @@ With exits in the network all of them learn together, their losses in a weighted
 Source: the recipe of GFNet (arXiv 2107.00645); joint losses as in BranchyNet (arXiv 1709.01686).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +19,6 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def unmixed(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The batch as it is."""
     return x, y
-
-
-def joint_loss(logits: Sequence[Tensor], target: Tensor, exit_weights: Sequence[float], smoothing: float) -> Tensor:
-    """Cross-entropy of the final answer plus the weighted sum of those of the exits.
-
-    Shapes: logits (B, classes) per exit, the final answer last; target (B,) or (B, classes); one weight per exit.
-    """
-    losses = [F.cross_entropy(z.float(), target, label_smoothing=smoothing) for z in logits]
-    return losses[-1] + sum(weight * loss for weight, loss in zip(exit_weights, losses[:-1], strict=True))
 
 
 class Transfer(Stage):
@@ -61,10 +52,13 @@ class Transfer(Stage):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = self.mix(x, y)
         if not self.exit_weight:
-            return F.cross_entropy(self.model(x).float(), y, label_smoothing=self.label_smoothing)
-        answers = [logits for _, logits, _ in self.model.forward_exits(x)]
-        weights = [self.exit_weight] * (len(answers) - 1)
-        return joint_loss(answers, y, weights, self.label_smoothing)
+            return self.answer_loss(self.model(x), y)
+        *exits, final = [self.answer_loss(answer, y) for _, answer, _ in self.model.forward_exits(x)]
+        return final + self.exit_weight * sum(exits)
+
+    def answer_loss(self, answer: Tensor, target: Tensor) -> Tensor:
+        """Loss of one exit's answer (B, classes); target (B,) or (B, classes)."""
+        return F.cross_entropy(answer.float(), target, label_smoothing=self.label_smoothing)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         x, labels = self.held_out

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pi_dynn.train.batches import LoadedBatches, Order
-from pi_dynn.train.engine import Callback, Row, RunContext, Stage, fit
+from pi_dynn.train.engine import Callback, Row, RunContext, fit
 from pi_dynn.train.images import AugmentedImages, Mixing
 from pi_dynn.train.processes import ALONE, Processes
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.run_folder import RunFolder
+from pi_dynn.train.transfer import Transfer
 
 
 @dataclass(frozen=True)
@@ -43,26 +44,6 @@ class Phase:
     amp: bool = False  # bfloat16 products, on a processor that has them
 
 
-def answer_loss(answer: Tensor, target: Tensor, num_classes: int, phase: Phase) -> Tensor:
-    """Cross-entropy of the classes, plus the squared error of the teacher's features where the answer has them.
-
-    `answer` is (N, num_classes + features); `target` is the label (N,) or of the answer's shape.
-    """
-    if target.ndim == 1:
-        return F.cross_entropy(answer, target, label_smoothing=phase.label_smoothing)
-    parts = [num_classes, answer.shape[1] - num_classes]
-    (z, features), (y, wanted) = answer.split(parts, 1), target.split(parts, 1)
-    loss = F.cross_entropy(z, y, label_smoothing=phase.label_smoothing)
-    return loss + phase.feature_weight * F.mse_loss(features, wanted) if parts[1] else loss
-
-
-def exits_loss(answers: list[tuple[int, Tensor, Tensor]], target: Tensor, num_classes: int, phase: Phase) -> Tensor:
-    """Loss of the final answer plus `exit_weight` times the mean over the exits."""
-    losses = [answer_loss(z, target, num_classes, phase) for _, z, _ in answers]
-    final = losses.pop()
-    return final + phase.exit_weight * torch.stack(losses).mean() if losses else final
-
-
 @torch.inference_mode()
 def predict_exits(model: nn.Module, x: Tensor, batch_size: int = 128) -> Tensor:
     """Logits of every exit for normalised images x (N, 3, S, S): (exits + 1, N, classes), on the CPU."""
@@ -72,17 +53,29 @@ def predict_exits(model: nn.Module, x: Tensor, batch_size: int = 128) -> Tensor:
     return torch.cat(parts, dim=1).cpu()
 
 
-class PhaseStage(Stage):
-    """A phase as the engine sees it: mixed batches, the loss of all exits, figures from a function."""
+class PhaseStage(Transfer):
+    """Joint training of all exits whose answers may hold a teacher's features after the classes; figures by a function.
+
+    Targets are labels (N,), or rows of probabilities and features as the heads answer.
+    """
 
     def __init__(self, model: nn.Module, phase: Phase, outputs: int, num_classes: int, evaluate: Callable) -> None:
-        super().__init__(model)
-        self.phase, self.num_classes, self._evaluate = phase, num_classes, evaluate
-        self.mix = Mixing(outputs, phase.mix_probability, mixup_alpha=0.2)
+        super().__init__(
+            model,
+            held_out=(torch.zeros(0), torch.zeros(0)),  # figures come from `evaluate`
+            mix=Mixing(outputs, phase.mix_probability, mixup_alpha=0.2),
+            label_smoothing=phase.label_smoothing,
+            exit_weight=phase.exit_weight / max(1, len(model.exit_blocks)),
+        )
+        self.feature_weight, self.num_classes, self._evaluate = phase.feature_weight, num_classes, evaluate
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = self.mix(x, y)
-        return exits_loss(self.model.forward_exits(x), y, self.num_classes, self.phase)
+    def answer_loss(self, answer: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of the classes, plus the squared error of the teacher's features where there are any."""
+        features = answer.shape[1] - self.num_classes
+        if target.ndim == 1 or not features:
+            return super().answer_loss(answer, target)
+        (z, guess), (y, truth) = (one.split([self.num_classes, features], 1) for one in (answer, target))
+        return super().answer_loss(z, y) + self.feature_weight * F.mse_loss(guess, truth)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return self._evaluate(model)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop import Phase, answer_loss
+from loop import Phase, PhaseStage
 from teacher import (
     cross_fitted_probabilities,
     principal_components,
@@ -17,6 +17,7 @@ from teacher import (
 )
 
 from pi_dynn.errors import PiDynnError
+from tests.train.test_losses import FixedAnswers
 
 
 @pytest.fixture
@@ -66,9 +67,10 @@ def test_loss_of_classes_and_features_by_hand():
     phase = Phase("x", 32, 1, 1.0, 1.0, label_smoothing=0.0, feature_weight=2.0)
     answer = torch.tensor([[0.0, 0.0, 1.0, 3.0]])
     target = torch.tensor([[0.5, 0.5, 1.0, 1.0]])
-    assert float(answer_loss(answer, target, 2, phase)) == pytest.approx(np.log(2) + 2.0 * (0 + 4) / 2)
-    assert float(answer_loss(answer[:, :2], target[:, :2], 2, phase)) == pytest.approx(np.log(2))
-    assert float(answer_loss(answer[:, :2], torch.tensor([1]), 2, phase)) == pytest.approx(np.log(2))
+    stage = PhaseStage(FixedAnswers(answer), phase, 4, 2, evaluate=lambda model: {})
+    assert float(stage.answer_loss(answer, target)) == pytest.approx(np.log(2) + 2.0 * (0 + 4) / 2)
+    assert float(stage.answer_loss(answer[:, :2], target[:, :2])) == pytest.approx(np.log(2))
+    assert float(stage.answer_loss(answer[:, :2], torch.tensor([1]))) == pytest.approx(np.log(2))
 
 
 def test_without_the_teachers_packages_one_line_says_what_to_install(monkeypatch):

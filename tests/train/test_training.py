@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from loop import Phase, exits_loss, predict_exits, train_phase
+from loop import Phase, PhaseStage, predict_exits, train_phase
 from safetensors.torch import load_file
 
 from pi_dynn.data.preprocess import Preprocess
@@ -16,6 +16,7 @@ from pi_dynn.models.card import Card
 from pi_dynn.train.images import AugmentedImages, aerial_augmentation, decode_all, turned_and_flipped
 from pi_dynn.train.recipe import Recipe, decay_groups, lr_at
 from pi_dynn.train.run_folder import RunFolder
+from tests.train.test_losses import FixedAnswers
 
 PHASE = Phase("try", image_size=32, epochs=8, lr=2e-3, final_lr=1e-4, warmup_steps=4, batch_size=8, mix_probability=0.5)
 
@@ -23,11 +24,14 @@ PHASE = Phase("try", image_size=32, epochs=8, lr=2e-3, final_lr=1e-4, warmup_ste
 def test_loss_by_hand():
     """Cross-entropy of two equal logits is ln 2; smoothing of a symmetric answer changes nothing."""
     even, sure = torch.zeros(1, 2), torch.tensor([[50.0, 0.0]])
-    target, gate = torch.tensor([0]), torch.ones(1)
-    phase = Phase("x", 32, 1, 1.0, 1.0, exit_weight=0.5, label_smoothing=0.0)
-    loss = exits_loss([(0, even, gate), (1, sure, gate), (2, even, gate)], target, 2, phase)
-    assert float(loss) == pytest.approx(math.log(2) + 0.5 * math.log(2) / 2)
-    assert float(exits_loss([(2, even, gate)], target, 2, phase)) == pytest.approx(math.log(2))
+    phase = Phase("x", 32, 1, 1.0, 1.0, exit_weight=0.5, label_smoothing=0.0, mix_probability=0.0)
+
+    def loss(*answers):
+        stage = PhaseStage(FixedAnswers(*answers), phase, 2, 2, evaluate=lambda model: {})
+        return float(stage(torch.zeros(1, 3, 4, 4), torch.tensor([0])))
+
+    assert loss(even, sure, even) == pytest.approx(math.log(2) + 0.5 * math.log(2) / 2)
+    assert loss(even) == pytest.approx(math.log(2))
 
 
 def test_schedule_warms_up_then_falls_to_its_floor():
