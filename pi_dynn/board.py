@@ -1,7 +1,7 @@
-"""Who am I, and how am I? What a board can tell before and after a measurement.
+"""Reads a board's identity and state (cores, frequency, temperature, throttling) before and after a measurement.
 
-Every file is looked for below an injectable root and every command goes through an injectable runner,
-so that any board can be laid out in a test.
+Files are read below an injectable root and commands go through an injectable runner, so that a test can
+simulate any board.
 """
 
 import os
@@ -34,14 +34,14 @@ def run_command(command: Sequence[str]) -> str:
 
 
 class ThrottleState(NamedTuple):
-    """The firmware's throttle word in words: what is happening now, and what has since boot."""
+    """The conditions in the firmware's throttle word: those present now, and those seen since boot."""
 
     now: tuple[str, ...]
     since_boot: tuple[str, ...]
 
 
 def decode_throttle(bits: int) -> ThrottleState:
-    """Take the throttle word apart.
+    """The conditions that the bits of a throttle word stand for.
 
     Source: raspberrypi.com, vcgencmd get_throttled: bits 0-3 are now, 16-19 sticky since boot.
 
@@ -57,8 +57,8 @@ def decode_throttle(bits: int) -> ThrottleState:
 def read_throttle(root: str | Path = "/", run: Runner | None = run_command) -> int | None:
     """The firmware's throttle word, or None where there is none (not a Raspberry Pi).
 
-    A file is asked first, for it costs nothing; with `run=None` nothing else is, which is what a
-    sampler wants. The kernel's under-voltage alarm stands in for a word that cannot be had.
+    The sysfs file is read first, because that starts no process; with `run=None` no command is run, so that
+    a sampler can afford it. Without a word, the kernel's under-voltage alarm is returned.
     """
     root = Path(root)
     for path in sorted(root.glob("sys/devices/platform/soc*/*firmware/get_throttled")):
@@ -87,11 +87,11 @@ def _parse_bits(text: str | None) -> int | None:
 
 @dataclass(frozen=True)
 class BoardSnapshot(Record):
-    """A board at one moment. What it cannot tell is None.
+    """The state of a board at one moment; None for what cannot be read.
 
     `frequency_hz` and `frequency_max_hz` are those of the fastest cores, `governor` joins those of all
-    clusters, `other_load_percent` is processor utilisation (of all cores, 0 to 100) while nothing was
-    asked of it, `omp_num_threads` the environment variable of that name, `core` the kind of Arm core.
+    clusters, `other_load_percent` is processor utilisation by other programs (of all cores, 0 to 100),
+    `omp_num_threads` the environment variable of that name, `core` the kind of Arm core.
     """
 
     model: str
@@ -122,7 +122,7 @@ def take_snapshot(
     run: Runner = run_command,
     utilisation_percent: Callable[[], float] = lambda: psutil.cpu_percent(0.1),
 ) -> BoardSnapshot:
-    """Look at the board below `root`. Never fails: what cannot be read is None."""
+    """The snapshot of the board below `root`. Never fails: what cannot be read is None."""
     root = Path(root)
     policies = sorted(root.glob("sys/devices/system/cpu/cpufreq/policy*"))
     governors = sorted({text for policy in policies if (text := _text(policy / "scaling_governor"))})
@@ -148,13 +148,13 @@ def take_snapshot(
 
 
 class Board:
-    """This board, to be looked at again and again: below `root`, commands through `run`."""
+    """This board, read on every call: files below `root`, commands through `run`."""
 
     def __init__(self, root: str | Path = "/", run: Runner = run_command) -> None:
         self._root, self._run = Path(root), run
 
     def snapshot(self) -> BoardSnapshot:
-        """Everything, as `take_snapshot` sees it."""
+        """The result of `take_snapshot`."""
         return take_snapshot(self._root, self._run)
 
     def temperature_c(self) -> float | None:
@@ -162,16 +162,16 @@ class Board:
         return _temperature_c(self._root)
 
     def throttle_bits(self) -> int | None:
-        """The firmware's throttle word; may start a process, so ask between measurements."""
+        """The firmware's throttle word; may start a process, so call it between measurements only."""
         return read_throttle(self._root, self._run)
 
     def live_throttle_bits(self) -> int | None:
-        """The same from files alone, cheap enough to be asked while measuring."""
+        """The same from files alone, cheap enough to call while measuring."""
         return read_throttle(self._root, None)
 
 
 def core_name(root: str | Path = "/") -> str | None:
-    """The kind of the fastest Arm core, such as "Cortex-A72"; None for one that is not known here."""
+    """The name of the fastest Arm core, such as "Cortex-A72"; None for an unknown one."""
     lines = (_text(Path(root) / "proc/cpuinfo") or "").splitlines()
     parts = [_parse_bits(line.partition(":")[2].strip()) for line in lines if line.startswith("CPU part")]
     return _ARM_CORES.get(max((part for part in parts if part is not None), default=0))
@@ -225,7 +225,7 @@ def _is_processor(zone_type: str) -> bool:
 
 
 def invalidating_changes(before: BoardSnapshot, after: BoardSnapshot) -> tuple[str, ...]:
-    """What happened to the board between two snapshots that makes a measurement between them invalid."""
+    """Reasons why a measurement between two snapshots is invalid; empty if there is none."""
     reasons = []
     if before.governor != after.governor:
         reasons.append(f"the governor changed from {before.governor} to {after.governor}")
@@ -241,7 +241,7 @@ def _hex(bits: int | None) -> str:
 
 
 def advice(snapshot: BoardSnapshot) -> tuple[str, ...]:
-    """What to do before measuring on this board, one line each; empty when all is well."""
+    """What to do before measuring on this board, one line each; empty if nothing."""
     lines = []
     if snapshot.governor not in (None, "performance"):
         lines.append(f"governor is {snapshot.governor}: sudo cpufreq-set -g performance")

@@ -1,4 +1,4 @@
-"""Clocks. Code under test is handed one of these and never calls `time` itself."""
+"""Clocks. Measuring code takes one as an argument and never calls `time` itself, so that tests can fake it."""
 
 import time
 from typing import Protocol
@@ -17,7 +17,7 @@ class Clock(Protocol):
 
 
 class PerfClock:
-    """The real thing: `time.perf_counter_ns`, which no clock adjustment can move."""
+    """The production clock: `time.perf_counter_ns`, which no clock adjustment can move."""
 
     def now_ns(self) -> int:
         return time.perf_counter_ns()
@@ -27,7 +27,7 @@ class PerfClock:
 
 
 class FakeClock:
-    """A clock that moves only when told: sleeping is instant and exact.
+    """A clock that moves only by `sleep` and `advance`: sleeping is instant and exact.
 
     `tick_ns` is added at every reading, so that loops which poll the clock end.
     """

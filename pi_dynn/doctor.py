@@ -1,4 +1,4 @@
-"""What this machine offers to pi_dynn, what is wrong with it, and how to put that right."""
+"""Checks of this machine: what pi_dynn can use on it, what is wrong, and how to fix that."""
 
 import json
 import os
@@ -30,7 +30,7 @@ EngineFindings = Callable[[], Sequence[Finding]]
 
 
 def probe_torch() -> "subprocess.CompletedProcess[str]":
-    """Import torch in another process, for on the wrong processor it kills the one it is imported in."""
+    """Import torch in another process, because on the wrong processor the import kills its process."""
     return subprocess.run(
         [sys.executable, "-c", _TORCH_PROBE], capture_output=True, text=True, timeout=_TORCH_TIMEOUT_S, check=False
     )
@@ -38,7 +38,7 @@ def probe_torch() -> "subprocess.CompletedProcess[str]":
 
 @dataclass(frozen=True)
 class Probes:
-    """Where the doctor looks; each can be replaced. `engines` is asked only if torch works."""
+    """What the checks read; each can be replaced in a test. `engines` is called only if torch works."""
 
     engines: EngineFindings
     root: Path = Path("/")
@@ -53,7 +53,7 @@ class Probes:
 
 
 def check_up(probes: Probes) -> list[Finding]:
-    """Look at everything, in the order in which a measurement depends on it."""
+    """The findings of all checks, in the order in which a measurement depends on them."""
     torch_findings, torch_works = _torch(probes)
     return [
         *_system(probes),
@@ -93,7 +93,7 @@ def _system(probes: Probes) -> list[Finding]:
 
 
 def _torch(probes: Probes) -> tuple[list[Finding], bool]:
-    """What torch says of itself, and whether it can be imported at all."""
+    """The findings about torch, and whether it can be imported."""
     try:
         answer = probes.torch()
     except subprocess.TimeoutExpired:
@@ -158,8 +158,8 @@ def _buses(probes: Probes) -> list[Finding]:
         return [_finding("i2c", "buses", "none")]
     findings = []
     for bus in buses:
-        seen = [f"{address:#04x}{_holder(bus, address)}" for address in bus.answering]
-        value = ", ".join(seen) if seen else "no meter answers at 0x40 to 0x4f"
+        meters = [f"{address:#04x}{_holder(bus, address)}" for address in bus.answering]
+        value = ", ".join(meters) or "no meter answers at 0x40 to 0x4f"
         findings.append(_finding("i2c", f"/dev/i2c-{bus.number}", value, str(bus.error) if bus.error else None))
     return findings
 
@@ -169,7 +169,7 @@ def _holder(bus: I2cBus, address: int) -> str:
 
 
 def _meters(probes: Probes) -> list[Finding]:
-    """Every real meter, tried. One that is missing is no fault, one that refuses is; none at all is too."""
+    """The findings about every real meter. A missing one is no problem; one that fails is, and so is having none."""
     findings, measures = [], []
     for name in METERS:
         try:
@@ -187,7 +187,7 @@ def _meters(probes: Probes) -> list[Finding]:
 
 
 def doctor_text(findings: Sequence[Finding]) -> str:
-    """What was found, topic by topic, then each problem with its cure."""
+    """The findings by topic, then each problem with its cure."""
     width = max(len(finding.name) for finding in findings)
     lines: list[str] = []
     topic = None

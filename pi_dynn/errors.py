@@ -14,7 +14,7 @@ class PiDynnError(Exception):
 
 
 class InputError(PiDynnError, ValueError):
-    """Something handed in (an image, a tensor, an option) cannot be used."""
+    """An argument (an image, a tensor, an option) cannot be used."""
 
 
 class BundleError(PiDynnError, ValueError):
@@ -30,7 +30,7 @@ class CheckpointError(PiDynnError, ValueError):
 
 
 class EngineUnavailable(PiDynnError, RuntimeError):
-    """The asked-for quantised engine is not in this torch build, or fails its self-test."""
+    """The requested quantised engine is not in this torch build, or fails its self-test."""
 
 
 class TorchUnusable(PiDynnError, ImportError):
@@ -58,7 +58,7 @@ class CameraUnavailable(PiDynnError, OSError):
 
 
 class BrokerUnavailable(PiDynnError, ConnectionError):
-    """The MQTT broker cannot be reached, or turns this client away."""
+    """The MQTT broker cannot be reached, or refuses this client."""
 
 
 class ClusterError(PiDynnError, OSError):
@@ -82,12 +82,12 @@ class MeterBusError(PowerError, OSError):
 
 
 class TraceInvalid(PowerError, ValueError):
-    """A power trace cannot carry the energy figure asked of it."""
+    """A power trace does not support the energy figure requested from it."""
 
 
 @contextmanager
 def need_extra(extra: str, what: str, raises: type[PiDynnError] = InputError) -> Iterator[None]:
-    """For imports of packages that only the extra `extra` brings, which `what` needs.
+    """Wraps imports of optional packages that `what` needs and the extra `extra` installs.
 
     Raises: `raises` where one is missing, with the command that installs it for this interpreter.
     """

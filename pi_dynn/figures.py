@@ -20,14 +20,14 @@ def new_figure(columns: int = 1, width: float = 7.0, height: float = 4.5) -> tup
 
 
 def write_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure as what the suffix of `path` says, whole or not at all."""
+    """Write a figure in the format of `path`'s suffix, atomically."""
     # Without a date the same figures give the same file.
     metadata = {"Date": None} if path.suffix == ".svg" else None
     write_atomically(path, lambda stream: figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=metadata))
 
 
 def save_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:
-    """Write a figure as SVG and PNG; the paths."""
+    """Write a figure as SVG and PNG; returns the paths."""
     paths = [folder / f"{name}.{kind}" for kind in ("svg", "png")]
     for path in paths:
         write_figure(figure, path)

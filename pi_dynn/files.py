@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Atomic writing of files, and their hashes."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A temporary neighbour of `path` to write to, renamed over `path` when the block ends well.
+    """A temporary file beside `path` to write to, renamed to `path` when the body ends without an exception.
 
     What stood at `path` survives any failure before the rename.
     """
@@ -31,7 +31,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill the file at `path`, atomically."""
+    """Write the file at `path` with `write`, atomically."""
     with replacing(path) as stream:
         write(stream)
 

@@ -1,4 +1,4 @@
-"""The `energy` fixture for pytest: what a benchmarked function costs, measured in a pass of its own.
+"""The `energy` fixture for pytest: the energy of a benchmarked function, measured in a separate pass.
 
     def test_full_depth(energy):
         energy(session.classify, image)
@@ -69,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class WithoutBenchmark:
-    """Stands in where pytest-benchmark is not."""
+    """The plugin without pytest-benchmark: tests that use the fixture are skipped."""
 
     @pytest.fixture
     def energy(self) -> NoReturn:
@@ -109,7 +109,7 @@ class WithBenchmark:
         self._measured.append((node.nodeid, extra_info(result)))
 
     def _open(self, call: Callable[[], object]) -> tuple["EnergyParts", Callable[[], object]]:
-        """The parts of a measurement, opened once a session, and the call to put into it."""
+        """The parts of a measurement, opened once a session, and the call to measure with them."""
         name = self._config.getoption("energy_meter")
         if self._parts is None:
             from pi_dynn.board import Board
@@ -133,21 +133,21 @@ class WithBenchmark:
     def _settings(self, measured: bool) -> "EnergySettings":
         from pi_dynn.energy.protocol import EnergySettings
 
-        chosen: dict[str, Any] = dict(_CAREFUL if measured else _QUICK)
-        for name in chosen:
-            given = self._config.getoption(f"energy_{name}")
-            if given is not None:
-                chosen[name] = given
-        return EnergySettings(**chosen)
+        settings: dict[str, Any] = dict(_CAREFUL if measured else _QUICK)
+        for name in settings:
+            option = self._config.getoption(f"energy_{name}")
+            if option is not None:
+                settings[name] = option
+        return EnergySettings(**settings)
 
     @property
-    def wanted(self) -> bool:
+    def enabled(self) -> bool:
         """Whether energy is to be measured at all."""
         return bool(self._config.getoption("energy_meter") != "none")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_machine_info(self, config: pytest.Config, machine_info: dict[str, Any]) -> None:
-        """Add what does not change from run to run; the rest is in `extra_info`."""
+        """Add what is the same in every run; the rest is in `extra_info`."""
         from pi_dynn.board import take_snapshot
 
         board = take_snapshot(utilisation_percent=lambda: 0.0)
@@ -187,7 +187,7 @@ class WithBenchmark:
 
 
 class EnergyFixture:
-    """Benchmarks a function unless that was done already, then measures its energy."""
+    """Benchmarks a function unless the test has already done so, then measures its energy."""
 
     def __init__(self, plugin: WithBenchmark, benchmark: "BenchmarkFixture", node: pytest.Item) -> None:
         self._plugin, self._benchmark, self._node = plugin, benchmark, node
@@ -199,7 +199,7 @@ class EnergyFixture:
         answer: T | None = None
         if benchmark.stats is None:
             answer = benchmark(function, *args, **kwargs)
-        if self._plugin.wanted:
+        if self._plugin.enabled:
             self._plugin.measure(lambda: function(*args, **kwargs), benchmark, self._node)
         return answer
 

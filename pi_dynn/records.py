@@ -1,4 +1,4 @@
-"""What the rooms hand each other: frozen records that turn into plain data and back. SI units throughout."""
+"""Records shared by all rooms, and their base: frozen dataclasses that convert to plain data and back. SI units."""
 
 import json
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ AnyRecord = TypeVar("AnyRecord", bound="Record")
 
 
 class Record:
-    """Mixin of frozen dataclasses: plain data out and in, by their type hints.
+    """Mixin of frozen dataclasses: conversion to plain data and back, by their type hints.
 
-    A record that is saved or printed on its own says what it is: its KIND and its SCHEMA are written first.
+    A record that is saved or printed on its own has a KIND; KIND and SCHEMA are then its first keys.
     """
 
     KIND: ClassVar[str] = ""
@@ -29,10 +29,10 @@ class Record:
 
     @classmethod
     def from_dict(cls: type[AnyRecord], values: Any) -> AnyRecord:
-        """The record from what `to_dict` gave; fields it does not know are ignored.
+        """The record from the result of `to_dict`; unknown fields are ignored.
 
         Raises: ValueError for another kind or schema; it names the first field that is missing or of another type.
-        What the record's own check raises is raised as it is.
+        Exceptions of the record's own checks pass through.
         """
         if cls.KIND and isinstance(values, dict):
             if kind_of(values) not in ("", cls.KIND):
@@ -59,13 +59,13 @@ def _plain(value: Any) -> Any:
 
 
 def _array(hint: Any, values: Any) -> Any:
-    """The array that a hint such as `NDArray[np.float64]` asks for. Raises: ValueError, TypeError."""
+    """`values` as an array of the type in a hint such as `NDArray[np.float64]`. Raises: ValueError, TypeError."""
     import numpy as np  # here, because most records have no arrays and `import pi_dynn` is to stay light
 
     return np.asarray(values, dtype=get_args(get_args(hint)[1])[0])
 
 
-# Version 0.1 wrote no kinds. What it wrote is known by keys that no other of its records has together.
+# Version 0.1 wrote no kinds. Its records are recognised by sets of keys that no other of them has.
 _KEYS_0_1 = {
     "prediction": {"block_index", "latency_s"},
     "watch summary": {"images_per_s", "dropped"},
@@ -80,7 +80,7 @@ _KEYS_0_1 = {
 
 
 def kind_of(values: Any) -> str:
-    """The kind of record that parsed JSON holds; "" if it does not say."""
+    """The kind of record that parsed JSON holds; "" if it is unknown."""
     if not isinstance(values, dict):
         return ""
     by_keys = (kind for kind, keys in _KEYS_0_1.items() if keys <= values.keys())
@@ -102,7 +102,7 @@ def read_record(
     cure: str,
     unreadable: type[Exception] | None = None,
 ) -> AnyRecord:
-    """The record in a JSON file; `cure` says how to come by a good one.
+    """The record in a JSON file; `cure` is the advice that ends an error message.
 
     Raises: `unreadable`, or else `error`, if there is no such file; `error` if it holds something else or is damaged.
     """
@@ -117,10 +117,10 @@ def read_record(
 
 @dataclass(frozen=True)
 class Prediction(Record):
-    """One answer.
+    """The answer for one image.
 
     `exit_index` counts the exits from zero, the last answer included; `block_index` is the block after which
-    the image left. `score` is the gate value that let it leave, 1 for the last answer. `latency_s` covers the
+    the image left. `score` is the gate score at that exit, 1 for the last answer. `latency_s` covers the
     network alone; in a batch it is the batch's time shared equally. `top` lists the likeliest classes.
     """
 
@@ -138,7 +138,7 @@ class Prediction(Record):
 
 @dataclass(frozen=True)
 class Finding(Record):
-    """One thing `doctor` looked at; `problem` and `cure` are None where all is well."""
+    """The result of one check of `doctor`; `problem` and `cure` are None if there is no problem."""
 
     KIND = "finding"
 

@@ -1,6 +1,6 @@
-"""The statistics a measurement is reported with: median, percentile and a bootstrap interval.
+"""The statistics of a measurement: median, percentile, standard deviation and bootstrap intervals.
 
-A handful of trials is not a normal sample, so the middle is a median and the interval is resampled.
+A few trials are not a normal sample, so the centre is a median and intervals are bootstrapped.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value below which `percent` of 100 of the values lie, linear between neighbours.
+    """The value below which `percent` % of the values lie, linear between neighbours.
 
     Raises: InputError if there is no value, one is not finite, or `percent` is outside 0 to 100.
 
@@ -48,7 +48,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def standard_deviation(values: Sequence[float]) -> float:
-    """The sample standard deviation (n - 1 below the line); 0.0 of a single value.
+    """The sample standard deviation (denominator n - 1); 0.0 for a single value.
 
     >>> standard_deviation([1.0, 3.0])
     1.4142135623730951
@@ -96,7 +96,7 @@ def bootstrap_ratio_interval(
 ) -> tuple[float, float]:
     """The percentile bootstrap interval of median(above) / median(below), trials paired and drawn together.
 
-    A busy moment that hits a pair alike moves both medians, and hardly their ratio.
+    A load that slows both trials of a pair changes both medians, but hardly their ratio.
 
     Raises: InputError if there is no value, or the two are not equally many.
 

@@ -1,11 +1,11 @@
-"""Numbers and tables as people read them."""
+"""Formatting of numbers and tables for people."""
 
 from collections.abc import Iterable, Sequence
 from io import StringIO
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """At least so many significant digits, without an exponent.
+    """A number with at least `digits` significant digits, without an exponent.
 
     >>> significant(0.1234), significant(12.34), significant(1234.5, 4)
     ('0.12', '12.3', '1,234')

@@ -1,4 +1,4 @@
-"""What the installed torch is, without importing it: on the wrong processor the import alone kills Python."""
+"""Facts about the installed torch, without importing it: on the wrong processor the import alone kills Python."""
 
 import functools
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from pi_dynn.errors import TorchUnusable
 
 CURE = "pip install 'torch>=2.6,<2.10'"
-_NEEDS_ATOMICS = (2, 10)  # its libc10.so uses LSE atomics unasked: pytorch issue 176993, fixed in 2.11
+_NEEDS_ATOMICS = (2, 10)  # its libc10.so uses LSE atomics without a check: pytorch issue 176993, fixed in 2.11
 
 
 def check_torch(
@@ -19,7 +19,7 @@ def check_torch(
 ) -> None:
     """Raise TorchUnusable if importing torch would end in "Illegal instruction" on this processor.
 
-    torch 2.10 does on cores before Armv8.1, those of a Raspberry Pi 4 and older. `installed` is torch's version and
+    That is torch 2.10 on cores before Armv8.1, as in a Raspberry Pi 4 or older. `installed` is torch's version and
     what its wheel requires, looked up if it is not given.
     """
     if (machine or platform.machine()) not in ("aarch64", "arm64"):
@@ -42,7 +42,7 @@ def cuda_hint(machine: str | None = None, installed: tuple[str, Sequence[str]] |
 def size_thread_teams(
     arguments: Sequence[str], machine: str | None = None, environ: MutableMapping[str, str] = os.environ
 ) -> None:
-    """Tell OpenMP of `--threads N` while torch is not yet loaded; a user's own OMP_NUM_THREADS wins.
+    """Set OMP_NUM_THREADS from `--threads N` before torch is loaded; a user's own value wins.
 
     Arm Compute Library sizes its team when it loads, and `torch.set_num_threads` does not reach it afterwards.
     """
@@ -69,7 +69,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _has_atomics(root: Path) -> bool:
-    """Whether every core has the atomics of Armv8.1; True where nobody can tell."""
+    """Whether every core has the atomics of Armv8.1; True if that is unknown."""
     try:
         lines = (root / "proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -7,7 +7,7 @@ FOLDER = Path(__file__).parent / "data" / "golden"
 
 
 def assert_golden(name: str, text: str) -> None:
-    """`text` is what the file `name` holds, to the letter."""
+    """Assert that `text` equals the content of the file `name`."""
     path = FOLDER / name
     if os.environ.get("PI_DYNN_UPDATE_GOLDEN"):
         path.write_text(text + "\n", encoding="utf-8")

@@ -45,7 +45,7 @@ class Mosquitto:
         raise RuntimeError("mosquitto does not start")
 
     def down(self) -> None:
-        """Stop as by a power cut: nobody is told."""
+        """Kill the broker without closing its connections, as a power cut does."""
         self._process.kill()
         self._process.wait()
 
@@ -54,7 +54,7 @@ class Mosquitto:
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on where `freeze` stopped."""
+        """Continue after `freeze`."""
         self._process.send_signal(signal.SIGCONT)
 
     def listen(self) -> None:

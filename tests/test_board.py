@@ -1,4 +1,4 @@
-"""Board snapshots from the file trees of five boards, and what two of them say about a run."""
+"""Board snapshots from the file trees of five boards, and the changes between two that invalidate a run."""
 
 import json
 import subprocess
@@ -51,10 +51,10 @@ def snapshot_of(root, run=no_command, load_percent=3.0):
     ],
 )
 def test_each_board_by_its_files(lay_out, board, expected):
-    found = snapshot_of(lay_out(board))
-    assert (found.model, found.cores, found.governor) == expected[:3]
-    assert (found.frequency_hz, found.frequency_max_hz, found.temperature_c) == pytest.approx(expected[3:6])
-    assert found.throttle_bits == expected[6]
+    snapshot = snapshot_of(lay_out(board))
+    assert (snapshot.model, snapshot.cores, snapshot.governor) == expected[:3]
+    assert (snapshot.frequency_hz, snapshot.frequency_max_hz, snapshot.temperature_c) == pytest.approx(expected[3:6])
+    assert snapshot.throttle_bits == expected[6]
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,18 @@ def test_core_by_its_part_number(tmp_path, parts, core):
 
 
 def test_a_board_that_tells_nothing(tmp_path):
-    found = snapshot_of(tmp_path)
-    assert found.model == found.machine
-    assert found.cores >= 1
-    nothing = (found.governor, found.frequency_hz, found.temperature_c, found.throttle_bits, found.throttle)
+    snapshot = snapshot_of(tmp_path)
+    assert snapshot.model == snapshot.machine
+    assert snapshot.cores >= 1
+    nothing = (
+        snapshot.governor,
+        snapshot.frequency_hz,
+        snapshot.temperature_c,
+        snapshot.throttle_bits,
+        snapshot.throttle,
+    )
     assert nothing == (None,) * 5
-    assert found.memory_total_bytes >= found.memory_available_bytes > 0
+    assert snapshot.memory_total_bytes >= snapshot.memory_available_bytes > 0
 
 
 def test_files_that_hold_no_number(lay_out):
@@ -88,15 +94,15 @@ def test_files_that_hold_no_number(lay_out):
     (root / "sys/class/thermal/thermal_zone0/temp").write_text("hot")
     (root / "sys/devices/system/cpu/online").write_text("all")
     (root / "proc/device-tree/model").write_bytes(b"\xff\xfe")
-    found = snapshot_of(root)
-    assert found.temperature_c is None
-    assert found.cores >= 1
-    assert found.model == found.machine
+    snapshot = snapshot_of(root)
+    assert snapshot.temperature_c is None
+    assert snapshot.cores >= 1
+    assert snapshot.model == snapshot.machine
 
 
 def test_a_snapshot_survives_json(lay_out):
-    found = snapshot_of(lay_out("pi4"))
-    assert BoardSnapshot.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    snapshot = snapshot_of(lay_out("pi4"))
+    assert BoardSnapshot.from_dict(json.loads(json.dumps(snapshot.to_dict()))) == snapshot
 
 
 # Throttle bits
@@ -188,6 +194,6 @@ def test_advice_has_a_cure_for_each_trouble(before):
 
 
 def test_this_machine():
-    found = take_snapshot(utilisation_percent=lambda: 0.0)
-    assert found.model
-    assert found.cores >= 1
+    snapshot = take_snapshot(utilisation_percent=lambda: 0.0)
+    assert snapshot.model
+    assert snapshot.cores >= 1

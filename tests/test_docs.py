@@ -20,13 +20,13 @@ def command_lines(text: str) -> list[list[str]]:
     blocks = re.findall(r"```\w*\n(.*?)```", text, re.S)
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
     lines = [line for block in blocks for line in block.splitlines()] + spans
-    found = []
+    commands = []
     for line in lines:
         for part in line.split("#")[0].split("&&"):
             words = shlex.split(part)
             if words and words[0].rpartition("/")[2] == "pi-dynn":
-                found.append(words[1:])
-    return found
+                commands.append(words[1:])
+    return commands
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""What the doctor finds on machines laid out by hand, and what it advises."""
+"""What the doctor finds on simulated machines, and what it advises."""
 
 import signal
 import subprocess
@@ -86,8 +86,8 @@ def test_a_healthy_pi_has_no_problem():
     ],
 )
 def test_each_problem_comes_with_its_cure(changes, problem, cure):
-    found = problems(healthy_pi(**changes))
-    assert any(problem in what and cure in how for what, how in found.items()), found
+    cures = problems(healthy_pi(**changes))
+    assert any(problem in what and cure in how for what, how in cures.items()), cures
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_torch_2_10_is_broken_on_a_pi_4_only(features, problem, tmp_path):
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\nFeatures\t: {features}\n")
     answer = torch_answer(0, TORCH.replace("2.9.1", "2.10.0"))
-    found = problems(healthy_pi(torch=answer, root=tmp_path))
-    assert found == ({} if problem is None else {problem: "pip install 'torch>=2.6,<2.10'"})
+    cures = problems(healthy_pi(torch=answer, root=tmp_path))
+    assert cures == ({} if problem is None else {problem: "pip install 'torch>=2.6,<2.10'"})
 
 
 def test_engines_are_not_asked_where_torch_does_not_run():
@@ -112,7 +112,7 @@ def test_engines_are_not_asked_where_torch_does_not_run():
     check_up(healthy_pi(engines=engines, torch=torch_answer(-signal.SIGILL)))
 
 
-def test_a_torch_that_hangs_is_told():
+def test_a_torch_that_hangs_is_reported():
     def hangs():
         raise subprocess.TimeoutExpired("python", 1.0)
 

@@ -1,4 +1,4 @@
-"""The doctor's page, to the letter."""
+"""The text of `doctor`, compared exactly."""
 
 from pi_dynn.doctor import check_up, doctor_text
 from tests.energy.simulated import SimulatedBoard

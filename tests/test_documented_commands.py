@@ -60,11 +60,11 @@ EXTRAS = {
 
 def documented() -> list[str]:
     """The commands of all pages but the change log, in order, each once."""
-    found = []
+    commands = []
     for page in PAGES:
         if page.name != "CHANGELOG.md":
-            found += [shlex.join(words) for words in command_lines(page.read_text())]
-    return list(dict.fromkeys(found))
+            commands += [shlex.join(words) for words in command_lines(page.read_text())]
+    return list(dict.fromkeys(commands))
 
 
 def is_run_here(command: str) -> bool:

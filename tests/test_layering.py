@@ -1,4 +1,4 @@
-"""The fences between the rooms, read off the imports."""
+"""The import rules between rooms, checked on the syntax trees."""
 
 import ast
 import subprocess
@@ -45,14 +45,14 @@ def room_of(path: Path) -> str:
 
 def imports_of(path: Path) -> list[tuple[str, int]]:
     """Modules a file imports anywhere, with the line."""
-    found = []
+    imports = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found += [(alias.name, node.lineno) for alias in node.names]
+            imports += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found += [(node.module, node.lineno)]
-            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
-    return found
+            imports += [(node.module, node.lineno)]
+            imports += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return imports
 
 
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -142,10 +142,10 @@ def test_nothing_heavy_is_imported_in_passing(statement, absent):
     assert not absent & modules_after(statement)
 
 
-def test_openmp_waits_passively_unless_told_otherwise():
+def test_openmp_waits_passively_unless_the_user_sets_a_policy():
     program = "import pi_dynn, os; print(os.environ['OMP_WAIT_POLICY'])"
-    for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
-        environment = {"PATH": ""} | ({"OMP_WAIT_POLICY": given} if given else {})
+    for policy, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        environment = {"PATH": ""} | ({"OMP_WAIT_POLICY": policy} if policy else {})
         run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
         assert run.stdout.strip() == expected
 

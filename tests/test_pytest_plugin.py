@@ -49,7 +49,7 @@ def test_the_json_carries_energy_and_what_it_means(suite, pytester):
     assert document["machine_info"]["energy"]["meter"] == "fake"
 
 
-def test_an_estimate_is_told_apart(suite, pytester):
+def test_an_estimate_is_labelled(suite, pytester):
     suite("--energy-meter=estimate", *FAKE[1:3], "--energy-idle-s=0.5", "--benchmark-json=out.json")
     fields = json.loads((pytester.path / "out.json").read_text())["benchmarks"][0]["extra_info"]
     assert (fields["meter"], fields["label"], fields["measured"]) == ("estimate", "ESTIMATED", False)

@@ -1,4 +1,4 @@
-"""Every record of the package, taken apart to JSON and put together again by its type hints."""
+"""Every record of the package, converted to JSON and back."""
 
 import json
 import types

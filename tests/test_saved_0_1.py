@@ -1,4 +1,4 @@
-"""Files of every kind as version 0.1 wrote them: they load, and say what they said.
+"""Files of every kind as version 0.1 wrote them: they load with the same values.
 
 They are of a network of three tiny blocks on 36 pictures of noise; the meter is the simulated one.
 """
@@ -36,8 +36,8 @@ BUNDLE = "fddd3bed3999c6a82b275ed830a2779eac6704cc047f1bb0224cf0553d34e8ff"
 def objects(name: str) -> list[dict]:
     """The JSON objects of a file, those under a key of their own taken out."""
     text = (SAVED / name).read_text()
-    found = [json.loads(text)] if name.endswith(".json") else [json.loads(line) for line in text.splitlines()]
-    return [next(iter(one.values())) if len(one) == 1 else one for one in found]
+    values = [json.loads(text)] if name.endswith(".json") else [json.loads(line) for line in text.splitlines()]
+    return [next(iter(one.values())) if len(one) == 1 else one for one in values]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_record_says_what_it_said(name: str, records: list[type[Record] | None
 def test_report_knows_each_of_them():
     names = ("energy_run.json", "classify.jsonl", "evaluate.json", "benchmark.jsonl", "profile.json")
     runs = read_saved(SAVED / name for name in names)
-    assert [len(found) for found in (runs.energy, runs.traces, runs.evaluations, runs.profiles)] == [1] * 4
+    assert [len(kind) for kind in (runs.energy, runs.traces, runs.evaluations, runs.profiles)] == [1] * 4
     assert [len(runs.latencies), len(runs.cold_starts)] == [3, 1]
     (answers,) = runs.answers
     assert (answers.summary.failed, {block: len(times) for block, times in answers.latency_s.items()}) == (
@@ -85,8 +85,8 @@ def test_report_knows_each_of_them():
 
 def test_an_energy_run_gives_the_same_figures():
     measurement, results = replay_run(SAVED / "energy_run.json")
-    kept = json.loads((SAVED / "energy_run.json").read_text())["results"]
-    assert results == [EnergyResult.from_dict(one) for one in kept]
+    results_0_1 = json.loads((SAVED / "energy_run.json").read_text())["results"]
+    assert results == [EnergyResult.from_dict(one) for one in results_0_1]
     assert results[0].net_j == pytest.approx(0.00023151561739383482)
     assert measurement.recording.board.kernel == "6.1.0" and is_run(SAVED / "energy_run.json")
     assert len(load_trace(SAVED / "energy_run.json").t_ns) == len(measurement.trace.t_ns) == 121
