@@ -74,18 +74,12 @@ def test_core_by_its_part_number(tmp_path, parts, core):
     assert core_name(tmp_path) == core == snapshot_of(tmp_path).core
 
 
-def test_a_board_that_tells_nothing(tmp_path):
+def test_a_board_without_any_file(tmp_path):
     snapshot = snapshot_of(tmp_path)
     assert snapshot.model == snapshot.machine
     assert snapshot.cores >= 1
-    nothing = (
-        snapshot.governor,
-        snapshot.frequency_hz,
-        snapshot.temperature_c,
-        snapshot.throttle_bits,
-        snapshot.throttle,
-    )
-    assert nothing == (None,) * 5
+    names = ("governor", "frequency_hz", "temperature_c", "throttle_bits", "throttle")
+    assert [getattr(snapshot, name) for name in names] == [None] * 5
     assert snapshot.memory_total_bytes >= snapshot.memory_available_bytes > 0
 
 

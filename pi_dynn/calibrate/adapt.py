@@ -1,4 +1,4 @@
-"""Moving along the accuracy-cost curve while a board is hot or its battery low, with hysteresis."""
+"""Cheaper operating points while a board is hot or throttled or its battery is low, with hysteresis."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pi_dynn.errors import CalibrationError
 
 @dataclass(frozen=True)
 class BoardState:
-    """How a board fares: what it cannot say is None. `throttled` is what the firmware does now, in words."""
+    """The state of a board; None for what is unknown. `throttled` names the throttle conditions present now."""
 
     temperature_c: float | None = None
     throttled: tuple[str, ...] = ()
@@ -18,9 +18,11 @@ class BoardState:
 
 @dataclass(frozen=True)
 class Limits:
-    """Above the high (below the low) of each pair thresholds get cheaper; back inside both they recover.
+    """The limits of temperature and battery, with hysteresis.
 
-    Between the two they stay, so that they do not flutter. A step is followed by a pause of `hold_s`.
+    Cost falls at `hot_c` or more, or at `low_battery_percent` or less; it rises again once the board is at
+    `cool_c` or less and at `full_battery_percent` or more; between the limits it stays. After each step there is a
+    pause of `hold_s`.
     """
 
     hot_c: float = 75.0
@@ -38,9 +40,9 @@ class Limits:
 
 
 class CurveWalker:
-    """A place on a curve of operating points, which heat, throttling and a low battery move towards the cheap end.
+    """Moves along a curve of operating points: heat, throttling and a low battery make it cheaper.
 
-    `curve` rises in cost; the walk begins at `start` and never goes dearer than that.
+    It starts at the dearest point of `curve` that costs at most `start_cost`, and never costs more.
 
     Raises: CalibrationError for a curve with no point cheaper than the start.
     """
@@ -61,7 +63,7 @@ class CurveWalker:
         return self._curve[self._place]
 
     def watch(self, state: BoardState, now_s: float) -> bool:
-        """Move one step if it is time and there is cause; whether it moved."""
+        """Move one step if `state` calls for it and the pause is over; returns whether it moved."""
         if self._moved_s is not None and now_s - self._moved_s < self._limits.hold_s:
             return False
         place = self._place + self._direction(state)
@@ -71,7 +73,7 @@ class CurveWalker:
         return True
 
     def _direction(self, state: BoardState) -> int:
-        """-1 towards cheap, 1 towards dear, 0 to stay."""
+        """-1 for cheaper, 1 for dearer, 0 to stay."""
         limits, heat, charge = self._limits, state.temperature_c, state.battery_percent
         hot = heat is not None and heat >= limits.hot_c
         low = charge is not None and charge <= limits.low_battery_percent

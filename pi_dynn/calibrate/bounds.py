@@ -1,7 +1,7 @@
-"""Tests and bounds behind a promise on accuracy lost, exact for any distribution of images, and asymptotic.
+"""Hypothesis tests and confidence bounds for the accuracy lost by early exits: exact, or by the normal limit.
 
 Of n images, `harms` are those that full depth has right and the exits wrong, `helps` the other way round.
-Counts may be arrays; so is what comes back.
+Counts may be arrays; results then have the same shape.
 """
 
 import math
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 HARM, GAP = "harm", "gap"
 _BETS = 64  # stakes mixed in the test of a gap
 _BISECTIONS = 60
-_MOST_IMAGES = 2**24  # nobody has more
+_MOST_IMAGES = 2**24  # more than any calibration set has
 
 
 def binomial_tail(count: ArrayLike, n: int, share: float) -> NDArray[np.float64]:
@@ -33,7 +33,7 @@ def binomial_tail(count: ArrayLike, n: int, share: float) -> NDArray[np.float64]
 
 
 def harm_p_value(harms: ArrayLike, n: int, epsilon: float, corrected: bool = True) -> NDArray[np.float64]:
-    """How likely so few harms are, were the share harmed epsilon: the exact binomial test.
+    """The p-value of `harms` under a harmed share of epsilon: the exact binomial test.
 
     Without the correction it is the score test, which relies on the normal limit.
 
@@ -48,7 +48,7 @@ def harm_p_value(harms: ArrayLike, n: int, epsilon: float, corrected: bool = Tru
 def gap_p_value(
     harms: ArrayLike, helps: ArrayLike, n: int, epsilon: float, corrected: bool = True
 ) -> NDArray[np.float64]:
-    """How likely so small a gap is, were the accuracy of full depth less that of the exits epsilon.
+    """The p-value of the observed gap under a true gap (accuracy of full depth less that of the exits) of epsilon.
 
     A bet of stake b on each image multiplies the wealth by 1 + b (epsilon - loss), loss being 1 for a harm, -1
     for a help and 0 else. If the gap is epsilon or more, wealth does not grow on average, nor does the mean
@@ -87,7 +87,7 @@ def p_value(
 
 
 def upper_bound(risk: str, harms: int, helps: int, n: int, delta: float, corrected: bool = True) -> float:
-    """The least loss (a share) that these counts refute at level delta; 1 if they refute none.
+    """The upper confidence bound of the loss (a share) at level delta; 1 if there is none below.
 
     For harms with the correction it is the Clopper-Pearson bound.
     """
@@ -102,21 +102,21 @@ def upper_bound(risk: str, harms: int, helps: int, n: int, delta: float, correct
 def images_needed(
     risk: str, harm_share: float, help_share: float, epsilon: float, delta: float, corrected: bool = True
 ) -> int | None:
-    """The least n at which images harmed and helped at these shares would keep the promise; None if none does."""
+    """The least n at which counts of these shares would show a loss of at most epsilon; None if there is none."""
 
-    def kept(n: int) -> bool:
+    def shown(n: int) -> bool:
         harms, helps = math.ceil(harm_share * n), math.floor(help_share * n)
         return bool(p_value(risk, harms, helps, n, epsilon, corrected) <= delta)
 
     if harm_share - (0.0 if risk == HARM else help_share) >= epsilon:
         return None
     n = 1
-    while not kept(n):
+    while not shown(n):
         n *= 2
         if n > _MOST_IMAGES:
             return None
     low = n // 2
     while n - low > 1:
         middle = (low + n) // 2
-        low, n = (low, middle) if kept(middle) else (middle, n)
+        low, n = (low, middle) if shown(middle) else (middle, n)
     return n

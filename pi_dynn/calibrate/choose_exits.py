@@ -1,4 +1,4 @@
-"""Which of the trained exits to keep, and at which threshold.
+"""The choice of which trained exits to keep, and of their common threshold.
 
 Shape letters: K exits including the last answer, N samples.
 """
@@ -16,7 +16,7 @@ from pi_dynn.errors import CalibrationError
 
 @dataclass(frozen=True)
 class ExitChoice:
-    """Exits to keep (indices into the K - 1 early ones), their common threshold, and what they gave."""
+    """Exits to keep (indices into the K - 1 early ones), their common threshold, and the resulting figures."""
 
     exits: list[int]
     threshold: float
@@ -36,11 +36,11 @@ def choose_exits(
 ) -> ExitChoice:
     """The set of at most `most` exits and the threshold with the least mean multiply-adds.
 
-    Only choices count whose accuracy on these samples is at least that of the best single answer less
-    `tolerated_loss` (a share). That is the last answer, or an exit that is right more often: held against a last
-    answer that does worse, images could leave early at the price of what the network knows half way. All sets
-    are tried. `scores` and `right` are (K, N); `macs` (K,) are cumulative with every exit
-    checked, of which `check_macs` (K,) each exit's own check, so that unused checks can be taken out.
+    A choice is allowed if its accuracy on these samples is at least that of the best single answer less
+    `tolerated_loss` (a share). The best single answer may be an early exit: compared with a last answer that is
+    worse, early leaving would seem free although it loses accuracy that an exit already had. All sets are tried.
+    `scores` and `right` are (K, N); `macs` (K,) are cumulative with every exit checked, and `check_macs` (K,) the
+    part of each exit's own check, which is subtracted for exits that are not kept.
 
     Raises: CalibrationError for shapes that do not fit.
     """
@@ -57,11 +57,11 @@ def choose_exits(
     best = ExitChoice([], 2.0, float(right[-1].mean()), float(backbone[-1] + checks[-1]))
     for size in range(1, min(most, K - 1) + 1):
         for exits in combinations(range(K - 1), size):
-            kept = [*exits, K - 1]
-            costs = backbone[kept] + np.cumsum(checks[kept])
+            subset = [*exits, K - 1]
+            costs = backbone[subset] + np.cumsum(checks[subset])
             for threshold in grid:
-                at = leave_at(scores[kept], [threshold] * size)
-                hits = right[kept][at, samples].sum()
-                if hits >= least_right and costs[at].mean() < best.mean_macs:
-                    best = ExitChoice(list(exits), float(threshold), hits / len(samples), float(costs[at].mean()))
+                leaving = leave_at(scores[subset], [threshold] * size)
+                hits = right[subset][leaving, samples].sum()
+                if hits >= least_right and costs[leaving].mean() < best.mean_macs:
+                    best = ExitChoice(list(exits), float(threshold), hits / len(samples), float(costs[leaving].mean()))
     return best

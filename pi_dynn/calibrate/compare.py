@@ -1,4 +1,4 @@
-"""All rules at equal cost: chosen on some images, judged on others."""
+"""A comparison of all rules at equal cost: thresholds chosen on some images, evaluated on others."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -25,10 +25,10 @@ def compare_rules(
     levels: Sequence[float] = LEVELS,
     own: Sequence[float] | None = None,
 ) -> list[RuleResult]:
-    """Results on `reporting` of thresholds chosen on `finding`, sorted by the cost they were given.
+    """Results on `reporting` of thresholds chosen on `finding`, grouped by the cost they were allowed.
 
     Each level of the published sweep sets a budget: what it costs on `finding`. `own` are the bundle's
-    thresholds. A promise that `finding` is too small for is left out.
+    thresholds. A promise for which `finding` is too small is left out.
     """
     results = [_result("full depth", "", reporting, [NEVER] * reporting.early_exits, cost_unit)]
     if own is not None:

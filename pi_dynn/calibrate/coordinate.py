@@ -1,7 +1,7 @@
-"""Coordinate search: the best threshold of one exit given those of all others, exit by exit until none moves.
+"""Coordinate search: the best threshold of one exit given all others, exit by exit, until none changes.
 
-Scores are sorted into levels once. What each level of one exit would give is then two histograms and two
-running sums over those who reach it, so that a step is linear in the images, whatever the number of levels.
+Scores are quantised to levels once. Accuracy and cost at every level of one exit are then two histograms and two
+cumulative sums over the images that reach it, so that a step is linear in the images, whatever the number of levels.
 
 Shape letters: K exits including the last answer, N samples, L levels of an exit.
 """
@@ -15,7 +15,7 @@ from pi_dynn.calibrate.outcomes import ExitOutcomes, between
 from pi_dynn.records import NEVER
 
 Choose = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
-"""From right answers (L + 1,) and costs (L + 1,) over all images, at each level, to a value to be greatest."""
+"""The objective: from right answers (L + 1,) and costs (L + 1,) over all images, the value to be maximised."""
 
 MOST_LEVELS = 1000
 MOST_ROUNDS = 5
@@ -26,11 +26,11 @@ _NEIGHBOURS_POWER = 0.75  # of the images that reach an exit: 250 have 63 neighb
 class CoordinateSearch:
     """Levels of the scores of `outcomes`, and the search over them.
 
-    A threshold is a level index: images whose score is in that level or above leave; L means that nobody does.
+    A threshold is a level index: images whose score is in that level or above leave; at L no image does.
 
-    With `smoothing`, what an image gains by leaving is the mean over its neighbours in score. Where the best
-    threshold lies on a few hundred images is mostly chance, and the mean takes most of that away; without it
-    the search is exact on these images and worse on others.
+    With `smoothing`, the gain of an image by leaving is the mean over its neighbours in score. With a few hundred
+    images the position of the best threshold is mostly noise, which the mean reduces; without it the search is
+    exact on these images and overfits.
     """
 
     def __init__(self, outcomes: ExitOutcomes, smoothing: bool = True, most_levels: int = MOST_LEVELS) -> None:
@@ -43,24 +43,24 @@ class CoordinateSearch:
         self._right = outcomes.right.astype(np.float64)
 
     @property
-    def closed(self) -> list[int]:
-        """The levels with which nobody leaves early."""
+    def full_depth(self) -> list[int]:
+        """The levels at which no image leaves early."""
         return [len(cuts) for cuts in self._cuts]
 
     def thresholds(self, levels: Sequence[int]) -> list[float]:
-        """Levels as thresholds: a cut lies midway between two scores, and the lowest lets everybody leave."""
+        """Levels as thresholds: a cut lies midway between two scores; at the lowest level all images leave."""
         return [
             NEVER if level == len(cuts) else float(cuts[level]) for level, cuts in zip(levels, self._cuts, strict=True)
         ]
 
     def levels(self, thresholds: Sequence[float]) -> list[int]:
-        """The levels nearest to thresholds, such that no more images leave than with these."""
+        """The lowest levels at which no more images leave than with `thresholds`."""
         return [
             int(np.searchsorted(cuts, limit, side="left")) for cuts, limit in zip(self._cuts, thresholds, strict=True)
         ]
 
     def improve(self, levels: Sequence[int], choose: Choose) -> list[int]:
-        """Levels after moving one exit after the other, the last first, to where `choose` is greatest."""
+        """Levels after moving each exit in turn, the last first, to the maximum of `choose`."""
         best = list(levels)
         for _ in range(MOST_ROUNDS):
             before = list(best)
@@ -70,15 +70,15 @@ class CoordinateSearch:
         return best
 
     def _round(self, levels: list[int], choose: Choose) -> None:
-        """Move each level in place. Those who reach an exit depend on exits before it, which move after it."""
+        """Move each level in place, last exit first: the images that reach an exit depend only on exits before it."""
         costs, right = self.outcomes.costs, self._right
         reached, gone_right, gone_cost = self._arrivals(levels)
         later_right, later_cost = right[-1].copy(), np.full(self.outcomes.images, costs[-1])
         for k in reversed(range(len(levels))):
-            level, there = self._level[k], reached[k]
-            mass = np.bincount(level[there], minlength=len(self._cuts[k]) + 1)
-            hits = later_right[there].sum() + self._gains(level[there], right[k][there] - later_right[there], mass)
-            spent = later_cost[there].sum() + self._gains(level[there], costs[k] - later_cost[there], mass)
+            level, here = self._level[k], reached[k]
+            mass = np.bincount(level[here], minlength=len(self._cuts[k]) + 1)
+            hits = later_right[here].sum() + self._gains(level[here], right[k][here] - later_right[here], mass)
+            spent = later_cost[here].sum() + self._gains(level[here], costs[k] - later_cost[here], mass)
             hits, spent = hits + gone_right[k], spent + gone_cost[k]
             levels[k] = _middle_of_best(choose(hits, spent))
             leaves = level >= levels[k]
@@ -88,7 +88,7 @@ class CoordinateSearch:
     def _gains(
         self, level: NDArray[np.int64], gain: NDArray[np.float64], mass: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """What all who leave gain together, (L + 1,), if those at or above each level leave.
+        """The total gain (L + 1,) if the images at or above each level leave.
 
         `gain` and `level` are per image, `mass` (L + 1,) counts the images of each level.
         """
@@ -98,20 +98,20 @@ class CoordinateSearch:
         return np.cumsum(by_level[::-1])[::-1]
 
     def _arrivals(self, levels: list[int]) -> tuple[list[NDArray[np.int64]], list[float], list[float]]:
-        """Who reaches each exit (indices), and right answers and cost of those gone before it."""
-        there = np.arange(self.outcomes.images)
+        """The images that reach each exit (indices), and right answers and cost of those that left before it."""
+        remaining = np.arange(self.outcomes.images)
         reached, gone_right, gone_cost = [], [0.0], [0.0]
         for k, level in enumerate(levels):
-            reached.append(there)
-            leaves = self._level[k][there] >= level
-            gone_right.append(gone_right[-1] + self._right[k][there[leaves]].sum())
+            reached.append(remaining)
+            leaves = self._level[k][remaining] >= level
+            gone_right.append(gone_right[-1] + self._right[k][remaining[leaves]].sum())
             gone_cost.append(gone_cost[-1] + self.outcomes.costs[k] * leaves.sum())
-            there = there[~leaves]
+            remaining = remaining[~leaves]
         return reached, gone_right, gone_cost
 
 
 def _cuts(scores: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    """At most `most` rising cuts between scores; the first is 0, so that everybody is at or above it."""
+    """At most `most` rising cuts between scores; the first is 0 or less, so that every image is at or above it."""
     values = np.unique(scores)
     if len(values) > most:
         values = np.unique(np.quantile(scores, np.linspace(0.0, 1.0, most + 1)[:-1], method="nearest"))
@@ -119,7 +119,7 @@ def _cuts(scores: NDArray[np.float64], most: int) -> NDArray[np.float64]:
 
 
 def neighbourhood_mean(total: NDArray[np.float64], mass: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The mean per image over those around each level; at either end over those on one side.
+    """The moving average per image around each level; at either end over the images on one side.
 
     `total` and `mass` (L + 1,) are the sum over the images of a level, and how many they are.
     """
@@ -134,7 +134,7 @@ def neighbourhood_mean(total: NDArray[np.float64], mass: NDArray[np.int64]) -> N
 
 
 def _middle_of_best(value: NDArray[np.float64]) -> int:
-    """Where `value` is greatest; of a plateau the middle, and the top level if it belongs to the plateau."""
+    """The index of the maximum of `value`; the middle of a plateau, or the top level if the plateau reaches it."""
     ties = np.flatnonzero(value == value.max())
     if ties[-1] == len(value) - 1:
         return int(ties[-1])

@@ -1,4 +1,4 @@
-"""Whether images still leave where they did when the thresholds were chosen: chi-square over a sliding window.
+"""Drift detection: a chi-square test of exit shares in a sliding window against those at calibration.
 
 Shape letters: K exits including the last answer.
 """
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 WINDOW = 200
-_STEPS = 4  # looks per window: fewer would notice late, more would only repeat themselves
-_LEAST_EXPECTED = 5.0  # images per cell below which the chi-square limit is no longer good (Cochran, 1954)
-ALPHA = 1e-3  # chance of a false alarm at one look
+_STEPS = 4  # tests per window: fewer detect drift late, more are strongly correlated
+_LEAST_EXPECTED = 5.0  # images per cell below which the chi-square approximation is poor (Cochran, 1954)
+ALPHA = 1e-3  # probability of a false alarm per test
 
 
 @dataclass(frozen=True)
 class Drift:
-    """Exit shares (K) of the window and of the record, and how likely so great a difference is by chance."""
+    """Exit shares (K) of the window and of the record, and the p-value of their difference."""
 
     images: int
     shares: list[float]
@@ -43,45 +43,45 @@ def chi_square_tail(statistic: float, freedom: int) -> float:
 
 
 def compare_shares(counts: Sequence[int], expected: Sequence[float]) -> float:
-    """The p-value of counts (K) at each exit, were the shares those `expected` (K).
+    """The p-value of counts (K) at each exit under the shares `expected` (K).
 
-    Exits of which too few images are expected are counted together.
+    Exits with too few expected images are pooled.
     """
-    images, wanted = np.asarray(counts, dtype=np.float64), np.asarray(expected) * np.sum(counts)
-    rare = wanted < _LEAST_EXPECTED
+    images, expected_images = np.asarray(counts, dtype=np.float64), np.asarray(expected) * np.sum(counts)
+    rare = expected_images < _LEAST_EXPECTED
     observed = np.append(images[~rare], images[rare].sum())
-    wanted = np.append(wanted[~rare], wanted[rare].sum())
-    if wanted[-1] == 0.0:
+    expected_images = np.append(expected_images[~rare], expected_images[rare].sum())
+    if expected_images[-1] == 0.0:
         if observed[-1] > 0:
-            return 0.0  # images leave where none ever did
-        observed, wanted = observed[:-1], wanted[:-1]
-    if len(wanted) < 2:
+            return 0.0  # images leave at exits that none left at before
+        observed, expected_images = observed[:-1], expected_images[:-1]
+    if len(expected_images) < 2:
         return 1.0
-    return chi_square_tail(float(((observed - wanted) ** 2 / wanted).sum()), len(wanted) - 1)
+    return chi_square_tail(float(((observed - expected_images) ** 2 / expected_images).sum()), len(expected_images) - 1)
 
 
 class DriftWatch:
-    """Looks at the exits of the last images, a few times per window, and reports once when they part."""
+    """Tests the exits of the last images a few times per window, and reports once when they drift."""
 
     def __init__(self, expected: Sequence[float], window: int = WINDOW, alpha: float = ALPHA) -> None:
         self._window, self._alpha = window, alpha
         self.expect(expected)
 
     def expect(self, expected: Sequence[float]) -> None:
-        """Start over with other shares (K), since other thresholds are in use."""
+        """Restart with other expected shares (K), for other thresholds."""
         self._expected = [float(share) for share in expected]
         self._recent: deque[int] = deque(maxlen=self._window)
-        self._seen, self._parted = 0, False
+        self._images, self._drifted = 0, False
 
     def add(self, exit_index: int) -> Drift | None:
-        """Take note of one answer; the drift, when the window parts from what is expected."""
+        """Count one answer; returns the drift when the window begins to differ from the expected shares."""
         self._recent.append(exit_index)
-        self._seen += 1
-        if len(self._recent) < self._window or self._seen % max(1, self._window // _STEPS):
+        self._images += 1
+        if len(self._recent) < self._window or self._images % max(1, self._window // _STEPS):
             return None
         counts = np.bincount(list(self._recent), minlength=len(self._expected))
         p_value = compare_shares(counts.tolist(), self._expected)
-        parted, self._parted = self._parted, p_value < self._alpha
-        if parted or not self._parted:
+        known, self._drifted = self._drifted, p_value < self._alpha
+        if known or not self._drifted:
             return None
         return Drift(self._window, (counts / self._window).tolist(), self._expected, p_value)

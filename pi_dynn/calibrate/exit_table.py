@@ -1,4 +1,4 @@
-"""Who leaves where, and how right they are: arithmetic on the outputs of every exit.
+"""Exit tables: where samples leave and with what accuracy, from the outputs of every exit.
 
 Shape letters: K exits including the last answer, N samples.
 """
@@ -15,9 +15,9 @@ Values = Sequence[float] | NDArray[np.float64]
 
 
 def leave_at(scores: NDArray[np.float64], thresholds: Values) -> NDArray[np.int64]:
-    """Exit index (N,) each sample leaves at: the first whose score reaches its threshold, else the last.
+    """The exit index (N,) of each sample: the first whose score reaches its threshold, else the last.
 
-    `scores` (K, N) has the last answer in its last row, which is not looked at; `thresholds` has K - 1 values.
+    `scores` (K, N) has the last answer in its last row, which is ignored; `thresholds` has K - 1 values.
 
     Raises: CalibrationError for counts that do not fit or scores that are not numbers.
     """
@@ -35,7 +35,7 @@ def leave_at(scores: NDArray[np.float64], thresholds: Values) -> NDArray[np.int6
 def exit_table(
     exits: NDArray[np.int64], right: NDArray[np.bool_], blocks: Sequence[int], macs: Sequence[int]
 ) -> list[ExitRow]:
-    """One row per exit from where samples leave (N,) and whether each exit is right about them (K, N)."""
+    """One row per exit, from the exits samples leave at (N,) and whether each exit is right about them (K, N)."""
     rows = []
     for k, (block, cost) in enumerate(zip(blocks, macs, strict=True)):
         here = exits == k

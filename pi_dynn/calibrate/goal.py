@@ -1,4 +1,4 @@
-"""What a person asks of thresholds, and which of several operating points answers it best."""
+"""The goal that thresholds shall meet, and the choice of the operating point that meets it best."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _TOLERANCE = 1e-9  # of a share: 3 of 4 right reach a target of 0.75
 
 @dataclass(frozen=True)
 class Goal:
-    """The least accuracy (0..1), or the greatest mean cost (in the unit of the costs); neither means the knee.
+    """The least accuracy (0..1) or the greatest mean cost (in the unit of the costs); without either, the knee.
 
     Raises: CalibrationError if both are given.
     """
@@ -25,24 +25,24 @@ class Goal:
 
     def __post_init__(self) -> None:
         if self.accuracy is not None and self.budget is not None:
-            raise CalibrationError("a target accuracy and a budget cannot both rule: give one of them")
+            raise CalibrationError("a target accuracy and a budget exclude each other: give one of them")
 
     @property
     def least_accuracy(self) -> float:
-        """The accuracy to reach; 0 where none is asked for."""
+        """The accuracy to reach; 0 without a target."""
         return 0.0 if self.accuracy is None else self.accuracy
 
     @property
     def greatest_cost(self) -> float:
-        """The budget; infinite where there is none."""
+        """The budget; infinite without one."""
         return math.inf if self.budget is None else self.budget
 
     def check(self, outcomes: ExitOutcomes) -> None:
-        """Raises CalibrationError for a goal these images say cannot be reached."""
+        """Raise CalibrationError for a goal that cannot be reached on these images."""
         full, least = outcomes.full_depth_accuracy, float(outcomes.costs[0])
         if self.accuracy is not None and not 0.0 < self.accuracy <= full + _TOLERANCE:
             raise CalibrationError(
-                f"a target accuracy of {100 * self.accuracy:.2f} % is not within reach: full depth has "
+                f"a target accuracy of {100 * self.accuracy:.2f} % cannot be reached: full depth has "
                 f"{100 * full:.2f} % on these {outcomes.images} images; ask for at most that"
             )
         if self.budget is not None and not self.budget >= least * (1 - _TOLERANCE):
@@ -61,7 +61,7 @@ class Goal:
 def pick(points: Sequence[OperatingPoint], goal: Goal) -> OperatingPoint:
     """The cheapest point that reaches the accuracy, the most accurate within the budget, or the knee.
 
-    Where no point meets the goal, the one that comes nearest to it.
+    If no point meets the goal, the one nearest to it.
     """
     fitting = [point for point in points if goal.met_by(point)]
     if goal.accuracy is not None:
@@ -91,9 +91,9 @@ def knee(points: Sequence[OperatingPoint]) -> OperatingPoint:
 
 
 def pareto(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
-    """Points that no other beats, from cheap to dear and so from less to more accurate."""
-    kept: list[OperatingPoint] = []
+    """The Pareto front: points that no other beats, from cheap to dear and so from less to more accurate."""
+    front: list[OperatingPoint] = []
     for point in sorted(points, key=lambda point: (point.mean_cost, -point.accuracy)):
-        if not kept or point.accuracy > kept[-1].accuracy:
-            kept.append(point)
-    return kept
+        if not front or point.accuracy > front[-1].accuracy:
+            front.append(point)
+    return front

@@ -1,4 +1,4 @@
-"""What every exit would do with held-out images: the arrays that all rules work on.
+"""Scores, correctness and cost of every exit on held-out images: the arrays that all rules work on.
 
 Shape letters: K exits including the last answer, N samples.
 """
@@ -15,9 +15,9 @@ from pi_dynn.records import NEVER
 
 
 def between(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Thresholds that scores `upper` reach and scores `lower` do not, as far from both as may be.
+    """Thresholds midway between scores `lower`, which do not reach them, and `upper`, which do.
 
-    A device computes a score again and may be off by a rounding error, so none of those seen is a threshold itself.
+    A device may compute a score with another rounding error, so no threshold equals an observed score.
     """
     middle = (lower + upper) / 2
     return np.where(middle > lower, middle, upper)  # two neighbouring numbers have no middle
@@ -34,10 +34,10 @@ def threshold_for(scores: NDArray[np.float64], leaving: int) -> float:
 
 @dataclass(frozen=True)
 class ExitOutcomes:
-    """Scores (K, N), whether each exit is right (K, N), and what it costs to leave there (K,), cumulative.
+    """Scores (K, N), whether each exit is right (K, N), and the cumulative cost of leaving there (K,).
 
-    Scores are 0 or more, and higher is surer; the last row is not looked at. `groups` (N,) numbers the photograph
-    each image is a view of, where several are of one; without it all are independent.
+    Scores are 0 or more, and higher is surer; the last row is ignored. `groups` (N,) numbers the photograph that
+    each image is a view of, if there are several views of one; without it all images are independent.
 
     Raises: CalibrationError for shapes that do not fit, no early exit, no image, NaN scores, or costs that are
     not positive and rising.
@@ -82,7 +82,7 @@ class ExitOutcomes:
 
     @property
     def photographs(self) -> int:
-        """How many of the images are independent of each other."""
+        """The number of different photographs; views of one are not independent."""
         return len(np.unique(self.group_of))
 
     @property
@@ -97,7 +97,7 @@ class ExitOutcomes:
 
     @property
     def full_depth_accuracy(self) -> float:
-        """Accuracy were nobody to leave early."""
+        """Accuracy without early exits."""
         return float(self.right[-1].mean())
 
     def subset(self, samples: NDArray[np.int64] | NDArray[np.bool_]) -> "ExitOutcomes":
@@ -106,7 +106,7 @@ class ExitOutcomes:
 
 
 def check_labels(labels: NDArray[np.int64], classes: int) -> None:
-    """Refuse images that cannot show how good a network is. `labels` (N,) of `classes` known ones.
+    """Refuse a set of images unfit for calibration. `labels` (N,) of `classes` known ones.
 
     Raises: CalibrationError for fewer images than classes, or images of one class only.
     """
@@ -122,7 +122,7 @@ def check_labels(labels: NDArray[np.int64], classes: int) -> None:
 
 
 def operating_point(outcomes: ExitOutcomes, thresholds: Values, **settings: float) -> OperatingPoint:
-    """What `thresholds` (K - 1) give on these images."""
+    """The operating point of `thresholds` (K - 1) on these images."""
     exits = leave_at(outcomes.scores, thresholds)
     K = len(outcomes.costs)
     rows = exit_table(exits, outcomes.right, range(K), [0] * K)

@@ -1,4 +1,4 @@
-"""Thresholds that let a share of the images leave at each exit: percentiles of the score there.
+"""Thresholds at percentiles of the score, so that a given share of the images leaves at each exit.
 
 Sources: kunglab/branchynet, `find_thresholds`, and shounaknaik/Dynamic-Network-Inference, `code.py`, for a desired
 accuracy; Huang et al., Multi-Scale Dense Networks (2018), section 5, and kalviny/MSDNet-PyTorch,
@@ -20,14 +20,14 @@ DESIRED = tuple(np.arange(0.50, 0.951, 0.05).round(2).tolist())
 def percentile_thresholds(outcomes: ExitOutcomes, desired: float) -> list[float]:
     """One threshold per early exit for a desired accuracy in 0..1.
 
-    Everybody leaves at an exit that is that accurate by itself; elsewhere the surest `desired` share does.
-    Each exit sees only those who have not left before it; one that nobody reaches is closed.
+    All images leave at an exit that is that accurate by itself; at others the share `desired` with the highest
+    scores. Each exit counts only images that have not left before; one that no image reaches is disabled.
     """
-    there = np.ones(outcomes.images, dtype=bool)
+    remaining = np.ones(outcomes.images, dtype=bool)
     thresholds = []
     for scores, right in zip(outcomes.scores[:-1], outcomes.right[:-1], strict=True):
-        thresholds.append(_threshold(scores[there], right[there], desired))
-        there &= scores < thresholds[-1]
+        thresholds.append(_threshold(scores[remaining], right[remaining], desired))
+        remaining &= scores < thresholds[-1]
     return thresholds
 
 
@@ -61,15 +61,15 @@ def exit_shares(ratio: float, exits: int) -> NDArray[np.float64]:
 
 
 def msdnet_thresholds(outcomes: ExitOutcomes, ratio: float) -> list[float]:
-    """Thresholds that let the surest of those still there leave until each exit has its share."""
-    there = np.ones(outcomes.images, dtype=bool)
+    """Thresholds at which the images with the highest scores leave each exit until it has its share."""
+    remaining = np.ones(outcomes.images, dtype=bool)
     thresholds = []
     shares = exit_shares(ratio, len(outcomes.costs))
     for scores, share in zip(outcomes.scores[:-1], shares[:-1], strict=True):
-        left = scores[there]
-        leaving = min(int(round(share * outcomes.images)), len(left))
-        thresholds.append(threshold_for(left, leaving))
-        there &= scores < thresholds[-1]
+        reaching = scores[remaining]
+        leaving = min(int(round(share * outcomes.images)), len(reaching))
+        thresholds.append(threshold_for(reaching, leaving))
+        remaining &= scores < thresholds[-1]
     return thresholds
 
 

@@ -1,4 +1,4 @@
-"""What a calibration leaves behind: thresholds, what they gave, and for which bundle and images.
+"""Records of a calibration: thresholds, their figures, and the bundle and images they are for.
 
 Accuracies, rates and shares are in 0..1; costs are in the unit named beside them. Shape letters: K exits
 including the last answer.
@@ -17,7 +17,7 @@ from pi_dynn.records import Record, file_kind, read_record
 
 @dataclass(frozen=True)
 class ExitRow(Record):
-    """What one exit did in an evaluation: `accuracy` is None where no image left."""
+    """One exit in an evaluation; `accuracy` is None if no image left there."""
 
     exit_index: int
     block_index: int
@@ -29,10 +29,10 @@ class ExitRow(Record):
 
 @dataclass(frozen=True)
 class OperatingPoint(Record):
-    """Thresholds (K - 1) and what they give on some images.
+    """Thresholds (K - 1) and their figures on some images.
 
-    `exit_rates` and `exit_accuracies` have one value per exit (K); an exit nobody leaves at has no accuracy.
-    `settings` says how the thresholds came about, such as the common threshold of a sweep.
+    `exit_rates` and `exit_accuracies` have one value per exit (K); the accuracy is None if no image leaves.
+    `settings` holds the parameters of the rule, such as the common threshold of a sweep.
     """
 
     thresholds: list[float]
@@ -45,10 +45,10 @@ class OperatingPoint(Record):
 
 @dataclass(frozen=True)
 class Promise(Record):
-    """What risk control promises: with probability 1 - delta at most epsilon of accuracy is lost on new data.
+    """The guarantee of risk control: with probability 1 - delta at most epsilon of accuracy is lost on new data.
 
     `risk` says what is counted: "harm" (images that full depth has right and the exits wrong) or "gap" (the
-    difference of the two accuracies). `bound` is the upper confidence bound the chosen thresholds reached.
+    difference of the two accuracies). `bound` is the upper confidence bound of the chosen thresholds.
     """
 
     epsilon: float
@@ -60,7 +60,7 @@ class Promise(Record):
 
 @dataclass(frozen=True)
 class CalibrationRecord(Record):
-    """Thresholds chosen on held-out images, frozen with everything needed to use and to judge them.
+    """Thresholds chosen on held-out images, with everything needed to use and to judge them.
 
     `exits` are the blocks images leave after, the last answer included; `costs` (K) are in `cost_unit`, one of
     "macs", "s" and "J". `curve` holds the best points found from cheap to dear. `bundle` is the hash of the
@@ -93,7 +93,7 @@ class CalibrationRecord(Record):
 
 @dataclass(frozen=True)
 class RuleResult(Record):
-    """One rule's thresholds on images that had no part in choosing them; costs in `cost_unit`.
+    """One rule's thresholds, evaluated on images that were not used to choose them; costs in `cost_unit`.
 
     `gain` is the accuracy beyond that of the common threshold which costs the same on these images.
     """
@@ -109,7 +109,7 @@ class RuleResult(Record):
 
 @dataclass(frozen=True)
 class ReliabilityBin(Record):
-    """Images of like confidence: how sure the exit was of them on average, and how often it was right."""
+    """One bin of a reliability diagram: mean confidence, accuracy and number of its images."""
 
     confidence: float
     accuracy: float
@@ -118,7 +118,7 @@ class ReliabilityBin(Record):
 
 @dataclass(frozen=True)
 class ExitReliability(Record):
-    """How honest one exit's probabilities are, before and after dividing its logits by `temperature`."""
+    """The calibration error and reliability bins of one exit, before and after dividing its logits by `temperature`."""
 
     block_index: int
     temperature: float
@@ -188,10 +188,10 @@ def find_records(place: str | Path, sha256: str) -> list[CalibrationRecord]:
         record = load_record(place)
         check_bundle(record, sha256, place)
         return [record]
-    found = [load_record(path) for path in sorted(place.glob("*.json")) if file_kind(path) == CalibrationRecord.KIND]
-    found = [record for record in found if record.bundle == sha256]
-    if not found:
+    records = [load_record(path) for path in sorted(place.glob("*.json")) if file_kind(path) == CalibrationRecord.KIND]
+    records = [record for record in records if record.bundle == sha256]
+    if not records:
         raise CalibrationError(
             f"{place}: no record for the bundle {sha256[:12]}; make one with `pi-dynn calibrate DATASET -o RECORD`"
         )
-    return found
+    return records

@@ -1,11 +1,11 @@
-"""Thresholds with a promise: with probability 1 - delta at most epsilon of accuracy is lost on new data.
+"""Risk control: with probability 1 - delta at most epsilon of accuracy is lost on new data.
 
-Thresholds are tested one after the other along a path that was fixed before the images were looked at, from the
-safest on; the first that cannot be shown to be safe ends the search (Learn then Test with fixed sequence
-testing). That holds for any distribution, any network and any exit score, as long as new images are like these.
+Thresholds are tested in the order of a path that is fixed in advance and begins with the safest; the search ends at
+the first that fails (Learn then Test with fixed sequence testing). The guarantee holds for any distribution, network
+and exit score, as long as new images come from the same distribution.
 
 Two risks: "harm" counts images that full depth has right and the exits wrong; "gap" is the difference of the
-two accuracies, in which images that only the exits have right make good for others.
+two accuracies, in which images that only the exits have right compensate for harms.
 
 Source: Angelopoulos et al., Learn then Test (2021), section 2.2; Jazbec et al., Fast yet Safe: Early-Exiting with
 Risk Control (2024), the performance gap risk.
@@ -27,7 +27,7 @@ from pi_dynn.calibrate.search import frontier
 from pi_dynn.errors import CalibrationError
 from pi_dynn.records import NEVER
 
-# Even steps on the logistic scale: scores of good networks crowd near 1.
+# Even steps on the logit scale: scores of good networks crowd near 1.
 COMMON_PATH = tuple((1.0 / (1.0 + np.exp(-np.linspace(10.0, -4.0, 281)))).tolist())
 _BETWEEN = 5  # steps from one point of the frontier to the next
 FEW = 0.01  # a share of early leavers below which thresholds are of no use
@@ -35,7 +35,7 @@ FEW = 0.01  # a share of early leavers below which thresholds are of no use
 
 @dataclass(frozen=True)
 class RiskSettings:
-    """What is promised, and how it is tested; `corrected` is the exact test, without it the normal limit.
+    """The promised loss and how it is tested: with `corrected` by the exact test, without by the normal limit.
 
     Raises: CalibrationError for an epsilon or delta outside (0, 1), or a risk that is not known.
     """
@@ -54,17 +54,17 @@ class RiskSettings:
 
 
 def common_path(outcomes: ExitOutcomes) -> list[list[float]]:
-    """Common thresholds from where nobody leaves downwards; fixed, so all images may be used to test them."""
+    """Common thresholds, falling from full depth; a fixed path, so all images may be used to test it."""
     return [[NEVER] * outcomes.early_exits, *([value] * outcomes.early_exits for value in COMMON_PATH)]
 
 
 def frontier_path(outcomes: ExitOutcomes) -> list[list[float]]:
-    """Per-exit thresholds of the frontier from dear to cheap; the images they came from cannot test them."""
+    """Per-exit thresholds of the frontier from dear to cheap; to be tested on other images than `outcomes`."""
     corners = [[NEVER] * outcomes.early_exits, *(point.thresholds for point in reversed(frontier(outcomes)))]
     path = corners[:1]
     for dear, cheap in pairwise(corners):
         between = np.linspace(dear, cheap, _BETWEEN + 1)[1:]
-        path += np.where(np.asarray(dear) >= NEVER, cheap, between).tolist()  # a closed exit opens at once
+        path += np.where(np.asarray(dear) >= NEVER, cheap, between).tolist()  # an exit is enabled in one step
     return path
 
 
@@ -78,9 +78,9 @@ def count_losses(
 
 
 def last_safe(harms: NDArray[np.int64], helps: NDArray[np.int64], n: int, settings: RiskSettings) -> int:
-    """Index of the last step before the first that n images, harmed and helped (M,), do not show to be safe.
+    """Index of the last step before the first that fails the test on n images with these harms and helps (M,).
 
-    -1 if not even the first step is.
+    -1 if the first step fails.
     """
     values = p_value(settings.risk, harms, helps, n, settings.epsilon, settings.corrected)
     failed = np.flatnonzero(values > settings.delta)
@@ -92,8 +92,8 @@ def control_risk(
 ) -> tuple[OperatingPoint, Promise]:
     """The cheapest thresholds of the path (the common one by default) that keep the promise, and the promise.
 
-    Raises: CalibrationError that says how many images it would take, if these cannot show it for any
-    thresholds with which somebody leaves.
+    Raises: CalibrationError with the number of images needed, if these are too few for any thresholds with which
+    images leave early.
     """
     _check_independent(outcomes)
     path = common_path(outcomes) if path is None else path
@@ -109,14 +109,14 @@ def control_risk(
 
 
 def split_control_risk(outcomes: ExitOutcomes, settings: RiskSettings, seed: int = 0) -> tuple[OperatingPoint, Promise]:
-    """Per-exit thresholds: half of the images, drawn at random, find the path, the other half test it.
+    """Per-exit thresholds: a random half of the images gives the path, the other half tests it.
 
     Raises: CalibrationError as `control_risk` does, and for several views of one photograph.
     """
     _check_independent(outcomes)
     order = np.random.default_rng(seed).permutation(outcomes.images)
-    finding, testing = np.array_split(order, 2)
-    return control_risk(outcomes.subset(testing), settings, frontier_path(outcomes.subset(finding)))
+    path_half, test_half = np.array_split(order, 2)
+    return control_risk(outcomes.subset(test_half), settings, frontier_path(outcomes.subset(path_half)))
 
 
 def _check_independent(outcomes: ExitOutcomes) -> None:
@@ -134,10 +134,10 @@ def _refusal(
     harms: NDArray[np.int64],
     helps: NDArray[np.int64],
 ) -> str:
-    """Why there are no thresholds, and how many images it would take at the safest step that is of use."""
-    n, asked = outcomes.images, settings.epsilon
-    promise = f"at most {100 * asked:g} points lost with probability {100 * (1 - settings.delta):g} %"
-    least = images_needed(settings.risk, 0.0, 0.0, asked, settings.delta, settings.corrected)
+    """Why there are no thresholds, and how many images are needed at the safest step with early leavers."""
+    n, epsilon = outcomes.images, settings.epsilon
+    promise = f"at most {100 * epsilon:g} points lost with probability {100 * (1 - settings.delta):g} %"
+    least = images_needed(settings.risk, 0.0, 0.0, epsilon, settings.delta, settings.corrected)
     if least is None:
         return f"cannot promise {promise}: no number of images would show so little; promise less"
     if n < least:
@@ -147,10 +147,12 @@ def _refusal(
         )
     useful = [k for k, step in enumerate(path) if (leave_at(outcomes.scores, step) < outcomes.early_exits).mean() > FEW]
     if not useful:
-        return f"no threshold of the path lets anybody leave early, so there is nothing to promise ({promise})"
+        return f"no threshold of the path lets an image leave early, so there is nothing to promise ({promise})"
     first = useful[0]
-    needed = images_needed(settings.risk, harms[first] / n, helps[first] / n, asked, settings.delta, settings.corrected)
-    lost = f"the safest thresholds that let anybody leave harm {harms[first]} of {n} images"
+    needed = images_needed(
+        settings.risk, harms[first] / n, helps[first] / n, epsilon, settings.delta, settings.corrected
+    )
+    lost = f"the safest thresholds that let an image leave early harm {harms[first]} of {n} images"
     if needed is None:
         return f"cannot promise {promise}: {lost}, and no number of images would show less; promise less"
     return f"{n} images are too few to promise {promise}: {lost}; at that rate it takes about {needed} images"

@@ -1,4 +1,4 @@
-"""Every rule by its name: from outcomes and settings to thresholds."""
+"""The calibration rules by name: from outcomes and settings to thresholds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from pi_dynn.errors import CalibrationError
 
 @dataclass(frozen=True)
 class RuleSettings:
-    """What a person may ask of a rule; what a rule does not use it ignores.
+    """The settings of all rules; each rule ignores those it does not use.
 
-    `max_loss` asks for full depth's accuracy less that share. `keep` prunes a sweep to so many early exits.
+    `max_loss` is a target of full depth's accuracy less that share. `keep` prunes a sweep to so many early exits.
     """
 
     target_accuracy: float | None = None
@@ -33,11 +33,11 @@ class RuleSettings:
     per_exit: bool = False
 
     def goal(self, outcomes: ExitOutcomes) -> Goal:
-        """The goal these settings name; it may be empty. Raises: CalibrationError."""
+        """The goal in these settings; it may be empty. Raises: CalibrationError if it cannot be reached."""
         accuracy = self.target_accuracy
         if self.max_loss is not None:
             if accuracy is not None:
-                raise CalibrationError("a target accuracy and a tolerated loss say the same: give one of them")
+                raise CalibrationError("a target accuracy and a tolerated loss set the same goal: give one of them")
             accuracy = outcomes.full_depth_accuracy - self.max_loss
         goal = Goal(accuracy, self.budget)
         goal.check(outcomes)
@@ -46,9 +46,9 @@ class RuleSettings:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a rule chose, all points it looked at, the best of them as a curve, and what it promises.
+    """The chosen point, all points of the rule, their Pareto front as `curve`, and the promise if there is one.
 
-    `before` is the point before pruning, where there was any.
+    `before` is the point before pruning; None without pruning.
     """
 
     point: OperatingPoint
@@ -59,7 +59,7 @@ class Choice:
 
 
 def choose(rule: str, outcomes: ExitOutcomes, settings: RuleSettings) -> Choice:
-    """Apply the rule named. Raises: CalibrationError for an unknown name or what the rule cannot do."""
+    """The choice of the rule `rule`. Raises: CalibrationError for an unknown name or settings the rule cannot meet."""
     if rule not in RULES:
         raise CalibrationError(f"no rule {rule!r}: give one of {', '.join(RULES)}")
     return RULES[rule](outcomes, settings)
@@ -73,10 +73,10 @@ def _sweep(outcomes: ExitOutcomes, settings: RuleSettings) -> Choice:
     return Choice(prune(outcomes, point, settings.keep), points, pareto(points), before=point)
 
 
-def _search(outcomes: ExitOutcomes, settings: RuleSettings, wanted: str) -> Choice:
+def _search(outcomes: ExitOutcomes, settings: RuleSettings, target: str) -> Choice:
     goal = settings.goal(outcomes)
-    if getattr(goal, wanted) is None:
-        name = "a target accuracy or a tolerated loss" if wanted == "accuracy" else "a budget"
+    if getattr(goal, target) is None:
+        name = "a target accuracy or a tolerated loss" if target == "accuracy" else "a budget"
         raise CalibrationError(f"this rule searches for {name}: give one")
     point, curve = search_with_frontier(outcomes, goal)
     return Choice(point, curve, curve)
@@ -95,11 +95,11 @@ def _msdnet(outcomes: ExitOutcomes, settings: RuleSettings) -> Choice:
 
 
 def _risk(outcomes: ExitOutcomes, settings: RuleSettings) -> Choice:
-    asked = RiskSettings(settings.epsilon, settings.delta, settings.risk, settings.corrected)
+    risk = RiskSettings(settings.epsilon, settings.delta, settings.risk, settings.corrected)
     if settings.per_exit:
-        point, promise = split_control_risk(outcomes, asked)
+        point, promise = split_control_risk(outcomes, risk)
         return Choice(point, [point], [point], promise)
-    point, promise = control_risk(outcomes, asked)
+    point, promise = control_risk(outcomes, risk)
     # Every step before the one chosen was tested as well: the whole curve keeps the promise.
     safe = [step for step in common_path(outcomes) if step[0] >= point.thresholds[0]]
     points = [operating_point(outcomes, step) for step in safe]

@@ -1,6 +1,6 @@
-"""Exit scores from logits: how sure an exit is of its answer. All are in 0..1, and higher is surer.
+"""Exit scores from logits: the confidence of an exit in its answer. All are in 0..1, and higher is surer.
 
-The learned gate's score is not among them: the network itself gives it. Every function takes logits
+The score of the learned gate is an output of the network and not computed here. Every function takes logits
 (K, N, classes) and works exit by exit, so that its memory is that of one exit.
 
 Shape letters: K exits including the last answer, N samples.
@@ -37,18 +37,18 @@ def margin(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def entropy(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Entropy of the probabilities in nats, (K, N): this one is low where the exit is sure."""
+    """Entropy of the probabilities in nats, (K, N): low where the exit is sure."""
     return np.stack([_entropy(softmax(one)) for one in logits])
 
 
 def entropy_score(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 less the entropy's share of its greatest value, ln classes, (K, N)."""
+    """1 - entropy / ln(classes), (K, N)."""
     scores: NDArray[np.float64] = np.clip(1.0 - entropy(logits) / np.log(np.asarray(logits).shape[-1]), 0.0, 1.0)
     return scores
 
 
 def patience(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How many exits up to this one gave the same answer in a row, as a share of all K, (K, N).
+    """The number of consecutive exits, up to this one, with the same answer, divided by K, (K, N).
 
     Source: Zhou et al., BERT Loses Patience (2020), whose patience p is here a threshold of p / K.
     """
@@ -75,7 +75,7 @@ SCORES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 
 
 def exit_scores(name: str, logits: NDArray[np.float64], gate_scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The score `name` of every exit, (K, N): "gate" is what the network gave, the others come from logits.
+    """The score `name` of every exit, (K, N): "gate" is an output of the network, the others come from logits.
 
     Raises: CalibrationError for a name that is not known, or logits that are not numbers.
     """

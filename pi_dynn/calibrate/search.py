@@ -1,9 +1,9 @@
 """Thresholds for a goal: the least cost for an accuracy, or the greatest accuracy for a cost.
 
-Three ways of choosing compete at every price of cost: one common threshold; a common one with a shift at each exit
-that makes up for exits of unequal honesty; and one free threshold per exit. Freedom finds better thresholds on the
-images it is given and often worse ones for others, so a freer way is taken only where cross-validation says that it
-pays (see validate.py). What is taken makes the frontier, on which the goal picks.
+Three ways compete at every price of cost: one common threshold; a common one with a shift per exit that corrects
+exits that are over- or underconfident; and a free threshold per exit. A way with more freedom fits the given images
+better and may overfit, so it is taken only where cross-validation shows a gain (see validate.py). The thresholds
+taken at all prices form the frontier, from which the goal picks.
 
 Shape letters: K exits including the last answer, N samples, P prices.
 """
@@ -17,16 +17,16 @@ from pi_dynn.calibrate.coordinate import Choose, CoordinateSearch
 from pi_dynn.calibrate.exit_table import Values
 from pi_dynn.calibrate.goal import Goal, pareto, pick
 from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
-from pi_dynn.calibrate.paths import best_at_prices, honesty_shifts, logit, path_totals, shifted_path
+from pi_dynn.calibrate.paths import best_at_prices, calibration_shifts, logit, path_totals, shifted_path
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.calibrate.sweep import sweep
 from pi_dynn.calibrate.validate import Way, held_out_values, simplest_ways
 from pi_dynn.records import NEVER
 
 COMMON_GRID = tuple(np.linspace(0.02, 0.98, 49).round(2).tolist())
-_PRICES = np.geomspace(1e-3, 3.0, 50)  # accuracy one would give for all of the full depth's cost
-_STARTS = 2  # points on either side of the goal that are moved further
-_TRACING = 20_000  # images ways are tried and the frontier is traced on; its points are then judged on all of them
+_PRICES = np.geomspace(1e-3, 3.0, 50)  # accuracy that the cost of full depth is worth
+_STARTS = 2  # starting points of the exact search on either side of the goal
+_TRACING = 20_000  # images on which the frontier is found; its points are then evaluated on all images
 _TIE = 1e-9  # among equal costs the more accurate, among equal accuracies the cheaper
 
 
@@ -36,15 +36,15 @@ def common_way(outcomes: ExitOutcomes, prices: Values) -> NDArray[np.float64]:
 
 
 def shifted_way(outcomes: ExitOutcomes, prices: Values) -> NDArray[np.float64]:
-    """A common threshold, shifted at each exit to where all harm alike, at each price, (P, K - 1)."""
-    return best_at_prices(outcomes, shifted_path(honesty_shifts(outcomes)), prices)
+    """A common threshold, shifted at each exit to the same probability of harm, at each price, (P, K - 1)."""
+    return best_at_prices(outcomes, shifted_path(calibration_shifts(outcomes)), prices)
 
 
 def free_way(outcomes: ExitOutcomes, prices: Values, smoothing: bool = True) -> list[list[float]]:
-    """A threshold per exit at each price, (P, K - 1); each search starts where that at the price before ended."""
+    """A threshold per exit at each price, (P, K - 1); each search starts from the result at the price before."""
     steps = CoordinateSearch(outcomes, smoothing)
     N, full = outcomes.images, outcomes.costs[-1] * outcomes.images
-    levels, found = steps.closed, []
+    levels, thresholds = steps.full_depth, []
     for price in prices:
 
         def worth(hits: NDArray[np.float64], spent: NDArray[np.float64], price: float = price) -> NDArray[np.float64]:
@@ -52,20 +52,20 @@ def free_way(outcomes: ExitOutcomes, prices: Values, smoothing: bool = True) -> 
             return value
 
         levels = steps.improve(levels, worth)
-        found.append(steps.thresholds(levels))
-    return found
+        thresholds.append(steps.thresholds(levels))
+    return thresholds
 
 
 WAYS: tuple[Way, ...] = (common_way, shifted_way, free_way)
 
 
 def frontier(outcomes: ExitOutcomes) -> list[OperatingPoint]:
-    """The points taken, from cheap to dear; the dearest is full depth where no exit is as good."""
-    return pareto(_points(outcomes, _taken(outcomes)))
+    """The Pareto front of the thresholds taken, from cheap to dear; the dearest is full depth if no exit is as good."""
+    return pareto(_points(outcomes, _candidates(outcomes)))
 
 
 def search(outcomes: ExitOutcomes, goal: Goal) -> OperatingPoint:
-    """Thresholds for the goal that cross-validation has found to do well on new images.
+    """The thresholds for the goal, of the way that cross-validation prefers.
 
     Raises: CalibrationError for a goal that cannot be met.
     """
@@ -73,18 +73,18 @@ def search(outcomes: ExitOutcomes, goal: Goal) -> OperatingPoint:
 
 
 def search_with_frontier(outcomes: ExitOutcomes, goal: Goal) -> tuple[OperatingPoint, list[OperatingPoint]]:
-    """What `search` returns, and the frontier. Raises: CalibrationError."""
+    """The result of `search`, and the frontier. Raises: CalibrationError."""
     goal.check(outcomes)
-    taken = _taken(outcomes)
-    points = _points(outcomes, taken)
+    candidates = _candidates(outcomes)
+    points = _points(outcomes, candidates)
     if goal == Goal():
         return pick(points, goal), pareto(points)
-    best = _along(outcomes, _nearest(points, taken, goal), goal)
+    best = _along(outcomes, _nearest(points, candidates, goal), goal)
     return best, pareto([*points, best])
 
 
 def search_exactly(outcomes: ExitOutcomes, goal: Goal) -> OperatingPoint:
-    """The best thresholds per exit for these very images, which are not the best for others.
+    """The best thresholds per exit for these images; they overfit them.
 
     Raises: CalibrationError for a goal that cannot be met.
     """
@@ -98,8 +98,8 @@ def search_exactly(outcomes: ExitOutcomes, goal: Goal) -> OperatingPoint:
     return pick(points, goal)
 
 
-def _taken(outcomes: ExitOutcomes) -> list[list[float]]:
-    """At each price the thresholds of the freest way that pays."""
+def _candidates(outcomes: ExitOutcomes) -> list[list[float]]:
+    """At each price the thresholds of the way that cross-validation chose."""
     traced = outcomes.subset(np.arange(0, outcomes.images, -(-outcomes.images // _TRACING)))
     if traced.photographs < 2:
         return [list(limits) for limits in common_way(traced, _PRICES)]
@@ -108,24 +108,24 @@ def _taken(outcomes: ExitOutcomes) -> list[list[float]]:
     return [list(by_way[number][place]) for place, number in enumerate(chosen)]
 
 
-def _points(outcomes: ExitOutcomes, taken: Sequence[Sequence[float]]) -> list[OperatingPoint]:
-    return [operating_point(outcomes, limits) for limits in (*taken, [NEVER] * outcomes.early_exits)]
+def _points(outcomes: ExitOutcomes, candidates: Sequence[Sequence[float]]) -> list[OperatingPoint]:
+    return [operating_point(outcomes, limits) for limits in (*candidates, [NEVER] * outcomes.early_exits)]
 
 
-def _nearest(points: Sequence[OperatingPoint], taken: Sequence[Sequence[float]], goal: Goal) -> Sequence[float]:
-    """The thresholds taken whose point lies nearest to the goal; `points` begin with those of `taken`."""
+def _nearest(points: Sequence[OperatingPoint], candidates: Sequence[Sequence[float]], goal: Goal) -> Sequence[float]:
+    """The candidate whose point lies nearest to the goal; `points` begin with those of `candidates`."""
     if goal.budget is not None:
-        away = [abs(point.mean_cost - goal.greatest_cost) for point in points[: len(taken)]]
+        away = [abs(point.mean_cost - goal.greatest_cost) for point in points[: len(candidates)]]
     else:
-        away = [abs(point.accuracy - goal.least_accuracy) for point in points[: len(taken)]]
-    return taken[int(np.argmin(away))]
+        away = [abs(point.accuracy - goal.least_accuracy) for point in points[: len(candidates)]]
+    return candidates[int(np.argmin(away))]
 
 
 def _along(outcomes: ExitOutcomes, limits: Values, goal: Goal) -> OperatingPoint:
-    """Thresholds moved all together to the goal: the dearest within a budget, the cheapest as accurate as asked.
+    """The point for the goal on the path through `limits`: the dearest within a budget, or the cheapest on target.
 
-    A budget is spent even where these images show no gain: to go deeper helps on average, and a few hundred images
-    cannot see every tenth of a point.
+    The whole budget is used even if these images show no gain: on average deeper is better, and a few hundred images
+    cannot resolve a tenth of a point.
     """
     for shifts in (_shifts(limits), np.zeros(outcomes.early_exits)):
         path = shifted_path(shifts)
@@ -140,22 +140,22 @@ def _along(outcomes: ExitOutcomes, limits: Values, goal: Goal) -> OperatingPoint
 
 
 def _shifts(limits: Values) -> NDArray[np.float64]:
-    """What thresholds differ by from their middle on the logistic scale; infinite where an exit is closed."""
+    """Thresholds less their median on the logit scale; infinite for disabled exits."""
     limits = np.asarray(limits)
-    places = np.where(limits >= NEVER, np.inf, logit(limits))
-    open_ones = places[np.isfinite(places)]
-    return places - (np.median(open_ones) if len(open_ones) else 0.0)
+    logits = np.where(limits >= NEVER, np.inf, logit(limits))
+    finite = logits[np.isfinite(logits)]
+    return logits - (np.median(finite) if len(finite) else 0.0)
 
 
 def _around(points: Sequence[OperatingPoint], goal: Goal) -> list[OperatingPoint]:
-    """The points nearest to the goal on both of its sides; `points` rise in cost and accuracy."""
+    """The points nearest to the goal on either side; `points` rise in cost and accuracy."""
     met = [goal.met_by(point) for point in points]
     border = met.index(True) if goal.accuracy is not None and True in met else sum(met)
     return list(points[max(0, border - _STARTS) : border + _STARTS])
 
 
 def _choice(outcomes: ExitOutcomes, goal: Goal) -> Choose:
-    """The goal as a value of right answers and costs over all images."""
+    """The objective of the goal, from right answers and costs over all images."""
     N, full_cost = outcomes.images, outcomes.costs[-1] * outcomes.images
 
     def cheapest(hits: NDArray[np.float64], spent: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The published practice: one threshold for all exits, swept over a grid, then the weak exits pruned.
+"""The published rule: one threshold for all exits, swept over a grid, then the weakest exits pruned.
 
 Shape letters: K exits including the last answer.
 """
@@ -27,9 +27,9 @@ def sweep(outcomes: ExitOutcomes, grid: Sequence[float] = PUBLISHED_GRID) -> lis
 
 
 def prune(outcomes: ExitOutcomes, point: OperatingPoint, keep: int = PUBLISHED_EXITS) -> OperatingPoint:
-    """The same thresholds with only the `keep` early exits of greatest rate times accuracy still open.
+    """The same thresholds with all but the `keep` early exits of greatest rate times accuracy disabled.
 
-    Those who left at a pruned exit fall through to the next open one.
+    Images that left at a pruned exit go on to the next exit that is kept.
     """
     worth = [
         rate * (accuracy or 0.0)

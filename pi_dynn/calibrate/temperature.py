@@ -1,4 +1,4 @@
-"""Temperature scaling of every exit, and how honest its probabilities are before and after.
+"""Temperature scaling of every exit, and the calibration error before and after.
 
 Shape letters: K exits including the last answer, N samples, B bins.
 """
@@ -12,15 +12,15 @@ from pi_dynn.calibrate.records import ExitReliability, ReliabilityBin
 from pi_dynn.calibrate.scores import softmax
 from pi_dynn.errors import CalibrationError
 
-SHARPEST, FLATTEST = 0.05, 20.0  # temperatures outside mean that there was nothing to fit
-BINS = 15  # of the published expected calibration error
+SHARPEST, FLATTEST = 0.05, 20.0  # a fit that ends at a limit has failed
+BINS = 15  # as in the published definition of the expected calibration error
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The temperature in 0.05..20 that makes logits (N, classes) / T likeliest to give `labels` (N,).
+    """The temperature T in 0.05..20 that maximises the likelihood of `labels` (N,) under logits (N, classes) / T.
 
-    The loss is convex in 1 / T, so halving the interval finds where its slope, the mean logit expected less
-    the logit of the true class, changes sign.
+    The loss is convex in 1 / T. Its derivative is the mean expected logit less the logit of the true class;
+    bisection finds its root.
 
     Raises: CalibrationError if there is no image or a logit is not a number.
     Source: Guo et al., On Calibration of Modern Neural Networks (2017), section 4.2.

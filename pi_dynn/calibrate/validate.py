@@ -1,7 +1,7 @@
-"""Which way of choosing thresholds does better on images it has not seen: cross-validation, and one standard error.
+"""Cross-validation of the ways to choose thresholds, with the one-standard-error rule.
 
-At each price of cost, ways from simple to free choose on some images and are judged on others. A freer way is taken
-only where its gain over the simpler one exceeds one standard error of that gain.
+At each price of cost, ways from simple to free choose on some images and are evaluated on others. A freer way is
+taken only if its gain over the simpler one exceeds one standard error of that gain.
 
 Source: Breiman et al., Classification and Regression Trees (1984), section 3.4.3, the one-standard-error rule.
 Shape letters: K exits including the last answer, N samples, P prices, W ways, G photographs.
@@ -19,13 +19,13 @@ Way = Callable[[ExitOutcomes, Values], Sequence[Values] | NDArray[np.float64]]
 """From images and prices (P,) to the thresholds (P, K - 1) that suit each price."""
 
 FOLDS = 5
-_MANY = 4000  # photographs from which on two folds tell enough
+_MANY = 4000  # photographs from which on two folds are enough
 
 
 def folds(
     groups: NDArray[np.int64], count: int, seed: int = 0
 ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Masks (N,) of the images to choose on and of those to judge on; views of one photograph stay together."""
+    """Masks (N,) of the training and validation images of each fold; views of one photograph stay together."""
     names, place = np.unique(groups, return_inverse=True)
     fold = np.random.default_rng(seed).permutation(len(names)) % count
     for number in range(count):
@@ -36,7 +36,7 @@ def folds(
 def values_at_prices(
     outcomes: ExitOutcomes, thresholds: Sequence[Values] | NDArray[np.float64], prices: Values
 ) -> NDArray[np.float64]:
-    """What each image is worth at each price, (P, N): 1 if answered rightly, less price times share of full cost."""
+    """The value of each image at each price, (P, N): 1 if the answer is right, less price times share of full cost."""
     rows = []
     samples, full = np.arange(outcomes.images), outcomes.costs[-1]
     for limits, price in zip(thresholds, prices, strict=True):
@@ -46,13 +46,13 @@ def values_at_prices(
 
 
 def held_out_values(outcomes: ExitOutcomes, ways: Sequence[Way], prices: Values) -> NDArray[np.float64]:
-    """What each photograph is worth with thresholds chosen without it, (W, P, G)."""
+    """The mean value of each photograph with thresholds chosen without it, (W, P, G)."""
     count = min(FOLDS if outcomes.photographs < _MANY else 2, outcomes.photographs)
     worth = np.zeros((len(ways), len(prices), outcomes.images))
-    for choosing, judging in folds(outcomes.group_of, count):
-        seen, unseen = outcomes.subset(choosing), outcomes.subset(judging)
+    for training, validation in folds(outcomes.group_of, count):
+        fitting, held_out = outcomes.subset(training), outcomes.subset(validation)
         for number, way in enumerate(ways):
-            worth[number][:, judging] = values_at_prices(unseen, way(seen, prices), prices)
+            worth[number][:, validation] = values_at_prices(held_out, way(fitting, prices), prices)
     _, place, views = np.unique(outcomes.group_of, return_inverse=True, return_counts=True)
     sums = np.apply_along_axis(lambda row: np.bincount(place, weights=row), -1, worth)
     per_photograph: NDArray[np.float64] = sums / views
@@ -60,7 +60,7 @@ def held_out_values(outcomes: ExitOutcomes, ways: Sequence[Way], prices: Values)
 
 
 def simplest_ways(worth: NDArray[np.float64]) -> list[int]:
-    """The way to take at each price, from what photographs are worth with each, (W, P, G); the simplest is 0."""
+    """The number of the way to take at each price, from values of photographs (W, P, G); 0 is the simplest."""
     chosen = []
     for at_price in worth.swapaxes(0, 1):  # (W, G)
         best = 0

@@ -1,4 +1,4 @@
-"""Outcomes of a network that does not exist: deeper exits know more, and scores tell how likely they are right."""
+"""Outcomes of a simulated network: deeper exits are more accurate, and scores predict whether they are right."""
 
 import numpy as np
 
@@ -24,10 +24,10 @@ def synthetic_outcomes(images: int, exits: int = 5, seed: int = 0) -> ExitOutcom
 
 
 def synthetic_logits(images: int, classes: int, exits: int = 3, seed: int = 0, temperature: float = 1.0):
-    """Logits (exits, images, classes) whose softmax after division by `temperature` is honest, and labels."""
+    """Logits (exits, images, classes) whose softmax after division by `temperature` is calibrated, and labels."""
     rng = np.random.default_rng(seed)
-    honest = rng.standard_normal((exits, images, classes)) * np.linspace(1.0, 3.0, exits)[:, None, None]
-    honest[:] = honest[-1:] * np.linspace(0.4, 1.0, exits)[:, None, None]
-    probabilities = np.exp(honest[-1]) / np.exp(honest[-1]).sum(-1, keepdims=True)
+    logits = rng.standard_normal((exits, images, classes)) * np.linspace(1.0, 3.0, exits)[:, None, None]
+    logits[:] = logits[-1:] * np.linspace(0.4, 1.0, exits)[:, None, None]
+    probabilities = np.exp(logits[-1]) / np.exp(logits[-1]).sum(-1, keepdims=True)
     labels = (probabilities.cumsum(-1) > rng.random((images, 1))).argmax(-1)
-    return honest * temperature, labels
+    return logits * temperature, labels

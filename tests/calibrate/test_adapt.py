@@ -1,4 +1,4 @@
-"""Walking along the curve under strain, without fluttering."""
+"""Cheaper thresholds while the board is hot or its battery low, with hysteresis."""
 
 import pytest
 
@@ -10,12 +10,12 @@ CURVE = [OperatingPoint([k / 10], 0.5 + k / 10, float(k), [0.5, 0.5], [1.0, 1.0]
 HOT, WARM, COOL = BoardState(80.0), BoardState(70.0), BoardState(60.0)
 
 
-def costs(walker: CurveWalker, strains, step_s: float = 10.0) -> list[float]:
-    seen = []
-    for i, strain in enumerate(strains):
-        walker.watch(strain, i * step_s)
-        seen.append(walker.point.mean_cost)
-    return seen
+def costs(walker: CurveWalker, states, step_s: float = 10.0) -> list[float]:
+    mean_costs = []
+    for i, state in enumerate(states):
+        walker.watch(state, i * step_s)
+        mean_costs.append(walker.point.mean_cost)
+    return mean_costs
 
 
 def test_it_gets_cheaper_while_hot_and_recovers_when_cool():
@@ -31,7 +31,7 @@ def test_a_step_is_followed_by_a_pause():
     assert costs(walker, [HOT] * 12, step_s=1.0) == [3] * 5 + [2] * 5 + [1] * 2
 
 
-def test_temperature_that_flutters_around_a_limit_moves_it_once():
+def test_temperature_around_a_limit_moves_it_once():
     assert set(costs(CurveWalker(CURVE, 4.0), [BoardState(75.1), BoardState(74.9)] * 10)[2:]) <= {3, 2, 1}
     walker = CurveWalker(CURVE, 4.0)
     moves = [walker.watch(BoardState(68.1 if i % 2 else 74.9), 10.0 * i) for i in range(20)]
@@ -44,7 +44,7 @@ def test_throttling_and_a_low_battery_count_too():
     assert costs(CurveWalker(CURVE, 4.0), charge) == [4, 3, 3, 3, 4]
 
 
-def test_a_board_that_tells_nothing_changes_nothing():
+def test_an_unknown_state_changes_nothing():
     assert costs(CurveWalker(CURVE, 4.0), [BoardState()] * 3) == [4, 4, 4]
 
 

@@ -11,7 +11,7 @@ CHECKS = [1, 1, 1, 0]
 
 
 def outputs(samples: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Exits that know more the deeper they are, with scores that tell how likely they are right."""
+    """Exits that are more accurate the deeper they are, with scores that predict whether they are right."""
     rng = np.random.default_rng(seed)
     hardness = rng.random(samples)
     scores = np.clip(1.3 - hardness * np.array([[1.2], [0.9], [0.6], [0.3]]), 0, 1)
@@ -38,7 +38,7 @@ def test_unused_checks_are_not_paid_for():
     assert (choice.exits, choice.mean_macs, choice.accuracy) == ([], 37, 1.0)
 
 
-def test_leaving_is_held_against_the_best_answer_the_network_has():
+def test_leaving_is_compared_with_the_best_answer_of_the_network():
     """The third exit knows more than the last answer; the first, free of loss against the last, is not good enough."""
     right = np.array([[True] * 80 + [False] * 20, [True] * 70 + [False] * 30, [True] * 100, [True] * 80 + [False] * 20])
     choice = choose_exits(np.ones((4, 100)), right, MACS, CHECKS)

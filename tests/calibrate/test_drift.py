@@ -1,4 +1,4 @@
-"""Exit shares that stay raise no alarm, and those that part raise one."""
+"""Stable exit shares raise no alarm, and a drift raises one."""
 
 import numpy as np
 import pytest
@@ -39,19 +39,19 @@ def test_images_like_those_of_the_record_pass():
     assert warnings(DriftWatch(SHARES, window=200), rng.choice(4, 3000, p=SHARES)) == []
 
 
-def test_one_line_each_time_they_part():
+def test_one_report_for_each_drift():
     rng = np.random.default_rng(2)
     like, unlike = rng.choice(4, (2, 600), p=SHARES), rng.choice(4, (2, 600), p=SHARES[::-1])
-    seen = warnings(DriftWatch(SHARES, window=200), np.concatenate((like[0], unlike[0], like[1], unlike[1])))
-    assert len(seen) == 2
-    assert 600 <= seen[0] < 1000 and 1800 <= seen[1] < 2200
+    alarms = warnings(DriftWatch(SHARES, window=200), np.concatenate((like[0], unlike[0], like[1], unlike[1])))
+    assert len(alarms) == 2
+    assert 600 <= alarms[0] < 1000 and 1800 <= alarms[1] < 2200
 
 
-def test_it_says_what_parted():
+def test_it_reports_both_shares():
     watch = DriftWatch([0.5, 0.5], window=40)
-    found = [drift for drift in (watch.add(1) for _ in range(40)) if drift is not None]
-    assert (found[0].images, found[0].shares, found[0].expected) == (40, [0.0, 1.0], [0.5, 0.5])
-    assert found[0].p_value < 1e-6
+    drifts = [drift for drift in (watch.add(1) for _ in range(40)) if drift is not None]
+    assert (drifts[0].images, drifts[0].shares, drifts[0].expected) == (40, [0.0, 1.0], [0.5, 0.5])
+    assert drifts[0].p_value < 1e-6
 
 
 def test_other_thresholds_start_it_over():

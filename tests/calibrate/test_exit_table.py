@@ -1,4 +1,4 @@
-"""Who leaves where: by hand, against the published tables, and in general."""
+"""Exit tables: by hand, against the published tables, and in general."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_by_hand():
     assert mean_cost(leave_at(scores, [0.5, 0.6]), [10, 20, 40]) == (10 + 20 + 10 + 40) / 4
 
 
-def test_an_exit_nobody_takes_has_no_accuracy():
+def test_an_exit_without_images_has_no_accuracy():
     rows = exit_table(np.array([1, 1]), np.ones((2, 2), dtype=bool), [3, 11], [1, 2])
     assert (rows[0].count, rows[0].accuracy) == (0, None)
 

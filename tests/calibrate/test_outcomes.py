@@ -56,7 +56,7 @@ def test_the_last_score_is_not_looked_at():
     assert operating_point(ExitOutcomes(scores, ONES, [1, 2, 3]), [2.0, 2.0]).exit_rates == [0, 0, 1]
 
 
-def test_labels_that_show_nothing():
+def test_labels_unfit_for_calibration():
     check_labels(np.array([0, 1, 2]), 3)
     with pytest.raises(CalibrationError, match="2 images for 3 classes"):
         check_labels(np.array([0, 1]), 3)
@@ -66,7 +66,7 @@ def test_labels_that_show_nothing():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30, unique=True), st.data())
 def test_a_threshold_is_no_score_that_was_seen(values, data):
-    """So a rounding error on another machine moves nobody, unless two scores are neighbouring numbers."""
+    """So a rounding error on another machine moves no image, unless two scores are neighbouring numbers."""
     scores = np.array(values)
     leaving = data.draw(st.integers(0, len(scores)))
     threshold = threshold_for(scores, leaving)

@@ -1,4 +1,4 @@
-"""Paths of thresholds count what walking them one by one counts, and shifts find what harms."""
+"""Totals along paths of thresholds equal those of their steps, and shifts correct overconfident exits."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pi_dynn.calibrate.outcomes import NEVER, ExitOutcomes, operating_point
-from pi_dynn.calibrate.paths import best_at_prices, honesty_shifts, path_totals, shifted_path
+from pi_dynn.calibrate.paths import best_at_prices, calibration_shifts, path_totals, shifted_path
 from tests.calibrate.synthetic import synthetic_outcomes
 
 
@@ -22,7 +22,7 @@ def test_totals_are_those_of_each_step(seed, shifts):
     assert (np.diff(cost) >= -1e-9).all()
 
 
-def test_without_shifts_the_path_is_common_and_an_infinite_shift_closes():
+def test_without_shifts_the_path_is_common_and_an_infinite_shift_disables():
     path = shifted_path([0.0, 0.0, np.inf])
     assert (path[:, 0] == path[:, 1]).all() and (path[:, 2] == NEVER).all()
     assert path[0, 0] == 0.0 and path[-1, 0] == NEVER and (np.diff(path, axis=0) >= 0.0).all()
@@ -30,29 +30,29 @@ def test_without_shifts_the_path_is_common_and_an_infinite_shift_closes():
 
 def test_dearer_cost_takes_cheaper_thresholds():
     outcomes = synthetic_outcomes(500)
-    found = best_at_prices(outcomes, shifted_path(np.zeros(4)), [1e-3, 0.1, 3.0])
-    costs = [operating_point(outcomes, limits).mean_cost for limits in found]
+    thresholds = best_at_prices(outcomes, shifted_path(np.zeros(4)), [1e-3, 0.1, 3.0])
+    costs = [operating_point(outcomes, limits).mean_cost for limits in thresholds]
     assert costs == sorted(costs, reverse=True) and costs[-1] == outcomes.costs[0]
 
 
-def test_an_exit_that_brags_is_shifted_up():
+def test_an_overconfident_exit_is_shifted_up():
     outcomes = synthetic_outcomes(2000)
     scores = outcomes.scores.copy()
     scores[1] = 1.0 / (1.0 + np.exp(-(np.log(scores[1] / (1.0 - scores[1])) + 2.0)))
-    honest = honesty_shifts(outcomes)
-    bragging = honesty_shifts(ExitOutcomes(scores, outcomes.right, outcomes.costs))
+    calibrated = calibration_shifts(outcomes)
+    overconfident = calibration_shifts(ExitOutcomes(scores, outcomes.right, outcomes.costs))
     others = [0, 2, 3]
-    assert 1.0 < (bragging - honest)[1] - (bragging - honest)[others].mean() < 2.5
+    assert 1.0 < (overconfident - calibrated)[1] - (overconfident - calibrated)[others].mean() < 2.5
 
 
 def test_shifts_of_copies_are_those_of_the_photographs():
     outcomes = synthetic_outcomes(200)
     eight = np.repeat(np.arange(200), 8)
     copies = ExitOutcomes(outcomes.scores[:, eight], outcomes.right[:, eight], outcomes.costs, eight)
-    assert honesty_shifts(copies) == pytest.approx(honesty_shifts(outcomes), abs=0.01)
+    assert calibration_shifts(copies) == pytest.approx(calibration_shifts(outcomes), abs=0.01)
 
 
-def test_scores_that_tell_nothing_are_not_shifted():
+def test_scores_that_do_not_predict_harm_are_not_shifted():
     outcomes = synthetic_outcomes(300)
     blind = ExitOutcomes(1.0 - outcomes.scores, outcomes.right, outcomes.costs)
-    assert (honesty_shifts(blind) == 0.0).all()
+    assert (calibration_shifts(blind) == 0.0).all()

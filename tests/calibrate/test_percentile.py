@@ -15,9 +15,9 @@ def test_the_surest_share_of_those_still_there_leaves():
     assert point.thresholds[0] == (scores[0, 39] + scores[0, 40]) / 2
 
 
-def test_everybody_leaves_an_exit_that_is_good_enough():
+def test_all_images_leave_an_exit_that_is_good_enough():
     outcomes = ExitOutcomes(np.full((3, 10), 0.2), np.ones((3, 10)), [1, 2, 3])
-    assert percentile_thresholds(outcomes, 0.9) == [0.0, NEVER]  # and the exit nobody reaches is closed
+    assert percentile_thresholds(outcomes, 0.9) == [0.0, NEVER]  # and an exit that no image reaches is disabled
 
 
 def test_best_ratio():

@@ -84,10 +84,10 @@ def test_half_of_the_images_find_the_path_and_half_test_it(population):
 
 def test_views_of_one_photograph_promise_nothing(population):
     views = population.group_of // 8
-    seen = ExitOutcomes(population.scores, population.right, population.costs, views)
+    copies = ExitOutcomes(population.scores, population.right, population.costs, views)
     for control in (control_risk, split_control_risk):
         with pytest.raises(CalibrationError, match="8000 views of 1000 photographs are not independent"):
-            control(seen, RiskSettings(0.02))
+            control(copies, RiskSettings(0.02))
 
 
 def test_too_few_images_are_refused_with_the_number_it_takes():
@@ -112,9 +112,9 @@ def test_what_no_number_of_images_can_show():
     outcomes = ExitOutcomes(np.full((2, 2000), 0.9), np.array([[0], [1]]) * np.ones((2, 2000)), [1, 2])
     with pytest.raises(CalibrationError, match="no number of images would show less"):
         control_risk(outcomes, RiskSettings(0.01))
-    closed = ExitOutcomes(np.zeros((2, 2000)), np.ones((2, 2000)), [1, 2])
-    with pytest.raises(CalibrationError, match="no threshold of the path lets anybody leave"):
-        control_risk(closed, RiskSettings(0.01))
+    stays = ExitOutcomes(np.zeros((2, 2000)), np.ones((2, 2000)), [1, 2])
+    with pytest.raises(CalibrationError, match="no threshold of the path lets an image leave"):
+        control_risk(stays, RiskSettings(0.01))
 
 
 def test_settings_that_mean_nothing():

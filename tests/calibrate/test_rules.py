@@ -38,7 +38,7 @@ def test_half_of_the_images_may_find_a_path_of_their_own(outcomes):
     assert choose("risk", outcomes, RuleSettings(epsilon=0.05, per_exit=True)).promise.bound <= 0.05
 
 
-def test_pruning_tells_what_was_before(outcomes):
+def test_pruning_keeps_the_point_before(outcomes):
     choice = choose("sweep", outcomes, RuleSettings(budget=70.0, keep=2))
     assert choice.before in choice.points and choice.point.settings["kept"] == 2
     assert sum(rate > 0 for rate in choice.point.exit_rates[:-1]) <= 2
@@ -56,8 +56,8 @@ def test_the_percentile_rule_takes_the_best_ratio_unless_asked_otherwise(outcome
         ("target-accuracy", {}, "searches for a target accuracy or a tolerated loss"),
         ("budget", {}, "searches for a budget"),
         ("target-accuracy", {"target_accuracy": 1.0}, "full depth has"),
-        ("sweep", {"target_accuracy": 0.9, "max_loss": 0.1}, "say the same"),
-        ("budget", {"budget": 50.0, "max_loss": 0.1}, "cannot both rule"),
+        ("sweep", {"target_accuracy": 0.9, "max_loss": 0.1}, "set the same goal"),
+        ("budget", {"budget": 50.0, "max_loss": 0.1}, "exclude each other"),
         ("budget", {"budget": 1.0}, "below the 20"),
     ],
 )

@@ -24,8 +24,8 @@ from tests.calibrate.synthetic import synthetic_outcomes
 def test_a_target_is_met(seed, exits, images, loss):
     outcomes = synthetic_outcomes(images, exits, seed)
     goal = Goal(accuracy=max(outcomes.full_depth_accuracy - loss, 0.01))
-    found = search(outcomes, goal)
-    assert goal.met_by(found) and found == operating_point(outcomes, found.thresholds)
+    point = search(outcomes, goal)
+    assert goal.met_by(point) and point == operating_point(outcomes, point.thresholds)
     common = [point for point in sweep(outcomes, COMMON_GRID) if goal.met_by(point)]
     assert search_exactly(outcomes, goal).mean_cost <= min((point.mean_cost for point in common), default=np.inf)
 
@@ -42,14 +42,14 @@ def test_a_budget_is_kept(seed, exits, images, share):
 
 
 def gain_on_new_images(population: ExitOutcomes, images: int, level: float, draws: int) -> np.ndarray:
-    """Points of accuracy the search's thresholds gain over a common one at the same cost, on the whole population."""
+    """Points of accuracy gained over a common threshold at the same cost, on the whole population."""
     accuracy, cost = path_totals(population, shifted_path(np.zeros(population.early_exits)))
     gains = []
     for seed in range(draws):
         finding = population.subset(np.random.default_rng(seed).integers(0, population.images, images))
         budget = operating_point(finding, [level] * population.early_exits).mean_cost
-        found = operating_point(population, search(finding, Goal(budget=budget)).thresholds)
-        gains.append(100 * (found.accuracy - np.interp(found.mean_cost, cost, accuracy)))
+        point = operating_point(population, search(finding, Goal(budget=budget)).thresholds)
+        gains.append(100 * (point.accuracy - np.interp(point.mean_cost, cost, accuracy)))
     return np.array(gains)
 
 
@@ -59,7 +59,7 @@ def test_few_images_lose_nothing_to_the_sweep_at_equal_cost(level):
     assert gains.mean() > -0.15 and gains.min() > -0.6
 
 
-def test_few_images_gain_where_exits_are_of_unequal_honesty():
+def test_few_images_gain_where_an_exit_is_overconfident():
     outcomes = synthetic_outcomes(8000)
     scores = outcomes.scores.copy()
     scores[0] = 1.0 - 0.2 * (1.0 - scores[0])
@@ -83,11 +83,11 @@ def test_each_exit_is_judged_on_those_who_get_there():
     easy = np.arange(100) < 50
     scores = np.stack([np.where(easy, 0.9, 0.1), np.where(easy, 0.9, 0.6), np.ones(100)])
     right = np.stack([easy, ~easy, np.ones(100, dtype=bool)])
-    found = search_exactly(ExitOutcomes(scores, right, [1, 2, 4]), Goal(accuracy=1.0))
-    assert (found.accuracy, found.mean_cost, found.exit_rates) == (1.0, 1.5, [0.5, 0.5, 0.0])
+    point = search_exactly(ExitOutcomes(scores, right, [1, 2, 4]), Goal(accuracy=1.0))
+    assert (point.accuracy, point.mean_cost, point.exit_rates) == (1.0, 1.5, [0.5, 0.5, 0.0])
 
 
-def test_exits_that_only_harm_are_closed():
+def test_exits_that_only_harm_are_disabled():
     rng = np.random.default_rng(0)
     outcomes = ExitOutcomes(rng.random((3, 200)), np.array([[0], [0], [1]]) * np.ones((3, 200)), [1, 2, 3])
     assert search(outcomes, Goal(accuracy=1.0)).thresholds == [NEVER, NEVER]
@@ -103,15 +103,15 @@ def test_the_frontier_rises_and_reaches_full_depth():
     assert points[0].mean_cost == outcomes.costs[0]
 
 
-def test_the_point_found_is_on_the_frontier_handed_out():
+def test_the_point_is_on_the_frontier_returned_with_it():
     outcomes = synthetic_outcomes(1500)
     goal = Goal(accuracy=outcomes.full_depth_accuracy - 0.01)
-    found, points = search_with_frontier(outcomes, goal)
-    assert any(point.thresholds == found.thresholds for point in points)
+    point, points = search_with_frontier(outcomes, goal)
+    assert any(point.thresholds == point.thresholds for point in points)
     assert points == pareto(points)
 
 
-def test_exits_of_unequal_honesty_get_thresholds_of_their_own():
+def test_an_overconfident_exit_gets_its_own_threshold():
     # The first exit is as sure as the others and wrong more often: no common threshold suits all.
     outcomes = synthetic_outcomes(6000)
     scores = outcomes.scores.copy()
@@ -137,7 +137,7 @@ def test_the_neighbourhood_mean():
     assert (neighbourhood_mean(np.zeros(5), np.zeros(5, dtype=int)) == 0.0).all()
 
 
-def test_one_lucky_image_does_not_open_an_exit():
+def test_one_lucky_image_does_not_enable_an_exit():
     # Among the surest of a bad exit one in four is right by chance; the surest of all happens to be.
     scores = np.stack([np.linspace(0.0, 0.99, 400), np.ones(400)])
     right = np.stack([np.arange(400) % 4 == 3, np.ones(400, dtype=bool)])
@@ -159,7 +159,7 @@ def test_without_a_goal_it_takes_the_knee():
 def test_levels_say_what_thresholds_do(seed):
     outcomes = synthetic_outcomes(40, 4, seed)
     steps = CoordinateSearch(outcomes, smoothing=False)
-    levels = [int(np.random.default_rng(seed).integers(0, top + 1)) for top in steps.closed]
+    levels = [int(np.random.default_rng(seed).integers(0, top + 1)) for top in steps.full_depth]
     thresholds = steps.thresholds(levels)
     assert steps.levels(thresholds) == levels
     spent = []
@@ -173,11 +173,11 @@ def test_levels_say_what_thresholds_do(seed):
 
 def test_goals_out_of_reach():
     outcomes = synthetic_outcomes(200)
-    with pytest.raises(CalibrationError, match=r"target accuracy of 100.00 % is not within reach: full depth has 9"):
+    with pytest.raises(CalibrationError, match=r"target accuracy of 100.00 % cannot be reached: full depth has 9"):
         search(outcomes, Goal(accuracy=1.0))
     with pytest.raises(CalibrationError, match="a budget of 3 is below the 20 that leaving at the first exit costs"):
         search(outcomes, Goal(budget=3))
-    with pytest.raises(CalibrationError, match="not within reach"):
+    with pytest.raises(CalibrationError, match="cannot be reached"):
         search(outcomes, Goal(accuracy=float("nan")))
     with pytest.raises(CalibrationError, match="give one of them"):
         Goal(accuracy=0.9, budget=50)

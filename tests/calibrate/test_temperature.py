@@ -1,4 +1,4 @@
-"""Temperatures are found again, and make probabilities honest."""
+"""Known temperatures are recovered, and scaled probabilities are calibrated."""
 
 import numpy as np
 import pytest

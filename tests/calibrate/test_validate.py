@@ -1,4 +1,4 @@
-"""Folds keep views together, and freedom is taken only where it pays."""
+"""Folds keep views together, and a freer way needs a gain of more than one standard error."""
 
 import numpy as np
 import pytest
@@ -25,15 +25,15 @@ def test_values_are_right_answers_less_what_they_cost():
 
 
 def test_thresholds_are_never_chosen_on_the_images_they_are_judged_on():
-    outcomes, seen = synthetic_outcomes(40), []
+    outcomes, training_sets = synthetic_outcomes(40), []
 
     def spy(chosen_on, prices):
-        seen.append(set(chosen_on.groups.tolist()))
+        training_sets.append(set(chosen_on.groups.tolist()))
         return [[0.9] * 4 for _ in prices]
 
     worth = held_out_values(outcomes, [spy], [0.1])
-    assert worth.shape == (1, 1, 40) and len(seen) == 5
-    assert all(sum(image not in part for part in seen) == 1 for image in range(40))
+    assert worth.shape == (1, 1, 40) and len(training_sets) == 5
+    assert all(sum(image not in part for part in training_sets) == 1 for image in range(40))
     assert worth[0] == pytest.approx(values_at_prices(outcomes, [[0.9] * 4], [0.1]))
 
 
