@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pi_dynn.calibrate.exit_table import leave_at
+from pi_dynn.calibrate.outcomes import leave_at
 from pi_dynn.cli.options import open_part
 from pi_dynn.evaluate.outputs import collect_outputs
 from pi_dynn.runtime.bundle import load_bundle

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pi_dynn.calibrate.bounds import HARM
-from pi_dynn.calibrate.exit_table import leave_at, mean_cost
-from pi_dynn.calibrate.outcomes import ExitOutcomes
+from pi_dynn.calibrate.outcomes import ExitOutcomes, leave_at, mean_cost
 from pi_dynn.calibrate.risk import FEW, RiskSettings, common_path, count_losses, last_safe
 
 

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from pi_dynn.calibrate.exit_table import leave_at
+from pi_dynn.calibrate.outcomes import leave_at
 from pi_dynn.errors import CalibrationError
 
 

@@ -10,8 +10,7 @@ Shape letters: K exits including the last answer, N samples, T steps of the path
 import numpy as np
 from numpy.typing import NDArray
 
-from pi_dynn.calibrate.exit_table import Values
-from pi_dynn.calibrate.outcomes import ExitOutcomes
+from pi_dynn.calibrate.outcomes import ExitOutcomes, Values
 from pi_dynn.records import NEVER
 
 STEPS = np.linspace(-6.0, 12.0, 1801)

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pi_dynn.calibrate.bounds import GAP, HARM, images_needed, p_value, upper_bound
-from pi_dynn.calibrate.exit_table import leave_at
-from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
+from pi_dynn.calibrate.outcomes import ExitOutcomes, leave_at, operating_point
 from pi_dynn.calibrate.records import OperatingPoint, Promise
 from pi_dynn.calibrate.search import frontier
 from pi_dynn.errors import CalibrationError

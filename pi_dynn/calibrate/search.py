@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pi_dynn.calibrate.coordinate import Choose, CoordinateSearch
-from pi_dynn.calibrate.exit_table import Values
 from pi_dynn.calibrate.goal import Goal, pareto, pick
-from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
+from pi_dynn.calibrate.outcomes import ExitOutcomes, Values, operating_point
 from pi_dynn.calibrate.paths import best_at_prices, calibration_shifts, logit, path_totals, shifted_path
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.calibrate.sweep import sweep

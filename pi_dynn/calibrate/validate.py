@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pi_dynn.calibrate.exit_table import Values, leave_at
-from pi_dynn.calibrate.outcomes import ExitOutcomes
+from pi_dynn.calibrate.outcomes import ExitOutcomes, Values, leave_at
 
 Way = Callable[[ExitOutcomes, Values], Sequence[Values] | NDArray[np.float64]]
 """From images and prices (P,) to the thresholds (P, K - 1) that suit each price."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pi_dynn.calibrate.exit_table import exit_table, leave_at, mean_cost
+from pi_dynn.calibrate.outcomes import exit_table, leave_at, mean_cost
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.prefetch import prefetch
 from pi_dynn.data.preprocess import turned_and_flipped

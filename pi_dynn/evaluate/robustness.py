@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from pi_dynn.calibrate.drift import compare_shares
-from pi_dynn.calibrate.exit_table import leave_at
+from pi_dynn.calibrate.outcomes import leave_at
 from pi_dynn.data.corruptions import ALEXNET_ERRORS, PUBLISHED, SEVERITIES, corrupt_pixels
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.evaluate.outputs import Alter, ExitOutputs

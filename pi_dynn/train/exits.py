@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pi_dynn.calibrate.exit_table import leave_at
+from pi_dynn.calibrate.outcomes import leave_at
 from pi_dynn.train.engine import Stage
 from pi_dynn.train.features import ExitFeatures, exit_heads, head_logits, regroup
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pi_dynn.calibrate.exit_table import exit_table, leave_at, mean_cost
+from pi_dynn.calibrate.outcomes import exit_table, leave_at, mean_cost
 from pi_dynn.errors import CalibrationError
 
 # Published: images per layer, accuracy per layer in percent, accuracy of the whole in percent, mean blocks run

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pi_dynn.calibrate.exit_table import leave_at
+from pi_dynn.calibrate.outcomes import leave_at
 from pi_dynn.calibrate.validate import folds, held_out_values, simplest_ways, values_at_prices
 from tests.calibrate.synthetic import synthetic_outcomes
 
