@@ -1,4 +1,4 @@
-"""Power meters, and the road from their samples to joules. Knows nothing of networks; never imports torch.
+"""Power meters, sampling, and integration of samples to joules. Independent of networks; never imports torch.
 
 with open_meter("ina219") as meter, build_sampler(meter, clock) as sampler:
     with sampler.span("work"):

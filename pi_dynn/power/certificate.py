@@ -1,7 +1,7 @@
-"""Shunt certificates: what a particular meter board really is, written down once.
+"""Shunt certificates: the one-point calibration of a particular meter board.
 
-The shunts of breakout boards are good to 1 % and the chip's gain to 0.5 %. One comparison with a
-trusted ammeter removes most of both.
+The shunts of breakout boards are accurate to 1 % and the chip's gain to 0.5 %. One comparison with a
+reference ammeter removes most of both errors.
 """
 
 import json
@@ -16,7 +16,7 @@ from pi_dynn.records import Record, read_record
 
 @dataclass(frozen=True)
 class ShuntCertificate(Record):
-    """One meter board: its shunt as printed, and the factor that its currents are multiplied by."""
+    """One meter board: its shunt as printed on it, and the gain that its currents are multiplied by."""
 
     KIND = "shunt certificate"
     SCHEMA = "pi_dynn.shunt/1"
@@ -37,7 +37,7 @@ class ShuntCertificate(Record):
 def fit_certificate(
     *, board: str, shunt_ohm: float, reference_a: float, measured_a: float, instrument: str, date: str
 ) -> ShuntCertificate:
-    """A one-point calibration: the gain that turns `measured_a` into `reference_a`.
+    """The certificate of a one-point calibration, with the gain that corrects `measured_a` to `reference_a`.
 
     Raises: InputError if the two are more than 10 % apart: then it is the wrong shunt, not its tolerance.
 
@@ -54,7 +54,7 @@ def fit_certificate(
 
 
 def load_certificate(path: str | Path) -> ShuntCertificate:
-    """Read a certificate.
+    """The certificate in a file.
 
     Raises: CalibrationError if the file is not there, not a certificate, or its gain is not near 1.
     """

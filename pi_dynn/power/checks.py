@@ -1,4 +1,4 @@
-"""Is this trace fit to carry an energy figure? The figures it is judged by, and the reasons when not."""
+"""The quality of a power trace: figures, and the reasons why it is not valid for an energy figure."""
 
 import math
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ LIVE_THROTTLE_BITS = 0xF
 
 @dataclass(frozen=True)
 class TraceQuality(Record):
-    """How well a stretch of a trace was sampled; `valid` when `invalid_reasons` is empty.
+    """The sampling quality of a window of a trace; `valid` if `invalid_reasons` is empty.
 
-    `samples` are the usable ones. `sample_rate_hz` is what was achieved, not what was asked.
-    `largest_gap_s` counts from edge to edge. `duplicates` are samples equal to the one before
-    (counted, never dropped); `stale_reads` polls that found nothing new, over the whole trace.
+    `samples` counts the usable ones. `sample_rate_hz` is the achieved rate, not the nominal one.
+    `largest_gap_s` includes the gaps at both edges. `duplicates` are samples equal to the one before
+    (counted, never dropped); `stale_reads` counts polls without a new sample, over the whole trace.
     """
 
     samples: int
@@ -36,7 +36,7 @@ class TraceQuality(Record):
 
     @property
     def valid(self) -> bool:
-        """Whether nothing speaks against the trace."""
+        """Whether there is no reason against the trace."""
         return not self.invalid_reasons
 
 
@@ -47,17 +47,17 @@ def check_trace(
     max_gap_periods: float = MAX_GAP_PERIODS,
     max_retry_share: float = MAX_RETRY_SHARE,
 ) -> TraceQuality:
-    """Judge the samples of `window`, or of the whole trace.
+    """The quality of the samples in `window`, or of the whole trace.
 
-    What ended the sampling or shook the bus counts against every window of the trace; clipped samples,
-    resets and throttling only against the window they fall in.
+    An early end of the sampling and bus retries make every window of the trace invalid; clipped samples, resets
+    and throttling only the window they fall in.
     """
     if window is None:
         edges = trace.t_ns[[0, -1]] if len(trace.t_ns) else np.zeros(2, dtype=np.int64)
         window = Span(int(edges[0]), int(edges[1]), "all")
     inside = (trace.t_ns >= window.t0_ns) & (trace.t_ns <= window.t1_ns)
     flags = trace.flags[inside]
-    near_ns = round(max_gap_periods * trace.info.nominal_period_s * 1e9)  # when a chip reset is known only so well
+    near_ns = round(max_gap_periods * trace.info.nominal_period_s * 1e9)  # a chip reset is known only so exactly
     near = (trace.t_ns >= window.t0_ns - near_ns) & (trace.t_ns <= window.t1_ns + near_ns)
     usable = inside & ((trace.flags & int(UNUSABLE)) == 0)
     samples = int(usable.sum())
@@ -104,7 +104,7 @@ def _reasons(trace: Trace, window: Span, quality: TraceQuality, reversed_samples
 
 
 def _largest_gap_s(trace: Trace, window: Span) -> float:
-    """The longest time in the window without a usable sample, the two edges included."""
+    """The longest time in the window without a usable sample, including the gaps at the edges."""
     t_ns = trace.t_ns[(trace.flags & int(UNUSABLE)) == 0]
     if len(t_ns) == 0:
         return window.duration_s
@@ -117,28 +117,30 @@ def _largest_gap_s(trace: Trace, window: Span) -> float:
 
 
 def throttle_reasons(marks: tuple[ThrottleMark, ...], window: Span) -> list[str]:
-    """Why the firmware's throttle bits spoil this window; empty when they do not.
+    """Reasons why the firmware's throttle bits make this window invalid; empty if they do not.
 
-    Live bits count while they last. A sticky bit counts when it was not yet set at the start of the
-    window: one already set hides a second event, which is why the live bits are polled as well.
+    Live bits count while they are set. A sticky bit counts if it was not yet set at the start of the window; if it
+    was, it hides a second event, so the live bits are polled as well.
     """
     before = [mark for mark in marks if mark.t_ns <= window.t0_ns]
     inside = [mark for mark in marks if window.t0_ns < mark.t_ns <= window.t1_ns]
-    seen = before[-1:] + inside
+    window_marks = before[-1:] + inside
     reasons = []
-    live = [mark.bits & LIVE_THROTTLE_BITS for mark in seen]
+    live = [mark.bits & LIVE_THROTTLE_BITS for mark in window_marks]
     if any(live):
         reasons.append(f"throttled during the run (live bits {max(live):#x}): cool the board, check its 5 V supply")
-    if seen and any((mark.bits & ~seen[0].bits) >> 16 for mark in seen[1:]):
-        reasons.append(f"throttle state changed during the run ({seen[0].bits:#x} to {seen[-1].bits:#x})")
+    if window_marks and any((mark.bits & ~window_marks[0].bits) >> 16 for mark in window_marks[1:]):
+        reasons.append(
+            f"throttle state changed during the run ({window_marks[0].bits:#x} to {window_marks[-1].bits:#x})"
+        )
     return reasons
 
 
 def aliasing_warning(info: MeterInfo, inference_period_s: float, tolerance: float = 0.02) -> str | None:
-    """One line of advice if point samples could lock to the inferences; None when they cannot.
+    """A warning if point samples could alias with the inferences; None if they cannot.
 
-    Samples that average over most of their period see every phase of the load; point samples whose
-    period divides the inference (or is a multiple of it) see the same phase again and again.
+    Samples that average over most of their period cover every phase of the load; point samples whose period
+    divides that of the inferences (or is a multiple of it) measure the same phase again and again.
     """
     if info.kind == "counter" or info.window_s > 0.5 * info.nominal_period_s:
         return None
@@ -146,7 +148,7 @@ def aliasing_warning(info: MeterInfo, inference_period_s: float, tolerance: floa
     ratio = max(ratio, 1.0 / ratio)
     if math.isclose(ratio, round(ratio), rel_tol=tolerance):
         return (
-            f"inferences of {inference_period_s:.4g} s and samples every {info.nominal_period_s:.4g} s keep step: "
+            f"inferences of {inference_period_s:.4g} s and samples every {info.nominal_period_s:.4g} s are in step: "
             "turn the meter's averaging on, or change its period"
         )
     return None

@@ -1,8 +1,8 @@
-"""When does a free-running converter finish? Tells when to poll it, and when what was found was done.
+"""The phase of a free-running converter: when to poll it, and when each conversion was completed.
 
-A poll costs a bus transfer and a wake-up beside the work being measured, so there should be one for
-each conversion. The time of a conversion is only known to a few percent from the datasheet; it is
-learned from polls that come deliberately early, and find nothing, just before one that finds something.
+A poll costs a bus transfer and a wake-up that disturb the measured work, so there should be one per conversion.
+The datasheet gives the time of a conversion to a few percent only; it is learned from pairs of polls: a deliberately
+early one that finds nothing, and the next one that finds the conversion.
 """
 
 _POLLS_PER_CYCLE = 16
@@ -13,7 +13,7 @@ _TOLERANCE = 0.15  # of the oscillator; the datasheet's limit is 10 %
 class ConversionPhase:
     """The phase and length of a converter's cycle. All times are nanoseconds of one clock.
 
-    `due_ns` is when to poll next; `cycle_ns` the length of a cycle as known so far.
+    `due_ns` is when to poll next; `cycle_ns` the current estimate of the length of a cycle.
     """
 
     def __init__(self, nominal_ns: int) -> None:
@@ -23,9 +23,9 @@ class ConversionPhase:
         self.cycle_ns = nominal_ns
 
     def restart(self, start_ns: int) -> None:
-        """A cycle begins at `start_ns`; nothing that came before it counts."""
+        """Restart at `start_ns`, the beginning of a cycle; earlier polls no longer count."""
         self._done_ns = self._not_ready_ns = start_ns
-        self._start_ns: int | None = start_ns  # a completion known for sure, from which cycles are counted
+        self._start_ns: int | None = start_ns  # an exactly known completion, from which cycles are counted
         self._count = 0
         self.due_ns = self._next_ns()
 
@@ -42,10 +42,10 @@ class ConversionPhase:
         self.due_ns = max(polled_ns + self._poll_ns, self._next_ns())
 
     def ready(self, polled_ns: int, cleared_ns: int) -> int:
-        """The poll at `polled_ns` found something, and made room for the next at `cleared_ns`.
+        """The poll at `polled_ns` found a conversion; the ready flag was cleared at `cleared_ns`.
 
-        Returns when that conversion was completed: a whole number of cycles after the one before,
-        put right by what the polls saw.
+        Returns the completion time of that conversion: a whole number of cycles after the one before, within the
+        bounds given by the polls.
         """
         cycles = max(1, (polled_ns - self._done_ns) // self.cycle_ns)
         expected_ns = self._done_ns + cycles * self.cycle_ns
@@ -71,7 +71,7 @@ class ConversionPhase:
         elif bounded:
             self._start_ns, self._count = self._done_ns, 0
         else:
-            self._start_ns = None  # somebody held us up: how many cycles went by is a guess, so count anew
+            self._start_ns = None  # after a delay the number of cycles is uncertain, so count anew
 
     def _set_cycle(self, cycle_ns: int) -> None:
         low_ns, high_ns = (round(self._nominal_ns * (1 + sign * _TOLERANCE)) for sign in (-1, 1))

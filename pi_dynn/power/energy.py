@@ -1,7 +1,7 @@
-"""From a trace to what one inference costs: gross, net of idle, and how sure that is.
+"""The energy of one inference from a trace: gross, net of idle power, and its uncertainty.
 
 net = latency x (active power - idle power). Idle power is measured before and after the run, with
-the sampler running and the model loaded, and follows a straight line in between: boards warm up.
+the sampler running and the model loaded, and interpolated linearly in between, because boards warm up.
 """
 
 import math
@@ -37,8 +37,8 @@ def improvement(baseline_j: float, energy_j: float) -> float:
 class IdleBaseline(Record):
     """Idle power as a straight line through the window before the run and the one after.
 
-    With one window the line is flat. `sd_w` is the spread of single samples around it, `error_w` the
-    standard error of its mean, taken from blocks so that slow wandering is not mistaken for noise.
+    With one window the line is flat. `sd_w` is the standard deviation of single samples around it, `error_w` the
+    standard error of its mean, computed from blocks of samples because slow drifts are correlated.
     """
 
     t_before_ns: int
@@ -50,19 +50,19 @@ class IdleBaseline(Record):
 
     @property
     def drift_w_per_s(self) -> float:
-        """How fast idle power rose between the two windows."""
+        """The slope of idle power between the two windows."""
         if self.t_after_ns == self.t_before_ns:
             return 0.0
         return (self.after_power_w - self.before_power_w) / ((self.t_after_ns - self.t_before_ns) * 1e-9)
 
     def mean_power_w(self, t0_ns: int, t1_ns: int) -> float:
-        """Mean idle power from `t0_ns` to `t1_ns`: that of a line is its value in the middle."""
+        """Mean idle power from `t0_ns` to `t1_ns`: the value of the line in the middle."""
         middle_ns = (t0_ns + t1_ns) / 2
         return self.before_power_w + self.drift_w_per_s * (middle_ns - self.t_before_ns) * 1e-9
 
 
 def idle_baseline(trace: Trace, before: Span, after: Span | None = None) -> IdleBaseline:
-    """Fit the idle line to one window, or to one on each side of the run.
+    """The idle baseline from one window, or from one before and one after the run.
 
     Raises: TraceInvalid if a window holds fewer than two usable samples.
     """
@@ -104,7 +104,7 @@ class TrialEnergy(Record):
 
 
 def trial_energy(trace: Trace, span: Span, n: int, baseline: IdleBaseline) -> TrialEnergy:
-    """What each of the `n` inferences in `span` cost: the energy of the window, divided by `n`.
+    """The energy of each of the `n` inferences in `span`: that of the window, divided by `n`.
 
     Raises: InputError if `n` is not positive, TraceInvalid if the window holds fewer than two samples.
     """
@@ -127,8 +127,8 @@ def trial_energy(trace: Trace, span: Span, n: int, baseline: IdleBaseline) -> Tr
 class RunEnergy(Record):
     """All trials of one run: medians per inference, with 95 % bootstrap intervals [low, high].
 
-    `net_sd_j` joins the spread between trials with the uncertainty of the idle line; `resolved` says
-    whether the net energy stands at least three of those above zero.
+    `net_sd_j` combines the standard error over trials with the uncertainty of the idle line; `resolved` says
+    whether the net energy is at least three of those above zero.
     """
 
     net_j: float
@@ -145,9 +145,9 @@ class RunEnergy(Record):
 
 
 def run_energy(trials: Sequence[TrialEnergy], baseline: IdleBaseline, seed: int = 0) -> RunEnergy:
-    """Bring the trials of one run together; `n` is the number of inferences in one trial.
+    """The energy of one run from its trials, all with the same number `n` of inferences.
 
-    Raises: InputError if there is no trial, or the trials are of different length.
+    Raises: InputError if there is no trial, or their numbers of inferences differ.
     """
     lengths = sorted({trial.n for trial in trials})
     if len(lengths) != 1:

@@ -1,4 +1,4 @@
-"""No meter: power guessed from how busy the processor is. Good for trying things out, and for nothing else.
+"""The meter `estimate`: power modelled from processor utilisation, to try things out without a meter.
 
 power = idle + (full - idle) x utilisation
 """
@@ -17,7 +17,7 @@ _PERIOD_S = 0.1  # the kernel counts in hundredths of a second
 
 @dataclass(frozen=True)
 class PowerModel:
-    """Power of a board doing nothing and doing all it can, and where the figures come from."""
+    """Power of a board when idle and at full load, and the source of the figures."""
 
     scope: str
     idle_w: float
@@ -47,9 +47,9 @@ def power_model(board: str, threads: int) -> PowerModel:
 
 
 def busy_and_total_s() -> tuple[float, float]:
-    """Seconds all processors together were busy, and existed, since boot."""
+    """Busy seconds and all seconds of all processors together since boot."""
     times = psutil.cpu_times()
-    total_s = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)  # counted in user already
+    total_s = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)  # already part of user
     return total_s - times.idle - getattr(times, "iowait", 0.0), total_s
 
 

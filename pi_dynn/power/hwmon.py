@@ -1,4 +1,4 @@
-"""Power chips behind a kernel driver: INA2xx on any board, INA3221 on the Jetsons.
+"""The meter `hwmon`: power chips with a kernel driver, INA2xx on any board and INA3221 on Jetsons.
 
 Units of the files: millivolts, milliamperes, microwatts, micro-ohms (kernel, Documentation/hwmon).
 """
@@ -15,16 +15,16 @@ _INA2XX_FULL_SCALE_V = {"ina219": 0.32, "ina220": 0.32, "ina226": 0.08192, "ina2
 _INA3221_FULL_SCALE_V = 0.1638
 _INA3221_STEP_V = 40e-6
 _DRIVER_DEFAULT_UOHM = 10_000  # RSHUNT_DEFAULT of drivers/hwmon/ina2xx.c; breakout boards carry 100 000
-_PERIOD_S = 0.01  # a default INA3221 converts its three channels in 6.6 ms, and a read may wait for it
+_PERIOD_S = 0.01  # a default INA3221 converts its three channels in 6.6 ms, and a read may block for that
 
 _TOTAL_RAILS = ("VDD_IN",)  # Orin Nano and NX: channel 1 is the whole module
-_PART_RAILS = ("VDD_GPU_SOC", "VDD_CPU_CV")  # AGX Orin: fed side by side, and there is no total
+_PART_RAILS = ("VDD_GPU_SOC", "VDD_CPU_CV")  # AGX Orin: parallel supplies, and there is no total
 _NOT_RAILS = ("nc", "sum of shunt voltages")
 
 
 @dataclass(frozen=True)
 class Rail:
-    """One channel of a chip: its files, and the factor that puts a wrongly declared shunt right."""
+    """One channel of a chip: its files, and the factor that corrects a wrong shunt value in the driver."""
 
     label: str
     voltage: Path
@@ -35,7 +35,7 @@ class Rail:
     scale: float = 1.0
 
     def read(self) -> tuple[float, float, float, bool]:
-        """Watts, volts, amperes, and whether the current was at the end of the range."""
+        """Watts, volts, amperes, and whether the current is clipped at the end of the range."""
         voltage_v = read_int(self.voltage) * 1e-3
         reported_a = read_int(self.current) * 1e-3
         current_a = reported_a * self.scale
@@ -46,7 +46,7 @@ class Rail:
 
 
 class Hwmon(EnergyMeter):
-    """One or more rails read from the kernel, their power added up.
+    """A meter that reads one or more rails from the kernel and adds up their power.
 
     Volts and amperes come from different conversions of the chip; the sample is stamped at the middle
     of the reads.
@@ -90,12 +90,12 @@ def open_hwmon(
 ) -> Hwmon:
     """Open the first INA2xx or the INA3221 channels under `/sys/class/hwmon`.
 
-    `shunt_ohm` is the resistor of an INA2xx board as printed on it; readings are corrected if the kernel was told
-    otherwise. `rails` picks INA3221 channels by label: by default the module's input where there is one, else the
+    `shunt_ohm` is the resistor of an INA2xx board as printed on it; readings are corrected if the driver has another
+    value. `rails` selects INA3221 channels by label: by default the module's input if there is one, else the
     CPU and GPU rails of an AGX Orin, which together are not the whole board.
 
     Raises: MeterNotFound if there is no such chip or rail; PowerError if the driver still has its
-    default shunt and `shunt_ohm` does not say what is true.
+    default shunt and `shunt_ohm` is not given.
     """
     chips = sorted(root.glob("sys/class/hwmon/hwmon*"), key=lambda path: (len(path.name), path.name))
     named = [(chip, read_text(chip / "name")) for chip in chips if (chip / "name").exists()]
@@ -107,9 +107,9 @@ def open_hwmon(
             if rails is not None:
                 raise InputError(f"an {name} has one rail, drop rails={rails!r}")
             return _open_ina2xx(clock, chip, name, shunt_ohm)
-    found = ", ".join(name for _, name in named) or "none"
+    names = ", ".join(name for _, name in named) or "none"
     raise MeterNotFound(
-        f"no INA2xx or INA3221 under {root / 'sys/class/hwmon'} (found: {found}): "
+        f"no INA2xx or INA3221 under {root / 'sys/class/hwmon'} (found: {names}): "
         "echo ina219 0x40 | sudo tee /sys/bus/i2c/devices/i2c-1/new_device"
     )
 
@@ -159,10 +159,10 @@ def _ina3221_rails(chip: Path) -> list[Rail]:
     return rails
 
 
-def _open_ina3221(clock: Clock, channels: list[Rail], wanted: list[str] | None) -> Hwmon:
+def _open_ina3221(clock: Clock, channels: list[Rail], rails: list[str] | None) -> Hwmon:
     by_label = {rail.label: rail for rail in channels}
     defaults = [group for group in (_TOTAL_RAILS, _PART_RAILS) if all(label in by_label for label in group)]
-    labels = tuple(wanted) if wanted is not None else (defaults[0] if defaults else ())
+    labels = tuple(rails) if rails is not None else (defaults[0] if defaults else ())
     missing = [label for label in labels if label not in by_label]
     if missing or not labels:
         raise MeterNotFound(

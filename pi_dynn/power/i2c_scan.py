@@ -1,4 +1,4 @@
-"""Which I2C buses there are, and who answers on them where power meters live."""
+"""A scan of the I2C buses for chips at the addresses of power meters."""
 
 import errno
 from collections.abc import Callable
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 BusClass = Callable[[str], "SMBus"]
 
 METER_ADDRESSES = range(0x40, 0x50)
-"""All an INA219 can have. No others are asked: some chips take a read for a command."""
+"""All that an INA219 can have. No others are read, because some chips take a read for a command."""
 
 
 class I2cBus(NamedTuple):
-    """A bus and the addresses that answered; those a kernel driver holds count, and are named in `held`."""
+    """A bus and the addresses that answered, including those held by a kernel driver, which `held` names."""
 
     number: int
     answering: tuple[int, ...]
@@ -27,7 +27,7 @@ class I2cBus(NamedTuple):
 
 
 def scan_i2c(root: Path = Path("/"), smbus_class: BusClass | None = None) -> list[I2cBus]:
-    """Every `/dev/i2c-N` below `root`, and what answers there at 0x40 to 0x4f."""
+    """Every `/dev/i2c-N` below `root`, and the addresses from 0x40 to 0x4f that answer there."""
     numbers = sorted(int(path.name[4:]) for path in root.glob("dev/i2c-*") if path.name[4:].isdigit())
     return [_scan(root, number, smbus_class) for number in numbers]
 
@@ -45,12 +45,12 @@ def _scan(root: Path, number: int, smbus_class: BusClass | None) -> I2cBus:
                 from smbus2 import SMBus
             smbus_class = SMBus
         with smbus_class(str(device)) as bus:
-            found = tuple(address for address in METER_ADDRESSES if address in held or _answers(bus, address))
+            answering = tuple(address for address in METER_ADDRESSES if address in held or _answers(bus, address))
     except PowerError as error:
         return I2cBus(number, tuple(held), held, error)
     except OSError as error:
         return I2cBus(number, tuple(held), held, bus_open_error(error, device))
-    return I2cBus(number, found, held, None)
+    return I2cBus(number, answering, held, None)
 
 
 def _answers(bus: "SMBus", address: int) -> bool:

@@ -2,7 +2,7 @@
 
 Shunt and bus voltage are read and multiplied here in floats; the chip's own current and power registers are
 coarser and void after an overflow. The power register is still read, for two reasons: it clears
-"conversion ready", and it reads 0 once the chip has lost its calibration, which betrays a brown-out.
+"conversion ready", and it reads 0 once the chip has lost its calibration, which indicates a brown-out.
 
 Source: TI SBOS448G. Sections and tables are named where a number comes from them.
 """
@@ -37,14 +37,14 @@ _MATH_OVERFLOW = 0x0001
 _TRANSIENT = (errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT)
 _RETRIES = 3
 _RETRY_PAUSE_S = 1e-3
-_POLLS_TO_WAIT = 64  # for the first sample: some cycles' worth
-_READS_PER_CHECK = 256  # a chip at no load reads 0 W also when healthy: look at its configuration now and then
+_POLLS_TO_WAIT = 64  # for the first sample: several cycles
+_READS_PER_CHECK = 256  # without a load 0 W is normal, so the configuration is read now and then to detect a reset
 _REVERSED_V = -0.5e-3  # beyond the offset of the worst chip, +-200 uV
 _WAKE_UP_NS = 40_000  # from power-down, section 8.5.1
 
 
 class RegisterBus(Protocol):
-    """A bus to one chip with 16-bit registers, most significant byte first already put right."""
+    """A bus to one chip with 16-bit registers, as integers whatever the byte order of the bus."""
 
     name: str
 
@@ -57,16 +57,16 @@ class RegisterBus(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the bus."""
+        """Release the bus."""
         ...
 
 
 class Ina219(EnergyMeter):
     """An INA219 in continuous conversion, sampled by polling its conversion-ready flag.
 
-    Every `settings.rephase_every` samples the chip is put to sleep for a random part of a cycle. The
-    bus conversion leaves a blind spot of about 10 % in every cycle, and were the inferences to last a
-    whole number of cycles it would fall on the same part of each.
+    Every `settings.rephase_every` samples the chip is put to sleep for a random part of a cycle. During the bus
+    conversion, about 10 % of every cycle, the current is not measured; for inferences that last a whole number of
+    cycles this would always be the same part of them.
 
     Raises: MeterNotFound if no INA219 answers, MeterBusError if the bus fails, PowerError if the
     current flows backwards.
@@ -88,13 +88,13 @@ class Ina219(EnergyMeter):
         self._clock = clock
         self._pid = os.getpid()
         self._closed = False
-        self._found: tuple[int, int] | None = None
-        self._random = random.Random(0)  # the same run twice is the same run
+        self._original: tuple[int, int] | None = None
+        self._random = random.Random(0)  # fixed, so that runs are reproducible
         self._phase = ConversionPhase(round(self.settings.cycle_s * 1e9))
         self.info = MeterInfo(
             name=name,
             scope=scope,
-            rails=("VIN-",),  # the load side: the shunt's own loss is not in it
+            rails=("VIN-",),  # the load side: the loss in the shunt is not included
             resolution_w=self.settings.resolution_w,
             nominal_period_s=self.settings.cycle_s,
             measured=label == MEASURED,
@@ -125,7 +125,7 @@ class Ina219(EnergyMeter):
             self._phase.not_ready(polled_ns)
             return None
         shunt = _signed(self._read(SHUNT))
-        power = self._read(POWER)  # clears conversion ready; its value only tells whether the chip is well
+        power = self._read(POWER)  # clears conversion ready; its value only shows whether the chip was reset
         done_ns = self._phase.ready(polled_ns, self._clock.now_ns())
         self._fresh += 1
         flags = self._judge(shunt, bus_word, power)
@@ -152,7 +152,7 @@ class Ina219(EnergyMeter):
         bus = bus_word >> 3
         flags = SampleFlags.NONE
         if abs(shunt) >= self.settings.shunt_limit or bus >= self.settings.bus_limit:
-            flags |= SampleFlags.CLIPPED  # the overflow bit does not tell: it is about the multiplication
+            flags |= SampleFlags.CLIPPED  # not shown by the overflow bit, which is about the multiplication
         if bus_word & _MATH_OVERFLOW:
             flags |= SampleFlags.OVERFLOW
         if shunt * SHUNT_LSB_V < _REVERSED_V:
@@ -168,7 +168,7 @@ class Ina219(EnergyMeter):
     def _identify(self) -> None:
         try:
             config = self._read(CONFIG)
-            self._found = (config, self._read(CALIBRATION))
+            self._original = (config, self._read(CALIBRATION))
         except MeterBusError as error:
             code = getattr(error.__cause__, "errno", None)
             if code in (*_TRANSIENT, errno.ENXIO):
@@ -177,11 +177,11 @@ class Ina219(EnergyMeter):
                 ) from error
             raise
         if config & _UNUSED_CONFIG_BITS:
-            self._found = None  # not ours: close() must not write to it
+            self._original = None  # another chip: close() must not write to it
             raise MeterNotFound(f"the chip on {self.bus.name} is no INA219 (register 0 reads {config:#06x})")
 
     def _set_up(self) -> None:
-        """Configure and calibrate; what is being converted now is of the old mode and will be discarded."""
+        """Configure and calibrate; the conversion in progress is of the old mode and will be discarded."""
         self._write(CALIBRATION, self.settings.calibration)
         self._write(CONFIG, self.settings.config)
         if not self._configured():
@@ -221,21 +221,21 @@ class Ina219(EnergyMeter):
         raise MeterBusError(f"the INA219 on {self.bus.name} answers but does not convert: power-cycle it")
 
     def close(self) -> None:
-        """Put the chip back as it was found, and let go of the bus."""
+        """Restore the chip's original configuration and release the bus."""
         if self._closed:
             return
         self._closed = True
         try:
-            if self._found is not None and os.getpid() == self._pid:  # a forked child must not touch the chip
-                config, calibration = self._found
+            if self._original is not None and os.getpid() == self._pid:  # a forked child must not touch the chip
+                config, calibration = self._original
                 self.bus.write_word(CALIBRATION, calibration)
                 self.bus.write_word(CONFIG, config or POWER_ON_CONFIG)
         except OSError:
-            pass  # unplugged: there is nothing to put back
+            pass  # unplugged: nothing to restore
         finally:
             self.bus.close()
 
-    # The wire
+    # Transfers
 
     def _read(self, register: int) -> int:
         return self._transfer(self.bus.read_word, register)
@@ -307,7 +307,7 @@ def settings_for(
 ) -> Ina219Settings:
     """Settings from options, the shunt and its gain from a certificate if there is one.
 
-    Raises: InputError if the two disagree about the shunt, or a setting cannot be.
+    Raises: InputError if the two disagree about the shunt, or a setting is out of range.
     """
     if certificate is None:
         ohm, gain = 0.1 if shunt_ohm is None else shunt_ohm, 1.0

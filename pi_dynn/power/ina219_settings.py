@@ -1,4 +1,4 @@
-"""What is written into an INA219, and how its registers are to be read back into volts.
+"""The configuration of an INA219: register values, ranges, conversion times and the units of its registers.
 
 Source: TI SBOS448G, section 8.6 (registers) and table 5 (conversion times, typical).
 """
@@ -23,7 +23,7 @@ _SHUNT_ADC = {  # averaged conversions -> (4-bit code, seconds)
     64: (0xE, 34.05e-3),
     128: (0xF, 68.10e-3),
 }
-_BUS_ADC_CODE, _BUS_ADC_S = 0x3, 532e-6  # 12 bits once: the bus voltage is steady, and its conversion blinds us
+_BUS_ADC_CODE, _BUS_ADC_S = 0x3, 532e-6  # 12 bits once: the bus voltage is steady, and no current is measured meanwhile
 _CONTINUOUS = 0x7
 _NOMINAL_BUS_V = 5.0
 
@@ -32,7 +32,7 @@ _NOMINAL_BUS_V = 5.0
 class Ina219Settings:
     """How an INA219 is wired and configured.
 
-    `max_current_a` is the largest current to be expected (default: all that the shunt allows, 0.32 V /
+    `max_current_a` is the largest expected current (default: all that the shunt allows, 0.32 V /
     shunt); the gain is the finest that holds it. `shunt_averages` conversions make one sample: 8 give 209 Hz with
     the current integrated 89 % of the time. `bus_range_v` is 16 or 32. `gain` corrects the current
     (a one-point calibration). `rephase_every` samples the conversions restart at a random phase; 0 never.
@@ -90,7 +90,7 @@ class Ina219Settings:
 
     @property
     def shunt_limit(self) -> int:
-        """The shunt register at the end of the range: that or more is clipped."""
+        """The shunt register at the end of the range; this value or more is clipped."""
         return 4000 << self._gain_code
 
     @property
@@ -115,6 +115,6 @@ class Ina219Settings:
 
     @property
     def resolution_w(self) -> float:
-        """Smallest step of power at 5 V: one step of the 12-bit converter, filled in by averaging."""
+        """Smallest step of power at 5 V: one step of the 12-bit converter, divided by averaging."""
         step_v = max(SHUNT_LSB_V, SHUNT_LSB_V * (1 << self._gain_code) / self.shunt_averages)
         return step_v / self.shunt_ohm * _NOMINAL_BUS_V

@@ -1,6 +1,6 @@
-"""Joules from samples: the trapezoid for power, differences for counters.
+"""Integration of samples to joules: the trapezoidal rule for power, differences for counters.
 
-Every usable sample counts, equal neighbours too: dropping repeated values turns plateaus into ramps.
+Repeated values are kept: dropping them would turn plateaus into ramps.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ from pi_dynn.power.meter import UNUSABLE
 
 
 def counter_difference_j(before_j: float, after_j: float, range_j: float) -> float:
-    """Joules between two readings of a counter that starts again at 0 after `range_j`.
+    """Joules between two readings of a counter that wraps to 0 after `range_j`.
 
-    A single wrap is put right; two wraps between readings cannot be told from none.
+    A single wrap is corrected; two wraps between readings cannot be detected.
 
     >>> counter_difference_j(10.0, 15.0, range_j=100.0)
     5.0
@@ -31,7 +31,7 @@ def counter_difference_j(before_j: float, after_j: float, range_j: float) -> flo
 
 
 def either(power_w: NDArray[np.float64] | None, counter_j: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """The one of the two that is there. Raises: TraceInvalid if neither is."""
+    """The one of the two that is not None. Raises: TraceInvalid if both are."""
     values = power_w if power_w is not None else counter_j
     if values is None:
         raise TraceInvalid("a trace needs watts or the joules of a counter, it has neither: record it again")
@@ -41,9 +41,9 @@ def either(power_w: NDArray[np.float64] | None, counter_j: NDArray[np.float64] |
 class CumulativeEnergy:
     """Joules since the first usable sample, as a function of time.
 
-    Between samples power runs in a straight line (a counter: energy does); before the first and after
-    the last it stays as it was there, a stretch that `check_trace` limits. Because windows are
-    differences of one function, neighbouring windows add up exactly.
+    Between samples power (of a counter: energy) is interpolated linearly; before the first and after the last
+    sample power is constant, for at most the gap that `check_trace` allows. Windows are differences of one function,
+    so adjacent windows add up exactly.
 
     Raises: TraceInvalid if fewer than two samples are usable.
     """
@@ -87,7 +87,7 @@ class CumulativeEnergy:
         return energy_j
 
     def count(self, t0_ns: int, t1_ns: int) -> int:
-        """How many usable samples lie in [t0_ns, t1_ns]."""
+        """The number of usable samples in [t0_ns, t1_ns]."""
         return int(np.searchsorted(self.t_ns, t1_ns, side="right") - np.searchsorted(self.t_ns, t0_ns, side="left"))
 
     def between(self, t0_ns: int, t1_ns: int) -> float:

@@ -1,4 +1,4 @@
-"""Power as it is now, for as long as a program runs: a short memory of samples instead of a whole trace."""
+"""The current power while a program runs, from the samples of the last minute instead of a whole trace."""
 
 import threading
 from collections import deque
@@ -7,14 +7,14 @@ from pi_dynn.clock import Clock
 from pi_dynn.errors import PowerError
 from pi_dynn.power.meter import UNUSABLE, EnergyMeter, EnergyReading, PowerSample
 
-MEMORY_S = 60.0  # an answer that took longer is not asked about
+MEMORY_S = 60.0  # longer than any answer takes
 
 
 class LivePower:
-    """Polls a meter in a thread while used as a context manager; ask it for power now, or over a window.
+    """Polls a meter in a thread while used as a context manager; gives the power now and the energy of a window.
 
-    Memory does not grow: samples older than a minute are forgotten. A meter that fails ends the sampling, and
-    `failed` says why; power is then no longer known.
+    Samples older than a minute are dropped. A meter that fails ends the sampling, and
+    `failed` says why; power and energy are then None.
     """
 
     def __init__(self, meter: EnergyMeter, clock: Clock) -> None:
@@ -41,9 +41,9 @@ class LivePower:
             return self._samples[-1][1] if self._samples and self.failed is None else None
 
     def energy_j(self, t0_ns: int, t1_ns: int) -> float | None:
-        """What the board drew from `t0_ns` to `t1_ns`, everything on it included; None if it is not known.
+        """The energy of the whole board from `t0_ns` to `t1_ns`; None if it is not known.
 
-        The mean of the samples within, or the one nearest where the window is shorter than their distance.
+        It is the mean of the samples in the window, or the nearest one if there is none, times the duration.
         """
         with self._lock:
             if not self._samples or self.failed is not None:
@@ -66,7 +66,7 @@ class LivePower:
             self._ended.wait(max(0.001, wait_s))
 
     def keep(self, sample: PowerSample | EnergyReading | None) -> None:
-        """Remember a sample, and forget those that are too old."""
+        """Add a sample, and drop those that are too old."""
         if sample is None or sample.flags & UNUSABLE:
             return
         if isinstance(sample, PowerSample):

@@ -1,4 +1,4 @@
-"""What every power meter is: the protocol, what it says about itself, and what it hands out.
+"""The protocol of power meters, the description of a meter, and its samples.
 
 A meter is read by polling: `read()` never waits for a conversion. It returns a sample, or None when
 nothing new has been converted since the last call, so that a stale register is never counted twice.
@@ -20,17 +20,17 @@ SIMULATED = "SIMULATED"
 
 
 class SampleFlags(IntFlag):
-    """What was wrong with one sample; 0 is a good one."""
+    """Problems of one sample; 0 for a good one."""
 
     NONE = 0
     CLIPPED = 1
     """The current was at the end of the range: the true value is at least this large."""
     OVERFLOW = 2
-    """The chip's own multiplication overflowed; its current and power registers are void, ours is not."""
+    """The chip's own multiplication overflowed; its current and power registers are void, but not the sample."""
     CHIP_RESET = 4
-    """The chip had lost its configuration and was set up again: what came just before is unknown."""
+    """The chip had lost its configuration and was set up again: the power just before is unknown."""
     REVERSED = 8
-    """The current flowed backwards: VIN+ and VIN- are swapped, or something feeds the board from behind."""
+    """The current flowed backwards: VIN+ and VIN- are swapped, or the board has a second supply."""
 
 
 UNUSABLE = SampleFlags.CLIPPED | SampleFlags.CHIP_RESET | SampleFlags.REVERSED
@@ -54,7 +54,7 @@ class PowerSample:
 
 @dataclass(frozen=True)
 class EnergyReading:
-    """One reading of a meter that counts: joules since some start, never falling."""
+    """One reading of an energy counter: joules since some start, never falling."""
 
     t_ns: int
     energy_j: float
@@ -63,11 +63,11 @@ class EnergyReading:
 
 @dataclass(frozen=True)
 class MeterInfo(Record):
-    """What a meter says about itself. Figures of different scope, rails or shunt must not be compared.
+    """The description of a meter. Figures of different scope, rails or shunt must not be compared.
 
-    `scope` says in words what the power flows into ("board input", "CPU package"). `resolution_w` is
+    `scope` names the part that is measured ("board input", "CPU package"). `resolution_w` is
     the smallest step of power at the nominal voltage (joules for a counter), `nominal_period_s` the time between
-    samples when all goes well, `window_s` the part of it over which each sample averages (0: a point
+    samples without delays, `window_s` the part of it over which each sample averages (0: a point
     sample). `label` is MEASURED, ESTIMATED or SIMULATED and must be printed beside every figure.
     """
 
@@ -96,7 +96,7 @@ class MeterInfo(Record):
 class EnergyMeter(Protocol):
     """A power meter. Backends subclass it; `open_meter` opens one by name.
 
-    Use it as a context manager: closing gives the chip back as it was found.
+    Use it as a context manager: closing restores the chip's original configuration.
     """
 
     info: MeterInfo
@@ -106,17 +106,17 @@ class EnergyMeter(Protocol):
     def read(self) -> PowerSample | EnergyReading | None:
         """The newest sample, or None if nothing was converted since the last call.
 
-        Raises: PowerError (one of its kinds) when the meter cannot be read any more.
+        Raises: PowerError (one of its subclasses) if the meter cannot be read any more.
         """
         ...
 
     def due_ns(self) -> int | None:
-        """When, on the meter's clock, reading may next bring something new; None: any time will do."""
+        """When, on the meter's clock, the next sample is expected; None if it can be read at any time."""
         return None
 
     def close(self) -> None:
-        """Give the meter back. May be called twice."""
-        return  # a body, so that a meter that holds nothing need not have its own
+        """Release the meter. May be called twice."""
+        return  # the default, for meters that hold no resource
 
     def __enter__(self: AnyMeter) -> AnyMeter:
         return self

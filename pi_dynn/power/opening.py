@@ -1,4 +1,4 @@
-"""Opens a meter by name. A backend is imported when it is opened, never before."""
+"""Opening of meters by name. A backend is imported only when it is opened."""
 
 import inspect
 from collections.abc import Callable
@@ -22,11 +22,11 @@ _BACKENDS = {
     "fake": "pi_dynn.power.fake:open_fake",
 }
 _AUTO_ORDER = ("ina219", "pi-ina219", "hwmon", "rapl", "pmic")
-"""What `auto` looks for: real meters, the whole board before parts of it. Never `fake`, never `replay`."""
+"""What `auto` tries: real meters, the whole board before parts of it. Never `fake`, never `replay`."""
 
 
 def meter_names() -> tuple[str, ...]:
-    """Every name `open_meter` knows."""
+    """All names that `open_meter` accepts."""
     return (*_BACKENDS, "auto")
 
 
@@ -41,11 +41,11 @@ def open_meter(
     """Open the meter called `spec`; close it again, or use it in a `with`.
 
     `spec` is a name of `meter_names()`, or `replay:FILE`. `auto` takes the first real meter that
-    answers and otherwise `estimate`, whose notes then list what was tried. `root` stands for `/` in
-    every path that is looked at. `options` go to the backend (`bus`, `address`, `shunt_ohm`, ...).
+    answers and otherwise `estimate`, whose notes then list what was tried. All paths are below `root`.
+    `options` go to the backend (`bus`, `address`, `shunt_ohm`, ...).
 
     Raises: InputError for an unknown name or option; MeterNotFound if the meter is not there, or if
-    `require` is set and what was found does not measure (the message lists what was tried);
+    `require` is set and the meter does not measure (the message lists what was tried);
     MeterDenied if this user may not read it; MeterBusError if it does not answer properly.
     """
     clock = clock or PerfClock()
@@ -79,12 +79,12 @@ def _open(name: str, clock: Clock, root: Path, options: dict[str, Any]) -> Energ
 
 
 def _open_auto(clock: Clock, root: Path, require: bool, options: dict[str, Any]) -> EnergyMeter:
-    """Try the real ones in order. Only errors of the meter itself mean "not there"; a mistake stays one."""
+    """The first real meter that opens, else the estimate. Only a PowerError leads to the next; others are raised."""
     tried = []
     for name in _AUTO_ORDER:
-        taken = {key: value for key, value in options.items() if key in inspect.signature(_backend(name)).parameters}
+        known = {key: value for key, value in options.items() if key in inspect.signature(_backend(name)).parameters}
         try:
-            return _open(name, clock, root, taken)
+            return _open(name, clock, root, known)
         except PowerError as error:
             tried.append(f"{name}: {error}")
     if require:

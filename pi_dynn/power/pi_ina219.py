@@ -1,7 +1,7 @@
-"""The INA219 by way of the `ina219` module of the pi-ina219 package, for those who already use it.
+"""The meter `pi-ina219`: an INA219 through the `ina219` module of the pi-ina219 package, for its users.
 
-Only its bus is used: the package itself reads stale registers again, cannot see a chip reset and gives
-no time stamps. Everything above the registers is our own driver.
+Only its bus is used: the package itself repeats stale registers, does not detect a chip reset and gives no time
+stamps. Everything above the registers is the driver in `ina219.py`.
 """
 
 import logging
@@ -16,7 +16,7 @@ from pi_dynn.power.smbus import bus_open_error, check_address
 
 
 class Device(Protocol):
-    """The calls of the package's bus device that are used."""
+    """The methods used of the package's bus device."""
 
     def readU16BE(self, register: int) -> int: ...
 
@@ -41,7 +41,7 @@ class PiIna219Registers:
 
 
 def _quiet_device(shunt_ohm: float, bus: int, address: int) -> Device:
-    """Construct the package's object without its side effects, and take its bus device."""
+    """The bus device of the package's object, constructed without its side effects."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its dependencies carry invalid escape sequences
         from ina219 import INA219
@@ -49,7 +49,7 @@ def _quiet_device(shunt_ohm: float, bus: int, address: int) -> Device:
     root_logger = logging.getLogger()
     root_logger.addHandler(silence)  # else the constructor configures the logging of the whole program
     try:
-        # busnum is a must: the package knows no 64-bit Raspberry Pi and would not find its bus.
+        # busnum is needed: the package knows no 64-bit Raspberry Pi and would not find its bus.
         device: Device = INA219(shunt_ohm, busnum=bus, address=address)._i2c
         return device
     finally:
@@ -82,7 +82,7 @@ def open_pi_ina219(
     try:
         with need_extra("pi", "the meter pi-ina219", MeterNotFound):
             device = _quiet_device(settings.shunt_ohm, bus, address)
-    except MeterNotFound:  # which is an OSError, too
+    except MeterNotFound:  # it is an OSError, too
         raise
     except OSError as error:
         raise bus_open_error(error, device_file) from error

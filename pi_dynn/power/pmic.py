@@ -1,7 +1,7 @@
-"""The power chip of a Raspberry Pi 5, asked through `vcgencmd pmic_read_adc`.
+"""The meter `pmic`: the power chip of a Raspberry Pi 5, read with `vcgencmd pmic_read_adc`.
 
-It knows the volts and amperes of a dozen rails behind its own converters. The 5 V input has a voltage
-and no current, so USB devices and the chip's own loss are not in the sum.
+It measures voltage and current of a dozen rails behind its own converters. Of the 5 V input it measures only the
+voltage, so USB devices and the chip's own loss are not in the sum.
 """
 
 import re
@@ -14,7 +14,7 @@ from pi_dynn.errors import MeterBusError, MeterNotFound
 from pi_dynn.power.meter import MEASURED, EnergyMeter, MeterInfo, PowerSample
 
 COMMAND = ("vcgencmd", "pmic_read_adc")
-_PERIOD_S = 0.1  # every reading is a process; 50 of them a second were seen to slow the work itself
+_PERIOD_S = 0.1  # every reading starts a process; 50 per second slow the measured work
 _TIMEOUT_S = 2.0
 _LINE = re.compile(r"^\s*(\w+)_([AV])\s+(?:current|volt)\(\d+\)=([0-9.]+)[AV]\s*$", re.MULTILINE)
 
@@ -32,10 +32,10 @@ def parse_rails(text: str) -> dict[str, tuple[float, float]]:
     ...                  EXT5V_V volt(24)=5.10000000V''')
     {'VDD_CORE': (0.75, 2.0)}
     """
-    found: dict[str, dict[str, float]] = {}
+    rails: dict[str, dict[str, float]] = {}
     for name, unit, value in _LINE.findall(text):
-        found.setdefault(name, {})[unit] = float(value)
-    return {name: (rail["V"], rail["A"]) for name, rail in found.items() if len(rail) == 2}
+        rails.setdefault(name, {})[unit] = float(value)
+    return {name: (rail["V"], rail["A"]) for name, rail in rails.items() if len(rail) == 2}
 
 
 class Pmic(EnergyMeter):
@@ -66,7 +66,7 @@ class Pmic(EnergyMeter):
             rails = parse_rails(self._run(COMMAND))
         except (OSError, subprocess.SubprocessError) as error:
             raise MeterBusError(
-                f"vcgencmd pmic_read_adc failed ({error}): close what else asks the firmware"
+                f"vcgencmd pmic_read_adc failed ({error}): close other programs that use vcgencmd"
             ) from error
         middle_ns = (start_ns + self._clock.now_ns()) // 2
         if sorted(rails) != list(self.info.rails):

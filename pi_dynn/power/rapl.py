@@ -1,7 +1,7 @@
 """RAPL: the energy counters of x86 processors, through the kernel's powercap files.
 
-Package domains are counted and added up. Core, uncore and dram lie inside a package, psys around it:
-adding any of those would count the same joule twice. Units: microjoules (kernel, power/powercap).
+Only package domains are added up. Core, uncore and dram are parts of a package and psys contains it: adding any of
+those would count the same energy twice. Units: microjoules (kernel, power/powercap).
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Domain:
 
 
 class Rapl(EnergyMeter):
-    """The package counters of all sockets, added up, each unwrapped on its own."""
+    """A meter that unwraps the package counter of each socket and adds them up."""
 
     def __init__(self, clock: Clock, domains: list[Domain], notes: tuple[str, ...]) -> None:
         self._clock = clock
@@ -62,7 +62,7 @@ class Rapl(EnergyMeter):
 def open_rapl(*, clock: Clock, root: Path = Path("/")) -> Rapl:
     """Open every `package-N` domain under `/sys/class/powercap`.
 
-    A domain whose range cannot be read is left out with a note: its wrap could not be put right.
+    A domain whose range cannot be read is left out with a note: its wrap could not be corrected.
 
     Raises: MeterNotFound if there is no package domain (not x86, or a virtual machine), MeterDenied if
     only root may read it.

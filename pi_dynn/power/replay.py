@@ -1,7 +1,7 @@
-"""Plays a saved trace back in its own time.
+"""The meter `replay`: a saved trace played back in its own time.
 
-For the figures of a saved run take `recorded` and integrate it: those are the same numbers again. What
-this meter gives to a *new* run was measured on another one, so it calls itself SIMULATED.
+For the figures of a saved run integrate `recorded`, which gives the same numbers again. In a *new* run the samples
+are those of another run, so the label is SIMULATED.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from pi_dynn.power.trace import Trace, load_trace
 
 
 class Replay(EnergyMeter):
-    """The samples of `recorded`, one by one, as far apart as they were."""
+    """A meter that returns the samples of `recorded` at their original intervals."""
 
     def __init__(self, clock: Clock, recorded: Trace, name: str) -> None:
         self.recorded = recorded
@@ -32,9 +32,9 @@ class Replay(EnergyMeter):
         return int(self.recorded.t_ns[last]) + self._shift_ns
 
     def read(self) -> PowerSample | EnergyReading | None:
-        """The next sample once its time has come.
+        """The next sample once it is due; None before.
 
-        Raises: MeterBusError after the last one: the recording is over.
+        Raises: MeterBusError after the last one.
         """
         if self._next == len(self.recorded.t_ns):
             raise MeterBusError(f"{self._name} is over after {self._next} samples: record longer, or measure less")
@@ -52,7 +52,7 @@ class Replay(EnergyMeter):
 
 
 def open_replay(*, clock: Clock, root: Path = Path("/"), path: str | Path) -> Replay:
-    """Play back the trace in the file `path` (JSON or CSV, see `load_trace`).
+    """A meter that plays back the trace in the file `path` (JSON or CSV, see `load_trace`).
 
     Raises: MeterNotFound if there is no such file, TraceInvalid if it does not hold two samples or more.
     """

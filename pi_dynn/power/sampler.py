@@ -1,7 +1,7 @@
-"""Polls a meter beside the work being measured, and keeps every sample.
+"""Sampling of a meter while the measured work runs; every sample is kept.
 
-`Sampler.step` is the whole of it: one poll, and when to come back. In production a thread calls it; on
-a simulated clock the clock itself does (`SteppedSampler`), so that hours pass in moments.
+`Sampler.step` polls once and returns when to poll next. A thread calls it; with a simulated clock the clock itself
+does (`SteppedSampler`), so that hours of simulated time take seconds.
 """
 
 import threading
@@ -28,10 +28,10 @@ _MARGIN_PERIODS = 10  # `check_trace` looks at samples this near to a window, to
 class Sampler:
     """Samples `meter` in a thread from `start` (or `with`) until `stop`.
 
-    `throttle_bits`, if given, is asked for the firmware's throttle word every `throttle_period_s`; it
-    must be cheap (a file, not a process), for no sample is taken meanwhile.
+    `throttle_bits`, if given, is called for the firmware's throttle word every `throttle_period_s`; it
+    must be fast (a file, not a process), because no sample is taken meanwhile.
 
-    A meter that fails ends the sampling and not the program: the trace is kept, with the reason.
+    A meter that fails ends the sampling but not the program: the trace is kept, with the reason.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Sampler:
         self._throttle_period_ns = round(throttle_period_s * 1e9)
         self._stop_timeout_s = stop_timeout_s
         self._samples: list[PowerSample | EnergyReading] = []
-        self._retries: list[int] = []  # how many there had been at each sample
+        self._retries: list[int] = []  # the meter's count at each sample
         self._spans: list[Span] = []
         self._throttle: list[ThrottleMark] = []
         self._next_throttle_ns: int | None = None
@@ -81,12 +81,12 @@ class Sampler:
 
     def _keep(self, sample: PowerSample | EnergyReading | None) -> None:
         if sample is not None and sample.t_ns > self._last_t_ns:
-            self._retries.append(self.meter.retries)  # first: whoever sees a sample finds its entry
+            self._retries.append(self.meter.retries)  # first, so that other threads find one for each sample
             self._samples.append(sample)
             self._last_t_ns = sample.t_ns
             return
         self._stale_reads += 1
-        if sample is not None and self._samples:  # its flags must not vanish with it: a reset stays a reset
+        if sample is not None and self._samples:  # its flags are kept: a reset must not be lost
             last = self._samples[-1]
             self._samples[-1] = replace(last, flags=last.flags | sample.flags)
 
@@ -98,7 +98,7 @@ class Sampler:
         period_ns = round(self.meter.info.nominal_period_s * 1e9)
         if not fresh:
             return now_ns + period_ns // _STALE_POLLS_PER_PERIOD
-        # A steady grid, not "one period after the last read"; after a hold-up it goes on without a burst.
+        # A steady grid, not "one period after the last read"; after a delay it continues without a burst.
         grid_ns = (self._next_due_ns if self._next_due_ns is not None else now_ns) + period_ns
         self._next_due_ns = grid_ns if grid_ns > now_ns else now_ns + period_ns
         return self._next_due_ns
@@ -110,16 +110,16 @@ class Sampler:
         self._next_throttle_ns = now_ns + self._throttle_period_ns
         self.mark_throttle(self._throttle_bits())
 
-    # What the measured side says
+    # Marks set by the measuring program
 
     def add_span(self, t0_ns: int, t1_ns: int, label: str) -> int:
-        """Mark [t0_ns, t1_ns] of the sampler's clock; returns the span's place among the trace's spans."""
+        """Mark [t0_ns, t1_ns] of the sampler's clock; returns the index of the span in the trace's spans."""
         self._spans.append(Span(t0_ns, t1_ns, label))
         return len(self._spans) - 1
 
     @contextmanager
     def span(self, label: str) -> Iterator[None]:
-        """Mark the time the body takes, also when it fails."""
+        """Mark the time that the body takes, also if it raises."""
         t0_ns = self.clock.now_ns()
         try:
             yield
@@ -127,21 +127,21 @@ class Sampler:
             self.add_span(t0_ns, self.clock.now_ns(), label)
 
     def mark_throttle(self, bits: int | None) -> None:
-        """Note the firmware's throttle word as it is now; None (no such word) is not noted."""
+        """Record the firmware's current throttle word; None (no such word) is ignored."""
         if bits is not None and (not self._throttle or self._throttle[-1].bits != bits):
             self._throttle.append(ThrottleMark(self.clock.now_ns(), bits))
 
     @property
     def failed(self) -> str | None:
-        """Why sampling ended early, or None while all is well. Look at it between trials."""
+        """Why sampling ended early, or None. To be checked between trials."""
         return self._error
 
     def trace(self) -> Trace:
-        """Everything so far. Also good after a failure."""
+        """The trace so far, also after a failure."""
         return self._trace_from(0)
 
     def trace_since(self, t0_ns: int) -> Trace:
-        """What was sampled from `t0_ns` on and shortly before: cheap, however long the run has lasted."""
+        """The trace from shortly before `t0_ns` on; its cost does not grow with the length of the run."""
         before_ns = t0_ns - round(_MARGIN_PERIODS * self.meter.info.nominal_period_s * 1e9)
         return self._trace_from(bisect_left(self._samples, before_ns, key=lambda sample: sample.t_ns))
 
@@ -169,10 +169,10 @@ class Sampler:
             error=self._error,
         )
 
-    # Life
+    # Start and stop
 
     def start(self) -> None:
-        """Begin to sample."""
+        """Start sampling."""
         self._thread = threading.Thread(target=self._run, name="pi_dynn power sampler", daemon=True)
         self._thread.start()
 
@@ -186,7 +186,7 @@ class Sampler:
                 due_ns = self.step()
 
     def stop(self) -> Trace:
-        """End the sampling and return the trace. A meter that hangs is left behind, and named in it."""
+        """End the sampling and return the trace; its `error` names a meter that hangs, whose thread is left running."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(self._stop_timeout_s)
@@ -209,19 +209,19 @@ class Sampler:
 
 @runtime_checkable
 class SteppingClock(Clock, Protocol):
-    """A simulated clock that calls back while it is being moved."""
+    """A simulated clock that runs a callback while it is advanced."""
 
     def attach(self, wake: Callable[[], int | None]) -> None:
         """Call `wake` now, and again whenever the time it returned has come."""
         ...
 
     def detach(self) -> None:
-        """Call nobody any more."""
+        """Remove the callback."""
         ...
 
 
 class SteppedSampler(Sampler):
-    """The same sampler without a thread: the simulated clock polls while the measured side sleeps on it."""
+    """A sampler without a thread: the simulated clock calls it while the measuring program sleeps."""
 
     clock: SteppingClock
 
@@ -238,7 +238,7 @@ class SteppedSampler(Sampler):
 
 
 def build_sampler(meter: EnergyMeter, clock: Clock, **options: Any) -> Sampler:
-    """The sampler that fits `clock`: stepped by a simulated one, in a thread beside a real one."""
+    """The sampler for `clock`: stepped by a simulated clock, in a thread with a real one."""
     return (
         SteppedSampler(meter, clock, **options)
         if isinstance(clock, SteppingClock)

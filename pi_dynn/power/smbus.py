@@ -1,4 +1,4 @@
-"""The real I2C bus, by way of smbus2."""
+"""The real I2C bus, through smbus2."""
 
 import errno
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from pi_dynn.errors import InputError, MeterBusError, MeterDenied, MeterNotFound
 
 
 def swap_bytes(word: int) -> int:
-    """The two bytes of a word exchanged: the chip sends the high byte first, SMBus calls take it for the low one.
+    """The word with its two bytes swapped: the chip sends the high byte first, SMBus the low byte.
 
     >>> hex(swap_bytes(0x399F))
     '0x9f39'
@@ -46,14 +46,14 @@ class SmbusRegisters:
 
 
 def check_address(bus: int, address: int, root: Path) -> Path:
-    """The device file of the bus, if the chip may be looked for there.
+    """The device file of the bus, if no driver holds the chip.
 
     Raises: InputError for an address no INA219 can have, MeterBusError if a kernel driver owns the chip.
     """
     if not 0x40 <= address <= 0x4F:
         raise InputError(f"an INA219 answers at 0x40 to 0x4f, got {address:#04x}: see its A0 and A1 bridges")
     driver = root / f"sys/bus/i2c/devices/{bus}-{address:04x}/driver"
-    if driver.exists():  # reading behind the driver's back would move its register pointer
+    if driver.exists():  # a read of ours would change the register pointer that the driver relies on
         raise MeterBusError(
             f"the kernel driver {driver.resolve().name} holds /dev/i2c-{bus} address {address:#04x}: "
             "use the meter 'hwmon' instead"
@@ -62,7 +62,7 @@ def check_address(bus: int, address: int, root: Path) -> Path:
 
 
 def bus_open_error(error: OSError, device: Path) -> MeterNotFound | MeterDenied | MeterBusError:
-    """What a failed opening of `device` means, and what to do about it."""
+    """The error for a failed opening of `device`, with what to do about it."""
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return MeterNotFound(f"there is no {device}: enable I2C with scripts/setup_pi.sh and reboot")
     if error.errno in (errno.EACCES, errno.EPERM):

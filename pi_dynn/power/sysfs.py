@@ -1,4 +1,4 @@
-"""Reads the kernel's small files, and turns what goes wrong into the errors of this room."""
+"""Reading of sysfs files, with failures as errors of a power meter."""
 
 import errno
 from pathlib import Path
@@ -7,7 +7,7 @@ from pi_dynn.errors import MeterBusError, MeterDenied, MeterNotFound, PowerError
 
 
 def sysfs_error(error: OSError, path: Path) -> PowerError:
-    """What a failed read of `path` means."""
+    """The error for a failed read of `path`."""
     if error.errno in (errno.ENOENT, errno.ENODEV):
         return MeterNotFound(f"{path} is gone: was the meter or its driver removed?")
     if error.errno in (errno.EACCES, errno.EPERM):

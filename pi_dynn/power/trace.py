@@ -1,4 +1,4 @@
-"""The record of one sampling run: every sample, the spans marked in it, and what went wrong."""
+"""The record of one sampling run: samples, marked spans and errors."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from pi_dynn.records import Record, read_record
 
 
 class Span(NamedTuple):
-    """A stretch of time [t0_ns, t1_ns] in which something with a name happened."""
+    """A labelled interval of time [t0_ns, t1_ns]."""
 
     t0_ns: int
     t1_ns: int
@@ -26,12 +26,12 @@ class Span(NamedTuple):
 
     @property
     def duration_s(self) -> float:
-        """From the first to the last moment."""
+        """The length of the span."""
         return (self.t1_ns - self.t0_ns) * 1e-9
 
 
 class ThrottleMark(NamedTuple):
-    """The firmware's throttle bits as they were found at `t_ns`."""
+    """The firmware's throttle bits at `t_ns`."""
 
     t_ns: int
     bits: int
@@ -39,11 +39,11 @@ class ThrottleMark(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Trace(Record):
-    """Everything one sampler saw.
+    """All samples and marks of one sampler.
 
     Shapes: all arrays (N,). A power meter fills `power_w`, a counter `counter_j`; the other is None.
-    `voltage_v` and `current_a` are nan where the meter does not give them. A span is known by its place in
-    `spans`; its label is for people. `stale_reads` counts polls that found nothing new; `error` says what ended the
+    `voltage_v` and `current_a` are nan where the meter does not give them. A span is identified by its index in
+    `spans`; its label is for people. `stale_reads` counts polls without a new sample; `error` says what ended the
     sampling early, if anything did.
     """
 
@@ -86,10 +86,9 @@ class Trace(Record):
         return CumulativeEnergy(self.t_ns, self.power_w, self.counter_j, self.flags)
 
     def energy_j(self, span: str | Span) -> float:
-        """Joules that flowed in a span, or in all spans with that label, the edges interpolated between samples.
+        """Joules in a span, or in all spans with that label, interpolated at the edges.
 
-        Raises: InputError for a label that no span has; TraceInvalid if a span holds fewer than two usable samples:
-        never a silent 0 J.
+        Raises: InputError for a label that no span has; TraceInvalid if a span holds fewer than two usable samples.
         """
         return sum(self.cumulative.between(one.t0_ns, one.t1_ns) for one in self._spans_of(span))
 
@@ -110,12 +109,12 @@ class Trace(Record):
 
     @classmethod
     def from_dict(cls, values: Any) -> "Trace":
-        """The inverse of `to_dict`, the same samples to the last bit; also out of a run that holds one as `trace`."""
+        """The inverse of `to_dict`, exact to the last bit; also reads a run with a trace under the key `trace`."""
         inner = values.get("trace") if isinstance(values, dict) else None
         return super().from_dict(with_column_names(values if inner is None else inner))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data; files have called the counter's column `energy_j` from the first version on."""
+        """The trace as plain data; the key of the counter's column is `energy_j`, as in all versions."""
         values = super().to_dict()
         return {"energy_j" if key == "counter_j" else key: value for key, value in values.items()}
 
@@ -125,16 +124,15 @@ class Trace(Record):
 
 
 def with_column_names(values: Any) -> Any:
-    """Plain data of a trace with the counter's column called as `Trace` calls it."""
+    """Plain data of a trace with the counter's column under the field name of `Trace`."""
     return values | {"counter_j": values.get("energy_j")} if isinstance(values, dict) else values
 
 
 def load_trace(path: str | Path) -> Trace:
-    """Read a trace from `path`: JSON saved by `Trace.save`, a run that holds one under "trace", or CSV.
+    """The trace in `path`: JSON saved by `Trace.save`, a run that holds one under "trace", or CSV.
 
-    A CSV file has a header with `t_s` and `power_w`, and if you like `voltage_v` and `current_a`;
-    it is how the log of any other meter comes in. What it came from is not known, so its label is
-    SIMULATED until someone says otherwise.
+    A CSV file has a header with `t_s` and `power_w`, and optionally `voltage_v` and `current_a`; use it for the log
+    of any other meter. Its source is unknown, so its label is SIMULATED.
 
     Raises: MeterNotFound if there is no such file, TraceInvalid if it does not hold a trace.
     """

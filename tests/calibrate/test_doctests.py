@@ -8,7 +8,7 @@ import pytest
 
 import pi_dynn.calibrate
 
-MODULES = sorted(found.name for found in pkgutil.walk_packages(pi_dynn.calibrate.__path__, "pi_dynn.calibrate."))
+MODULES = sorted(module.name for module in pkgutil.walk_packages(pi_dynn.calibrate.__path__, "pi_dynn.calibrate."))
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -87,9 +87,9 @@ def next_sample(clock):
         while clock.now_ns() < end_ns:
             due_ns = meter.due_ns() or clock.now_ns()
             clock.sleep(max(1e-6, (due_ns - clock.now_ns()) * 1e-9))
-            found = meter.read()
-            if found is not None:
-                return found
+            reading = meter.read()
+            if reading is not None:
+                return reading
         raise AssertionError("no sample within a second")
 
     return wait

@@ -107,8 +107,8 @@ def test_a_sticky_bit_set_before_does_not_hide_a_new_event():
 
 def test_point_samples_in_step_with_the_inferences():
     point = MeterInfo("hwmon", "board input", (), 0.0, 0.01, True, "MEASURED")
-    assert "keep step" in aliasing_warning(point, 0.0201)
-    assert "keep step" in aliasing_warning(point, 0.005)
+    assert "are in step" in aliasing_warning(point, 0.0201)
+    assert "are in step" in aliasing_warning(point, 0.005)
     assert aliasing_warning(point, 0.0237) is None
     assert aliasing_warning(INFO, 0.02) is None  # it averages
     counter = MeterInfo("rapl", "CPU package", (), 0.0, 0.02, True, "MEASURED", kind="counter")

@@ -9,7 +9,7 @@ import pytest
 import pi_dynn.power
 
 MODULES = sorted(
-    ["pi_dynn.board", *(found.name for found in pkgutil.walk_packages(pi_dynn.power.__path__, "pi_dynn.power."))]
+    ["pi_dynn.board", *(module.name for module in pkgutil.walk_packages(pi_dynn.power.__path__, "pi_dynn.power."))]
 )
 
 

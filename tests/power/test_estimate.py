@@ -19,9 +19,9 @@ def test_power_between_idle_and_full(clock):
     assert meter.read().power_w == pytest.approx(1.2 * 5.1)
     clock.sleep(0.1)
     busy["s"] += 0.1
-    found = meter.read()
-    assert found.power_w == pytest.approx((0.6 + 0.25 * 0.6) * 5.1)
-    assert found.t_ns == 250_000_000  # the middle of the time it is about
+    reading = meter.read()
+    assert reading.power_w == pytest.approx((0.6 + 0.25 * 0.6) * 5.1)
+    assert reading.t_ns == 250_000_000  # the middle of the time it is about
 
 
 def test_no_processor_time_no_sample(clock):

@@ -8,9 +8,9 @@ from pi_dynn.power import SampleFlags, open_meter
 
 def test_ina219_behind_the_kernel_on_a_pi(lay_out, clock):
     with open_meter("hwmon", root=lay_out("pi4"), clock=clock) as meter:
-        found = meter.read()
-    assert (found.power_w, found.voltage_v, found.current_a) == pytest.approx((3.108, 5.08, 0.612))
-    assert found.flags == SampleFlags.NONE
+        reading = meter.read()
+    assert (reading.power_w, reading.voltage_v, reading.current_a) == pytest.approx((3.108, 5.08, 0.612))
+    assert reading.flags == SampleFlags.NONE
     assert (meter.info.scope, meter.info.rails, meter.info.shunt_ohm) == ("board input", ("ina219",), 0.1)
 
 
@@ -27,8 +27,8 @@ def test_a_shunt_the_kernel_does_not_know_is_put_right(lay_out, clock):
     (chip / "shunt_resistor").write_text("10000\n")  # so an R100 board reads ten times too much
     (chip / "curr1_input").write_text("6120\n")
     (chip / "power1_input").write_text("31080000\n")
-    found = open_meter("hwmon", root=root, clock=clock, shunt_ohm=0.1).read()
-    assert (found.power_w, found.current_a) == pytest.approx((3.108, 0.612))
+    reading = open_meter("hwmon", root=root, clock=clock, shunt_ohm=0.1).read()
+    assert (reading.power_w, reading.current_a) == pytest.approx((3.108, 0.612))
     honest = open_meter("hwmon", root=root, clock=clock, shunt_ohm=0.01).read()
     assert honest.power_w == pytest.approx(31.08)
 
@@ -51,17 +51,17 @@ def test_reversed_leads(lay_out, clock):
 
 def test_orin_nano_takes_the_module_input(lay_out, clock):
     with open_meter("hwmon", root=lay_out("orin_nano"), clock=clock) as meter:
-        found = meter.read()
-    assert found.power_w == pytest.approx(5.032 * 0.952)
+        reading = meter.read()
+    assert reading.power_w == pytest.approx(5.032 * 0.952)
     assert (meter.info.rails, meter.info.scope, meter.info.shunt_ohm) == (("VDD_IN",), "module input", 0.005)
     assert meter.info.resolution_w == pytest.approx(8e-3 * 5.032)  # 40 uV over 5 mohm
 
 
 def test_agx_orin_has_no_total_and_says_so(lay_out, clock):
     with open_meter("hwmon", root=lay_out("agx_orin"), clock=clock) as meter:
-        found = meter.read()
-    assert found.power_w == pytest.approx(19.072 * (0.220 + 0.080))
-    assert found.voltage_v is None
+        reading = meter.read()
+    assert reading.power_w == pytest.approx(19.072 * (0.220 + 0.080))
+    assert reading.voltage_v is None
     assert meter.info.rails == ("VDD_GPU_SOC", "VDD_CPU_CV")
     assert "not the whole board" in meter.info.scope
     assert "VIN_SYS_5V0, VDDQ_VDD2_1V8AO" in meter.info.notes[0]

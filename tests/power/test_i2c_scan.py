@@ -1,4 +1,4 @@
-"""Who answers on the I2C buses, asked of a bus made by hand."""
+"""The scan of I2C buses, on a simulated bus."""
 
 import errno
 
@@ -8,15 +8,15 @@ from pi_dynn.power.i2c_scan import scan_i2c
 
 
 class Smbus:
-    """A bus with a chip at 0x41; records who was asked."""
+    """A bus with a chip at 0x41; records the addresses read."""
 
-    asked: list[int] = []
+    reads: list[int] = []
     opening: OSError | None = None
 
     def __init__(self, path: str) -> None:
         if self.opening is not None:
             raise self.opening
-        self.asked.clear()
+        self.reads.clear()
 
     def __enter__(self):
         return self
@@ -25,7 +25,7 @@ class Smbus:
         return None
 
     def read_byte(self, address: int) -> int:
-        self.asked.append(address)
+        self.reads.append(address)
         if address != 0x41:
             raise OSError(errno.EREMOTEIO, "no acknowledge")
         return 0
@@ -41,7 +41,7 @@ def root(tmp_path):
 def test_only_addresses_of_meters_are_asked(root):
     (bus,) = scan_i2c(root, Smbus)
     assert (bus.number, bus.answering, bus.error) == (1, (0x41,), None)
-    assert Smbus.asked == list(range(0x40, 0x50))
+    assert Smbus.reads == list(range(0x40, 0x50))
 
 
 def test_a_chip_the_kernel_holds_is_named_and_left_alone(root):
@@ -53,7 +53,7 @@ def test_a_chip_the_kernel_holds_is_named_and_left_alone(root):
     (bus,) = scan_i2c(root, Smbus)
     assert bus.answering == (0x40, 0x41)
     assert bus.held == {0x40: "ina2xx"}
-    assert 0x40 not in Smbus.asked
+    assert 0x40 not in Smbus.reads
 
 
 def test_a_bus_one_may_not_open_says_what_to_do(root, monkeypatch):

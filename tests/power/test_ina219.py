@@ -79,12 +79,12 @@ def test_power_of_a_constant_load(open_chip, next_sample, shunt_averages, shunt_
         bus_range_v=bus_range_v,
         shunt_averages=shunt_averages,
     )
-    found = next_sample(meter)
+    reading = next_sample(meter)
     step_w = 80e-6 / shunt_ohm * bus_v  # a constant load shows the steps of the 12-bit converter
-    assert found.power_w == pytest.approx(6.12, abs=step_w / 2 + 1e-9)
-    assert found.voltage_v == pytest.approx(bus_v)
-    assert found.power_w == pytest.approx(found.voltage_v * found.current_a)
-    assert found.flags == SampleFlags.NONE
+    assert reading.power_w == pytest.approx(6.12, abs=step_w / 2 + 1e-9)
+    assert reading.voltage_v == pytest.approx(bus_v)
+    assert reading.power_w == pytest.approx(reading.voltage_v * reading.current_a)
+    assert reading.flags == SampleFlags.NONE
 
 
 def test_gain_correction_scales_the_current(open_chip, next_sample):
@@ -122,9 +122,9 @@ def test_the_first_conversion_after_a_new_configuration_is_dropped(clock, next_s
     clock.sleep(0.139)  # the load has been at 4 W until 0.1 s
     meter = Ina219(FakeBus(chip, clock), clock)
     opened_ns = 139_000_000
-    found = next_sample(meter)
-    assert found.t_ns > opened_ns + meter.settings.cycle_s * 1e9
-    assert found.power_w == pytest.approx(1.0, abs=0.01)
+    reading = next_sample(meter)
+    assert reading.t_ns > opened_ns + meter.settings.cycle_s * 1e9
+    assert reading.power_w == pytest.approx(1.0, abs=0.01)
 
 
 # What goes wrong
@@ -132,22 +132,22 @@ def test_the_first_conversion_after_a_new_configuration_is_dropped(clock, next_s
 
 def test_a_clipped_sample_is_flagged_though_nothing_overflowed(open_chip, next_sample):
     meter = open_chip(Constant(5.0), max_current_a=0.8)  # 0.98 A
-    found = next_sample(meter)
+    reading = next_sample(meter)
     assert not meter.bus.chip.read_word(BUS) & 1
-    assert found.flags == SampleFlags.CLIPPED
-    assert found.current_a == pytest.approx(0.8)
+    assert reading.flags == SampleFlags.CLIPPED
+    assert reading.current_a == pytest.approx(0.8)
 
 
 def test_a_clipped_bus_voltage_is_flagged(open_chip, next_sample):
-    found = next_sample(open_chip(Constant(5.0), chip={"bus_v": 19.0}, bus_range_v=16))
-    assert found.flags & SampleFlags.CLIPPED
+    reading = next_sample(open_chip(Constant(5.0), chip={"bus_v": 19.0}, bus_range_v=16))
+    assert reading.flags & SampleFlags.CLIPPED
 
 
 def test_math_overflow_spoils_only_the_registers_we_do_not_use(open_chip, next_sample):
     meter = open_chip(Constant(15.3), max_current_a=2.9)  # 3 A: inside the gain, beyond the calibration
-    found = next_sample(meter)
-    assert found.flags == SampleFlags.OVERFLOW
-    assert found.power_w == pytest.approx(15.3, rel=1e-3)
+    reading = next_sample(meter)
+    assert reading.flags == SampleFlags.OVERFLOW
+    assert reading.power_w == pytest.approx(15.3, rel=1e-3)
 
 
 def test_reversed_leads_are_refused_in_words(open_chip):
@@ -170,14 +170,14 @@ def test_a_reset_is_seen_at_the_next_sample_and_put_right(open_chip, next_sample
     meter = open_chip()
     next_sample(meter)
     meter.chip.brown_out()
-    found = next_sample(meter)
-    assert found.flags & SampleFlags.CHIP_RESET
+    reading = next_sample(meter)
+    assert reading.flags & SampleFlags.CHIP_RESET
     assert meter.chip.read_word(CONFIG) == meter.settings.config
     assert meter.chip.read_word(CALIBRATION) == meter.settings.calibration
     after = next_sample(meter)
     assert after.flags == SampleFlags.NONE
     assert after.power_w == pytest.approx(3.0, abs=5e-3)
-    assert after.t_ns - found.t_ns > 1.5e9 * meter.settings.cycle_s  # what was converted during the repair is dropped
+    assert after.t_ns - reading.t_ns > 1.5e9 * meter.settings.cycle_s  # what was converted during the repair is dropped
 
 
 def test_a_reset_without_a_load_is_seen_too(open_chip, sample):

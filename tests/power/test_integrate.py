@@ -71,8 +71,8 @@ def test_unusable_samples_are_left_out():
     for flag in (SampleFlags.CLIPPED, SampleFlags.CHIP_RESET, SampleFlags.REVERSED):
         trace = power_trace(np.arange(5) * 10**9, power_w, [0, 0, int(flag), 0, 0])
         assert trace.cumulative.between(0, 4 * 10**9) == pytest.approx(12.0)
-    kept = power_trace(np.arange(5) * 10**9, power_w, [0, 0, int(SampleFlags.OVERFLOW), 0, 0])
-    assert kept.cumulative.between(0, 4 * 10**9) > 12.0
+    overflowed = power_trace(np.arange(5) * 10**9, power_w, [0, 0, int(SampleFlags.OVERFLOW), 0, 0])
+    assert overflowed.cumulative.between(0, 4 * 10**9) > 12.0
 
 
 @pytest.mark.parametrize("inside", [0, 1])

@@ -1,4 +1,4 @@
-"""What every meter owes its caller, whatever it is made of.
+"""The contract that every meter fulfils.
 
 The same suite runs over simulated wires and file trees here, and over the real thing on a board:
 `pytest -m hardware`. Bus, address and shunt of a real INA219 come from PI_DYNN_I2C_BUS,
@@ -165,16 +165,16 @@ def test_samples_are_of_its_kind_and_rise_in_time(bench):
 
 def test_samples_are_stamped_before_they_are_read_and_not_long_ago(bench):
     meter, clock = bench.meter, bench.clock
-    found = None
+    reading = None
     for _ in range(1000):
         opened_ns = clock.now_ns()
-        found = meter.read()
-        if found is not None:
+        reading = meter.read()
+        if reading is not None:
             break
         clock.sleep(meter.info.nominal_period_s / 4)
-    assert isinstance(found, PowerSample if meter.info.kind == "power" else EnergyReading)
-    assert found.t_ns <= clock.now_ns()
-    assert opened_ns - found.t_ns < 3 * meter.info.nominal_period_s * 1e9 + 1e9
+    assert isinstance(reading, PowerSample if meter.info.kind == "power" else EnergyReading)
+    assert reading.t_ns <= clock.now_ns()
+    assert opened_ns - reading.t_ns < 3 * meter.info.nominal_period_s * 1e9 + 1e9
 
 
 def test_power_is_volts_times_amperes_where_both_are_known(bench):

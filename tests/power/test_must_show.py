@@ -45,9 +45,9 @@ def relative_error(seed: int, period_s: float, *, oscillator: float, rephase_eve
     after = Span(end_ns + margin_ns, end_ns + margin_ns + idle_ns, "idle")
     run = Span(start_ns, end_ns, "run")
     assert check_trace(trace, run).valid
-    found = trial_energy(trace, run, N, idle_baseline(trace, before, after))
+    energy = trial_energy(trace, run, N, idle_baseline(trace, before, after))
     true_j = (2.6 * 0.7 + 0.6 * 0.3) * period_s
-    return (found.net_j - true_j) / true_j
+    return (energy.net_j - true_j) / true_j
 
 
 def test_half_a_percent_at_p95_over_50_seeds():

@@ -38,7 +38,7 @@ def wired(clock, monkeypatch):
 
 def test_same_readings_as_the_package_gives(wired, clock, tmp_path, next_sample):
     with open_meter("pi-ina219", clock=clock, root=tmp_path) as meter:
-        found = next_sample(meter)
+        reading = next_sample(meter)
     assert meter.info.name == "pi-ina219"
     assert meter.info.measured
 
@@ -47,9 +47,9 @@ def test_same_readings_as_the_package_gives(wired, clock, tmp_path, next_sample)
     theirs = INA219(0.1, busnum=1)
     theirs.configure(theirs.RANGE_16V, theirs.GAIN_8_320MV, theirs.ADC_12BIT, theirs.ADC_8SAMP)
     clock.sleep(0.01)
-    assert found.voltage_v == pytest.approx(theirs.voltage())
-    assert found.current_a == pytest.approx(theirs.shunt_voltage() * 1e-3 / 0.1)
-    assert found.current_a == pytest.approx(theirs.current() * 1e-3, rel=1e-3)
+    assert reading.voltage_v == pytest.approx(theirs.voltage())
+    assert reading.current_a == pytest.approx(theirs.shunt_voltage() * 1e-3 / 0.1)
+    assert reading.current_a == pytest.approx(theirs.current() * 1e-3, rel=1e-3)
 
 
 def test_a_reset_which_the_package_would_read_as_zero_is_seen(wired, clock, tmp_path, next_sample):

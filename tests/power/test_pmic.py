@@ -11,11 +11,11 @@ from pi_dynn.power.pmic import parse_rails
 
 def test_rails_with_both_volts_and_amperes_are_added(pi5_firmware, clock):
     with open_meter("pmic", clock=clock, run=pi5_firmware) as meter:
-        found = meter.read()
-    assert found.power_w == pytest.approx(3.7 * 0.09466522 + 3.3 * 0.08 + 0.75 * 2.0)
+        reading = meter.read()
+    assert reading.power_w == pytest.approx(3.7 * 0.09466522 + 3.3 * 0.08 + 0.75 * 2.0)
     assert meter.info.rails == ("3V3_SYS", "3V7_WL_SW", "VDD_CORE")  # EXT5V has no current
     assert "no USB" in meter.info.scope
-    assert found.voltage_v is None
+    assert reading.voltage_v is None
 
 
 @pytest.mark.parametrize("text", ["", 'error=1 error_msg="Command not registered"\n', "EXT5V_V volt(24)=5.1V\n"])

@@ -26,7 +26,7 @@ INFO = MeterInfo("plain", "board input", (), 0.0, 0.01, False, "SIMULATED")
 
 
 class PlainMeter(EnergyMeter):
-    """A meter without an opinion about when to be read."""
+    """A meter without a `due_ns` of its own."""
 
     def __init__(self, clock, read=lambda t_ns: PowerSample(t_ns, 3.0)):
         self.info = INFO
@@ -120,9 +120,9 @@ def test_a_board_without_throttle_bits(open_chip, sample):
 
 
 def test_the_firmware_is_asked_once_a_second(open_chip, clock, sample):
-    asked = []
-    sample(open_chip(), 4.5, throttle_bits=lambda: asked.append(clock.now_ns()) or 0)
-    assert 4 <= len(asked) <= 6
+    calls_ns = []
+    sample(open_chip(), 4.5, throttle_bits=lambda: calls_ns.append(clock.now_ns()) or 0)
+    assert 4 <= len(calls_ns) <= 6
 
 
 # Faults in the middle of a run: invalid with its reason, the trace kept, nothing hung
@@ -184,7 +184,7 @@ def test_a_reset_hidden_behind_an_old_time_stamp_is_kept(clock, sample):
     assert check_trace(sample(PlainMeter(clock, read), 1.0)).resets == 1
 
 
-def test_an_error_nobody_foresaw_ends_the_sampling_and_is_named(clock, sample):
+def test_an_unforeseen_error_ends_the_sampling_and_is_named(clock, sample):
     def read(t_ns):
         raise ZeroDivisionError("in the driver")
 
@@ -209,11 +209,11 @@ def test_interrupted_work_is_marked(open_chip, clock, error, words):
 def test_a_thread_samples_while_others_work():
     enough = threading.Event()
     clock = PerfClock()
-    taken = []
+    times_ns = []
 
     def read(t_ns):
-        taken.append(t_ns)
-        if len(taken) >= 20:
+        times_ns.append(t_ns)
+        if len(times_ns) >= 20:
             enough.set()
         return PowerSample(t_ns, 3.0)
 
@@ -228,15 +228,15 @@ def test_a_thread_samples_while_others_work():
 def test_the_fake_chip_on_the_real_clock():
     clock, enough = PerfClock(), threading.Event()
     with open_meter("fake", clock=clock, load=Constant(3.0)) as meter:
-        read, taken = meter.read, []
+        read, readings = meter.read, []
 
         def counting_read():
-            found = read()
-            if found is not None:
-                taken.append(found)
-            if len(taken) >= 10:
+            reading = read()
+            if reading is not None:
+                readings.append(reading)
+            if len(readings) >= 10:
                 enough.set()
-            return found
+            return reading
 
         meter.read = counting_read
         with Sampler(meter, clock) as sampler:

@@ -1,7 +1,7 @@
-"""A simulated meter: the real INA219 driver on a register-accurate chip with a known load.
+"""The simulated meter: the real INA219 driver on a register-accurate simulated chip with a known load.
 
-It obeys the same contract as a real one, says SIMULATED wherever it is shown, and is opened only when
-asked for by name.
+It passes the same contract tests as a real one, is labelled SIMULATED wherever it is shown, and is opened only by
+name.
 """
 
 from pathlib import Path
@@ -43,14 +43,13 @@ __all__ = [
 ]
 
 IDLE_POWER_W = 2.18
-"""What the load draws until told otherwise: the published idle power of a Pi 4."""
+"""The power of the default load until it is set: the published idle power of a Pi 4."""
 
 
 class FakeMeter(Ina219):
-    """The INA219 driver with its simulated chip within reach: `bus` to break, `chip` to brown out.
+    """The INA219 driver with its simulated `bus` and `chip`, in which a test can cause faults.
 
-    With no load given the load is a `Switched` one, and `set_load_w` is how a test or a demonstration
-    tells it when the board begins to work.
+    The default load is a `Switched` one, whose power a test or a demonstration sets with `set_load_w`.
     """
 
     bus: FakeBus
@@ -63,7 +62,7 @@ class FakeMeter(Ina219):
         return self.bus.chip
 
     def set_load_w(self, power_w: float) -> None:
-        """Let the load draw `power_w` from now on. Only for a `Switched` load."""
+        """Set the power of a `Switched` load from now on. Raises: InputError for another load."""
         load = self.chip.load
         if not isinstance(load, Switched):
             raise InputError(f"a {type(load).__name__} load cannot be set: open the meter with a Switched one")
@@ -85,8 +84,8 @@ def open_fake(
 ) -> FakeMeter:
     """Open the simulated meter on `clock`, with a load of 2.18 W unless given one.
 
-    To break it, hand in a `bus` of your own: its chip has a load, noise, offset, gain error and an
-    oscillator, the bus transfer times and faults. The other options are those of `Ina219Settings`.
+    For errors and faults pass your own `bus`: its chip has a load, noise, offset, gain error and an oscillator,
+    the bus has transfer times and faults. The other options are those of `Ina219Settings`.
     """
     settings = Ina219Settings(shunt_ohm, max_current_a, bus_range_v, shunt_averages, gain, rephase_every)
     if bus is None:

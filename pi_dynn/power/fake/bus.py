@@ -1,4 +1,4 @@
-"""The wire to the simulated chip: transfers take time, and sometimes nobody answers."""
+"""The bus to the simulated chip, with transfer times and faults."""
 
 import errno
 from collections.abc import Callable
@@ -11,10 +11,10 @@ TRANSFER_400_KHZ_S = 48 / 400e3
 
 
 class FakeBus:
-    """A bus to one chip, counting transfers from 0. Same calls as the real one.
+    """A simulated I2C bus to one chip, with the methods of the real one. Transfers are counted from 0.
 
-    Faults: `nack_from` unplugs the chip at that transfer and for good; `fails(transfer)` returns an
-    errno for transfers that fail once, or 0. `transfer_s` of the clock pass at each transfer.
+    Faults: from transfer `nack_from` on the chip does not acknowledge; `fails(transfer)` returns the errno of a
+    transfer that fails, or 0. Each transfer takes `transfer_s` on the clock.
     """
 
     name = "simulated I2C bus"
@@ -37,7 +37,7 @@ class FakeBus:
         self.closed = False
 
     def unplug(self) -> None:
-        """Nobody answers from now on."""
+        """Make every transfer fail from now on."""
         self.nack_from = self.transfers
 
     def read_word(self, register: int) -> int:

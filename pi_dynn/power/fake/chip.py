@@ -1,8 +1,7 @@
-"""An INA219, word for word: conversions on a virtual clock, stale registers, overflow, reset.
+"""A register-accurate simulation of an INA219: conversions on a simulated clock, stale registers, overflow, reset.
 
-It is written from the datasheet (TI SBOS448G) on its own and shares no constant with the driver, so
-that an error in one does not hide in the other. It does at a bus access what the real chip did since
-the last one.
+It is written from the datasheet (TI SBOS448G) and shares no constant with the driver, so that tests find an error
+in either. Its state is brought up to the clock at each bus access.
 """
 
 import random
@@ -27,7 +26,7 @@ def conversion(code: int) -> tuple[float, int, int]:
 
 
 class Ina219Chip:
-    """The chip with a shunt before it and a load behind it.
+    """The chip, its shunt and the load behind it.
 
     `load` draws its power at `bus_v` volts. `noise_v` is the standard deviation of one 12-bit shunt conversion,
     `offset_v` its constant error, `gain_error` that of the current (0.005 is half a percent);
@@ -59,14 +58,14 @@ class Ina219Chip:
         self.brown_out()
 
     def brown_out(self) -> None:
-        """The supply dipped: every register is as after power-on, and conversions begin anew."""
+        """Reset all registers to their power-on values and restart conversions, as after a dip of the supply."""
         self._calibration = 0
         self._shunt = self._bus = self._power = self._current = 0
         self._overflow = False
         self._ready = False
         self._configure(POWER_ON_CONFIG)
 
-    # What the bus sees
+    # Bus access
 
     def read_word(self, register: int) -> int:
         """The 16 bits of `register` now. Reading POWER clears conversion-ready (section 8.6.3.2)."""
@@ -97,7 +96,7 @@ class Ina219Chip:
             self._calibration = value & 0xFFFE  # bit 0 is void
             self._multiply()
 
-    # What the chip does by itself
+    # Conversions
 
     def _configure(self, config: int) -> None:
         was_asleep = getattr(self, "_config", POWER_ON_CONFIG) & 7 in (0, 4)
@@ -118,7 +117,7 @@ class Ina219Chip:
         return self._shunt_s + self._bus_s
 
     def _convert(self) -> None:
-        """Catch up with the clock. Of many finished conversions only the last can still be seen."""
+        """Convert up to the time of the clock. Of several finished conversions only the last is computed."""
         cycle_s = self.cycle_s
         if cycle_s == 0.0:
             return
@@ -165,7 +164,7 @@ class Ina219Chip:
         return max(0, min(limit, round(round(self.bus_v / step_v) * step_v / 4e-3)))
 
     def _multiply(self) -> None:
-        """Current = shunt x calibration / 4096, power = current x bus / 5000; overflow if 16 bits do not do."""
+        """Current = shunt x calibration / 4096, power = current x bus / 5000; overflow beyond 16 bits."""
         current = self._shunt * self._calibration // 4096
         power = abs(current) * self._bus // 5000
         self._overflow = not -0x8000 <= current <= 0x7FFF or power > 0xFFFF

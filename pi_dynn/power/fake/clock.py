@@ -1,4 +1,4 @@
-"""Simulated time that somebody else may use while you sleep."""
+"""A simulated clock that runs a callback while the main program sleeps."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ from pi_dynn.clock import FakeClock
 
 
 class SimulatedClock(FakeClock):
-    """A fake clock on which one sampler runs beside the sleeper, as its thread would.
+    """A fake clock that calls one sampler during `sleep`, in place of the sampler's thread.
 
-    Sleeping moves from one wake-up to the next. What the sampler sleeps in between (its bus transfers)
-    passes for everyone, so a sleep may end late by a transfer, as it does on a real machine.
+    A sleep advances from one wake-up to the next. Time that the sampler itself sleeps (its bus transfers) is added
+    to the clock, so a sleep may end late by a transfer, as it does on a real machine.
     """
 
     def __init__(self, start_ns: int = 0) -> None:
@@ -24,7 +24,7 @@ class SimulatedClock(FakeClock):
         self._call()
 
     def detach(self) -> None:
-        """Call nobody any more."""
+        """Remove the callback."""
         self._wake = self._due_ns = None
 
     def sleep(self, duration_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Loads whose energy is known in closed form: what the simulated chip is fed, and what tests trust.
+"""Simulated loads whose energy is known in closed form, for the simulated chip and for expected values in tests.
 
 Times are seconds of the simulated clock, powers watts, energies joules.
 """
@@ -13,10 +13,10 @@ from pi_dynn.errors import InputError
 
 
 class Waveform(Protocol):
-    """Power as a function of time, by way of its integral."""
+    """A load, given by the integral of its power over time."""
 
     def cumulative_j(self, t_s: float) -> float:
-        """Energy up to `t_s`, from wherever this waveform likes to count."""
+        """Energy up to `t_s`, from an arbitrary but fixed start."""
         ...
 
 
@@ -27,7 +27,7 @@ def waveform_energy_j(waveform: Waveform, t0_s: float, t1_s: float) -> float:
 
 @dataclass(frozen=True)
 class Constant:
-    """The same power for ever."""
+    """Constant power."""
 
     power_w: float
 
@@ -88,7 +88,7 @@ class Sum:
 
 
 class Switched:
-    """A load that is told what to draw, from now on: `set_power(t_s, power_w)`."""
+    """A load whose power is set step by step with `set_power(t_s, power_w)`."""
 
     def __init__(self, power_w: float) -> None:
         self._t_s = [0.0]
@@ -98,7 +98,7 @@ class Switched:
     def set_power(self, t_s: float, power_w: float) -> None:
         """Draw `power_w` from `t_s` on.
 
-        Raises: InputError if `t_s` lies before the last change: what was drawn cannot be undone.
+        Raises: InputError if `t_s` lies before the last change, because that energy may have been read already.
         """
         if len(self._t_s) > 1 and t_s < self._t_s[-1]:
             raise InputError(f"a load cannot change at {t_s!r} s, before its last change at {self._t_s[-1]!r} s")
