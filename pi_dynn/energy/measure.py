@@ -1,6 +1,6 @@
-"""The energy of a session's answers, with the sampler running all along; images are decoded beforehand.
+"""Measurement of the energy of a session's answers, on images decoded beforehand.
 
-It only measures. `energy_results` turns what it returns into joules, now or years later.
+It records only; `energy_results` computes the figures from its recording, now or later.
 """
 
 import math
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A session and what it is to answer: decoded inputs, taken in turn and again from the start.
+    """A session and its decoded inputs, answered in turn and from the start again.
 
-    `labels` are class indices of the inputs, or None where they are not known.
+    `labels` are class indices of the inputs, or None if unknown.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Case:
-    """A candidate with its natural mix of exits, or with everyone forced out at one exit."""
+    """A candidate with its natural mix of exits, or with all images forced to leave at one exit."""
 
     subject: int
     candidate: Candidate
@@ -78,21 +78,21 @@ class Case:
 
     @property
     def thresholds(self) -> list[float]:
-        """One value for each exit; with a forced exit those that let every image leave there."""
+        """One value per exit; with a forced exit those at which every image leaves there."""
         if self.forced_exit is None:
             return self.candidate.thresholds
         return self.candidate.session.forced_thresholds(self.forced_exit)
 
     @property
     def title(self) -> str:
-        """The case in words."""
+        """The name of the case for people."""
         where = "" if self.forced_exit is None else f", exit {self.forced_exit + 1} forced"
         return f"subject {self.subject + 1}{where}"
 
 
 @dataclass
 class Tally:
-    """The answers of one pass, and when each was there. Good at any time, so that a pass may break off."""
+    """The answers of one pass and their times; valid at any time, so that a pass may be interrupted."""
 
     start_ns: int = 0
     stops_ns: list[int] = field(default_factory=list)
@@ -109,7 +109,7 @@ class Tally:
         return (self.stop_ns - self.start_ns) * 1e-9
 
     def record(self, case: Case, label: str, planned_n: int, span: int | None = None) -> TimedPass:
-        """The pass in numbers; `span` is the place of its span in the trace, None where no sampler ran."""
+        """The record of the pass; `span` is the index of its span in the trace, None without a sampler."""
         exits = case.candidate.session.exits + 1
         counts, forward_s, right = [0] * exits, [0.0] * exits, [0] * exits
         labels = case.candidate.labels
@@ -136,9 +136,9 @@ class Tally:
 def run_pass(
     case: Case, n: int, batch_size: int, clock: Clock, tally: Tally, enough: Callable[[Tally], bool] = lambda _: False
 ) -> None:
-    """Answer `n` times, or until `enough` says so, and write everything to `tally`.
+    """Answer `n` times, or until `enough` returns True, and write all answers to `tally`.
 
-    Nothing is added up here: the loop is what is being measured.
+    Nothing is summed here, because this loop is what is being measured.
     """
     answers = case.candidate.answers(case.thresholds, n, batch_size)
     tally.start_ns = clock.now_ns()
@@ -150,23 +150,23 @@ def run_pass(
 
 
 _WARM_UP_ROUNDS = 3
-_LOOK = 20
+_PROBE_IMAGES = 20
 _FEW_IMAGES = 100
 
 
 def measure_energy(parts: EnergyParts, candidates: Sequence[Candidate], settings: EnergySettings) -> Measurement:
-    """Measure one candidate, or a baseline and a candidate in turns (A B B A, so that drift cancels).
+    """Measure one candidate, or a baseline and a candidate in alternation (A B B A, so that drift cancels).
 
-    An interrupt or a meter that fails ends it early; what there is comes back, and says so.
+    After an interrupt or a failure of the meter it returns what was measured so far, marked as such.
 
-    Raises: InputError if there is nothing to answer.
+    Raises: InputError for another number of candidates, or one without inputs.
     """
     if not 1 <= len(candidates) <= 2 or not all(candidate.inputs for candidate in candidates):
         raise InputError(f"measure 1 candidate, or a baseline and 1, on images: got {len(candidates)}")
-    return _Measuring(parts, candidates, settings).run()
+    return _MeasurementRun(parts, candidates, settings).run()
 
 
-class _Measuring:
+class _MeasurementRun:
     def __init__(self, parts: EnergyParts, candidates: Sequence[Candidate], settings: EnergySettings) -> None:
         self._parts, self._candidates, self._settings = parts, candidates, settings
         self._latency: list[TimedPass] = []
@@ -210,7 +210,7 @@ class _Measuring:
         return Measurement(recording, self._sampler.trace())
 
     def _warm_up(self) -> None:
-        """Visit every depth with real images: the first visits allocate, and are slower."""
+        """Run every depth on real images, because the first runs allocate memory and are slower."""
         self._run.stage("warm-up")
         batch = self._settings.batch_size
         for subject, candidate in enumerate(self._candidates):
@@ -220,25 +220,25 @@ class _Measuring:
                     pass
 
     def _trial_length(self, case: Case) -> int:
-        """How many answers make a trial: as many as asked for, or as a short look says will last long enough.
+        """The number of answers in a trial: that of the settings, or an estimate from two short probe passes.
 
-        Forced exits take no more than that: their answers are all alike.
+        Forced exits use the smaller of the two, because their answers all take the same time.
         """
         settings, images = self._settings, len(case.candidate.inputs)
         if settings.n is not None and case.forced_exit is None:
             return settings.n
-        answers = min(images, _LOOK) * settings.batch_size
-        looks = [Tally(), Tally()]
-        for look in looks:
-            run_pass(case, answers, settings.batch_size, self._parts.clock, look)
-        fastest_s = min(look.elapsed_s for look in looks)  # the other was held up by something else
+        answers = min(images, _PROBE_IMAGES) * settings.batch_size
+        probes = [Tally(), Tally()]
+        for probe in probes:
+            run_pass(case, answers, settings.batch_size, self._parts.clock, probe)
+        fastest_s = min(probe.elapsed_s for probe in probes)  # the slower one was delayed by other programs
         enough = math.ceil(settings.trial_s * answers / max(fastest_s, 1e-6))
         if images < enough:
-            enough = math.ceil(enough / images) * images  # every image equally often, so that the mix is the data's
+            enough = math.ceil(enough / images) * images  # every image equally often: the mix is that of the data
         return enough if settings.n is None else min(settings.n, enough)
 
     def _measure_latency(self, case: Case) -> int:
-        """Time a trial's answers without the sampler; returns how many there are."""
+        """Time the answers of a trial without the sampler; returns their number."""
         self._run.stage(f"latency, {case.title}")
         n = self._trial_length(case)
         tally = Tally()
@@ -250,7 +250,7 @@ class _Measuring:
         return n
 
     def _sample(self, lengths: list[int]) -> None:
-        """Everything between the first and the last sample."""
+        """Measure idle, all trials, idle, while the sampler runs."""
         self._run.measure_idle(IDLE_BEFORE)
         pairs = list(zip(self._cases, lengths, strict=True))
         for number in range(self._settings.trials):
@@ -262,7 +262,7 @@ class _Measuring:
             self._run.measure_idle(IDLE_AFTER)
 
     def _measure_trial(self, case: Case, n: int, label: str) -> None:
-        """One trial of `n` answers; what there is of it is kept when it breaks off."""
+        """Measure one trial of `n` answers; if it is interrupted, its part is kept."""
         clock, batch_size = self._parts.clock, self._settings.batch_size
         for last_attempt in self._run.trial_attempts(label):
             tally, broken_off = Tally(), True
@@ -278,7 +278,7 @@ class _Measuring:
                 return
 
     def _keep_trial(self, tally: Tally, case: Case, n: int, label: str, span: int) -> None:
-        """Write down the answers, and a span for every inference."""
+        """Record the answers, and a span for every inference."""
         start_ns = tally.start_ns
         for stop_ns, answer in zip(tally.stops_ns, tally.answers, strict=False):
             self._sampler.add_span(start_ns, stop_ns, f"exit {answer.exit_index + 1}")
@@ -286,7 +286,7 @@ class _Measuring:
         self._trials.append(tally.record(case, label, n, span))
 
 
-_MEMORY_SHARE = 0.25  # of what is free: the rest of a small board has to live too
+_MEMORY_SHARE = 0.25  # of the free memory: a small board needs the rest for other programs
 _FLOAT_BYTES = 4
 
 
@@ -295,8 +295,8 @@ def load_candidate(
 ) -> Candidate:
     """The session with the images below `folder`.
 
-    Of a large folder a fair part is drawn, the same in every run: no more than `n` images, and no more than
-    fit into a quarter of the free memory. Labels are known where every folder is named after a class.
+    Of a large folder a random part is drawn, the same in every run: at most `n` images, and at most as many as
+    fit into a quarter of the free memory. Labels are known if every folder is named after a class.
 
     Raises: DatasetError if there are no images, InputError if one cannot be read.
     """
@@ -330,5 +330,5 @@ def _decoded(session: "Session | RehearsedSession", paths: list[Path]) -> list[T
 
 def _labels(paths: list[Path], labels: list[str]) -> list[int] | None:
     known = {label: index for index, label in enumerate(labels)}
-    found = [known[path.parent.name] for path in paths if path.parent.name in known]
-    return found if len(found) == len(paths) else None
+    indices = [known[path.parent.name] for path in paths if path.parent.name in known]
+    return indices if len(indices) == len(paths) else None

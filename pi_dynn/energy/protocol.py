@@ -1,6 +1,6 @@
-"""The protocol of an energy measurement, whatever is measured: idle, trials, idle again. Imports no torch.
+"""The protocol of an energy measurement: an idle window, trials, another idle window. Imports no torch.
 
-`measure_call` measures any function by it.
+`measure_call` applies it to any function.
 """
 
 import math
@@ -17,18 +17,18 @@ from pi_dynn.power import EnergyMeter, Sampler, Span, Trace, build_sampler, chec
 
 IDLE_BEFORE, IDLE_AFTER = "idle before", "idle after"
 _COOL_POLL_S = 1.0
-_SETTLING_PERIODS = 4  # the first sample may cover the time before: the window must not begin with it
-_ATTEMPTS = (False, False, True)  # at a window; True for the last one, which counts whatever it is like
+_SETTLING_PERIODS = 4  # the first sample may cover time before the window, so the window begins later
+_ATTEMPTS = (False, False, True)  # at a window; True for the last one, which counts even with a gap
 _REPEATED = " (repeated)"
 _ANY_GAP_PERIODS = 1e6
 
 
 @dataclass(frozen=True)
 class EnergySettings:
-    """How to measure. `n` answers make a trial; None takes as many as last `trial_s` seconds.
+    """The settings of a measurement. A trial has `n` answers; with None as many as last `trial_s` seconds.
 
     Before each trial the board may cool for up to `cool_limit_s` seconds until it is no more than `cool_within_c`
-    degrees warmer than before the first: a warm board draws more.
+    degrees warmer than before the first, because a warm board draws more power.
     """
 
     n: int | None = None
@@ -43,19 +43,19 @@ class EnergySettings:
     def __post_init__(self) -> None:
         least = {"n": 1, "trials": 1, "batch_size": 1}
         for name, value in least.items():
-            given = getattr(self, name)
-            if given is not None and given < value:
-                raise InputError(f"{name}={given}: give {value} or more")
+            setting = getattr(self, name)
+            if setting is not None and setting < value:
+                raise InputError(f"{name}={setting}: give {value} or more")
         if not (self.idle_s > 0 and self.trial_s > 0):
             raise InputError(f"idle_s={self.idle_s}, trial_s={self.trial_s}: windows last longer than 0 s")
 
 
 @dataclass(frozen=True)
 class EnergyParts:
-    """What a measurement needs from outside.
+    """The meter, clock, board and callbacks of a measurement.
 
-    `working` is entered around everything that is measured: a simulated load switches on by it.
-    `on_stage(what, done_s, total_s)` is called between windows, never in one.
+    `working` is entered around the measured work; a simulated load uses it to switch on.
+    `on_stage(what, done_s, total_s)` is a progress callback, called between windows only.
     """
 
     meter: EnergyMeter
@@ -70,16 +70,16 @@ class EnergyParts:
 
 
 class Measurement(NamedTuple):
-    """What was done, and what the meter saw meanwhile."""
+    """The recording of a run and the power trace of its meter."""
 
     recording: EnergyRecording
     trace: Trace
 
 
 class SampledRun:
-    """The idle windows and trials of one run, as spans of its trace, and the seconds of them that are done.
+    """Measures the idle windows and trials of one run as spans of its trace, and keeps its progress.
 
-    Attributes: idle (places of the idle windows' spans), notes, done_s, total_s.
+    Attributes: idle (indices of the idle windows' spans), notes, done_s, total_s.
     """
 
     def __init__(self, parts: EnergyParts, settings: EnergySettings, sampler: Sampler, notes: list[str]) -> None:
@@ -90,11 +90,11 @@ class SampledRun:
         self.total_s = 2 * settings.idle_s
 
     def stage(self, what: str) -> None:
-        """Say what comes next."""
+        """Report the next stage to the progress callback."""
         self._parts.on_stage(what, self.done_s, self.total_s)
 
     def measure_idle(self, label: str) -> None:
-        """Do nothing for as long as the settings say; again, if nothing but a gap in the samples spoils it."""
+        """Measure an idle window; measure it again if a gap in the samples is the only problem."""
         clock, first = self._parts.clock, not self.idle
         if first:
             clock.sleep(_SETTLING_PERIODS * self._parts.meter.info.nominal_period_s)
@@ -112,7 +112,7 @@ class SampledRun:
             self._start_c = self._parts.board.temperature_c()
 
     def trial_attempts(self, label: str) -> Iterator[bool]:
-        """Attempts at a trial, to be ended by `end_trial`, until one counts; whether each is the last one allowed."""
+        """Attempts at a trial, each to be ended by `end_trial`; yields whether it is the last one allowed."""
         self._cool_down()
         for last_attempt in _ATTEMPTS:
             self.stage(label)
@@ -120,9 +120,9 @@ class SampledRun:
             yield last_attempt
 
     def end_trial(self, start_ns: int, stop_ns: int, label: str, *, counts: bool) -> int | None:
-        """The place of the trial's span, or None if it has to be repeated.
+        """End an attempt; returns the index of the trial's span, or None if the trial has to be repeated.
 
-        `counts` is for the last attempt and for one that was broken off: they count whatever they are like.
+        `counts` is set for the last attempt and for an interrupted one, which count even with a gap.
         """
         span = self._end_span(start_ns, stop_ns, label, counts)
         self._mark_throttle()
@@ -140,9 +140,9 @@ class SampledRun:
         self._sampler.mark_throttle(self._parts.board.throttle_bits())
 
     def _has_gap(self, window: Span) -> bool:
-        """Whether nothing is wrong with a window but a gap in its samples: then it is worth measuring again.
+        """Whether a gap in its samples is the only problem of a window, so that it should be measured again.
 
-        Something else had the processor for a moment. What else can go wrong would go wrong again, and must show.
+        A gap comes from another program that used the processor for a moment; other problems would come again.
         """
         trace = self._sampler.trace_since(window.t0_ns)
         quality = check_trace(trace, window)
@@ -168,13 +168,13 @@ class SampledRun:
             clock.sleep(_COOL_POLL_S)
 
 
-_LOOK_S = 0.2
-_LOOK_CALLS = 5
-_CHECKS = 100  # how often in a trial the sampler is looked after
+_PROBE_S = 0.2
+_PROBE_CALLS = 5
+_CHECKS = 100  # how often per trial the sampler is checked for failure
 
 
 def measure_call(parts: EnergyParts, call: Callable[[], object], name: str, settings: EnergySettings) -> Measurement:
-    """Idle, trials of `n` calls, idle. Whatever ends it early is in the recording or its trace."""
+    """Measure idle, trials of `n` calls, idle. An early end is noted in the recording or its trace."""
     before = parts.board.snapshot()
     notes = list(advice(before))
     trials: list[TimedPass] = []
@@ -197,7 +197,7 @@ def measure_call(parts: EnergyParts, call: Callable[[], object], name: str, sett
 def _call_trial(
     run: SampledRun, parts: EnergyParts, call: Callable[[], object], n: int, sampler: Sampler, label: str
 ) -> TimedPass:
-    """One trial of `n` calls; fewer, if the meter fails meanwhile."""
+    """One trial of `n` calls; fewer if the meter fails."""
     chunk = max(1, n // _CHECKS)
     for last_attempt in run.trial_attempts(label):
         calls = 0
@@ -216,9 +216,9 @@ def _call_trial(
 
 
 def _trial_length(call: Callable[[], object], clock: Clock, trial_s: float) -> int:
-    """How many calls last `trial_s`, going by the fastest of a few: a slow one was held up by something else."""
+    """The number of calls that last `trial_s`, from the fastest of a few: the slower ones were disturbed."""
     times_s: list[float] = []
-    while len(times_s) < _LOOK_CALLS or sum(times_s) < _LOOK_S:
+    while len(times_s) < _PROBE_CALLS or sum(times_s) < _PROBE_S:
         start_ns = clock.now_ns()
         call()
         times_s.append((clock.now_ns() - start_ns) * 1e-9)

@@ -1,4 +1,4 @@
-"""What an energy measurement leaves behind: what was done (the recording), and what it cost (the results).
+"""Records of an energy measurement: the recording (what was done) and the results (its energy).
 
 SI units throughout; shares and accuracies are in 0..1.
 """
@@ -13,10 +13,10 @@ from pi_dynn.records import Record
 
 @dataclass(frozen=True)
 class Subject(Record):
-    """What was measured: a bundle on an engine, over images; of a function, only its name is known.
+    """What was measured: a bundle on an engine, over images; of a function only the name.
 
-    `blocks` are those after which images leave, the last answer included; `parameters` is None where the
-    bundle does not tell; `bundle` is the hash of the file.
+    `blocks` are those after which images leave, the last answer included; `parameters` is None if the bundle does
+    not contain it; `bundle` is the hash of the file.
     """
 
     name: str
@@ -36,9 +36,9 @@ class Subject(Record):
 class TimedPass(Record):
     """One pass of `n` answers, out of `planned_n`, by subject number `subject`.
 
-    `forced_exit` is the exit everyone left at, None for the natural mix. `span` is the place of its span among the
-    trace's, None where no sampler ran; `label` is what people call it. `forward_s` is the time within the network,
-    `elapsed_s` all of it. Lists have one entry per exit: answers, time within the network, right answers (None
+    `forced_exit` is the exit that all images left at, None for the natural mix. `span` is the index of its span in
+    the trace, None without a sampler; `label` is its name for people. `forward_s` is the time within the network,
+    `elapsed_s` the whole time. Lists have one entry per exit: answers, time within the network, right answers (None
     without labels).
     """
 
@@ -59,8 +59,8 @@ class TimedPass(Record):
 class EnergyRecording(Record):
     """What was done while the meter was sampled. With two subjects the first is the baseline.
 
-    `idle` are the places of the idle windows among the trace's spans, in the order in which they were measured.
-    `board` and `board_after` are None where nobody looked.
+    `idle` are the indices of the idle windows in the trace's spans, in the order in which they were measured.
+    `board` and `board_after` are None if there was no snapshot.
     """
 
     subjects: list[Subject]
@@ -76,7 +76,7 @@ class EnergyRecording(Record):
 
 @dataclass(frozen=True)
 class EnergyExit(Record):
-    """One exit in the natural mix; `net_j` only where everyone was also forced out here."""
+    """One exit in the natural mix; `net_j` is None unless trials with all images forced to this exit were run."""
 
     exit_index: int
     block_index: int
@@ -89,12 +89,12 @@ class EnergyExit(Record):
 
 @dataclass(frozen=True)
 class EnergyResult(Record):
-    """What one inference of one subject cost.
+    """The energy of one inference of one subject.
 
-    Energies are per inference: `gross_j` is everything the board drew, `net_j` what it drew above idle. Both
-    are medians over trials with 95 % intervals, None where the run broke off before they could be known.
+    Energies are per inference: `gross_j` is all that the board drew, `net_j` the part above idle power. Both
+    are medians over trials with 95 % intervals, None if the run ended before they were known.
     `latency_s` is the mean time within the network without the sampler, `elapsed_s` the mean time per image.
-    `resolved` says whether the net energy stands out of its uncertainty. `exit_sum_j` is the net energy of the
+    `resolved` says whether the net energy exceeds its uncertainty. `exit_sum_j` is the net energy of the
     exits, each measured forced and weighted by its share. `improvement` is the share of the baseline's
     net energy that is saved. `label` is MEASURED, ESTIMATED or SIMULATED.
     """
@@ -156,7 +156,7 @@ class EnergyResult(Record):
 
 @dataclass(frozen=True)
 class EnergyDifference(Record):
-    """What `name` costs more than `baseline`, per image; `net_ci95_j` holds the true difference in 95 % of cases.
+    """The net energy of `name` less that of `baseline`, per image; `net_ci95_j` is the 95 % confidence interval.
 
     `verdict` is "less", "more", or "no difference shown".
     """
@@ -172,7 +172,7 @@ class EnergyDifference(Record):
 
 @dataclass(frozen=True)
 class EnergyRun(Record):
-    """A saved run. The results are for other programs to read: here they are worked out anew from the other two."""
+    """A saved run. The results are for other programs; pi_dynn computes them again from the recording and trace."""
 
     KIND = "energy run"
 
@@ -183,11 +183,11 @@ class EnergyRun(Record):
 
     @classmethod
     def from_dict(cls, values: Any) -> "EnergyRun":
-        """The inverse of `to_dict`; raises as any record does."""
+        """The inverse of `to_dict`. Raises: as `Record.from_dict`."""
         if isinstance(values, dict):
             values = values | {"trace": with_column_names(values.get("trace"))}
         return super().from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data; the trace in it may be cut out and used on its own."""
+        """The run as plain data; its `trace` is itself a valid saved trace."""
         return super().to_dict() | {"trace": self.trace.to_dict()}

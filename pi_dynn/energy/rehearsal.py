@@ -1,7 +1,7 @@
-"""A dress rehearsal: real answers of a real session, but time and power are simulated.
+"""Simulated energy runs: real answers of a real session, with simulated time and power.
 
-Every different question is put to the session once; on the simulated clock its answer takes as long as
-answers at that exit take here. Hours of trials pass in moments, and everything that comes out is SIMULATED.
+Each image is answered once by the session; on the simulated clock the answer takes as long as answers at its exit
+take on this machine. Hours of trials take seconds, and all results are labelled SIMULATED.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,14 +28,14 @@ _NOISE_V = 20e-3 / 5.1 * 0.1  # 20 mW over a 0.1 ohm shunt at 5.1 V
 
 
 def open_rehearsal_meter(clock: SimulatedClock) -> FakeMeter:
-    """A simulated INA219 on a simulated Pi 4, as noisy and as slow to read as a real one."""
+    """A simulated INA219 on a simulated Pi 4, with the noise and transfer times of a real one."""
     chip = Ina219Chip(clock, Switched(IDLE_POWER_W), noise_v=_NOISE_V)
     return open_fake(clock=clock, bus=FakeBus(chip, clock, transfer_s=TRANSFER_400_KHZ_S))
 
 
 @contextmanager
 def simulated_work(meter: FakeMeter, power_w: float = ACTIVE_POWER_W) -> Iterator[None]:
-    """Let the board draw `power_w` while the block runs, and idle after it."""
+    """Set the load to `power_w` in the body, and to idle power after it."""
     meter.set_load_w(power_w)
     try:
         yield
@@ -45,7 +45,7 @@ def simulated_work(meter: FakeMeter, power_w: float = ACTIVE_POWER_W) -> Iterato
 
 @contextmanager
 def rehearsal_parts(board: Board, on_stage: Callable[[str, float, float], None] | None = None) -> Iterator[EnergyParts]:
-    """Everything a measurement needs, on a simulated clock with a simulated meter."""
+    """The parts of a measurement with a simulated clock and meter."""
     clock = SimulatedClock()
     with open_rehearsal_meter(clock) as meter:
         parts = EnergyParts(meter, clock, board, lambda: simulated_work(meter))
@@ -53,7 +53,7 @@ def rehearsal_parts(board: Board, on_stage: Callable[[str, float, float], None] 
 
 
 def rehearsed_call(call: Callable[[], object], clock: Clock, real: Clock | None = None) -> Callable[[], None]:
-    """Takes on `clock` what `call` takes in truth, timed a few times once."""
+    """A function that sleeps on `clock` for the median real duration of `call`, timed once."""
     real = real or PerfClock()
     times_s = []
     for _ in range(_TIMED_RUNS):
@@ -65,7 +65,7 @@ def rehearsed_call(call: Callable[[], object], clock: Clock, real: Clock | None 
 
 
 class RehearsedSession:
-    """Stands in for `session`: the same answers, each taking on `clock` what its exit takes in truth."""
+    """The answers of `session`, each taking on `clock` the real duration of its exit."""
 
     def __init__(self, session: "Session", clock: Clock) -> None:
         self._session, self._clock = session, clock
@@ -76,7 +76,7 @@ class RehearsedSession:
         return getattr(self._session, name)
 
     def classify(self, x: "Tensor", thresholds: Sequence[float] | None = None) -> Prediction:
-        """The answer for the tensor `x`; tensors are told apart by identity and must stay alive."""
+        """The answer for the tensor `x`; tensors are distinguished by identity and must stay alive."""
         key = id(x), tuple(self._session.resolve_thresholds(thresholds))
         if key not in self._known:
             answer = self._session.classify(x, thresholds)
@@ -85,7 +85,7 @@ class RehearsedSession:
         return self._known[key]
 
     def _duration_s(self, exit_index: int, x: "Tensor") -> float:
-        """What leaving at this exit takes, the same for every image: timed a few times, once."""
+        """The duration of an answer at this exit, the median of a few runs, timed once."""
         if exit_index not in self._exit_s:
             forced = self._session.forced_thresholds(exit_index)
             self._exit_s[exit_index] = median([self._session.classify(x, forced).latency_s for _ in range(_TIMED_RUNS)])
@@ -94,6 +94,6 @@ class RehearsedSession:
     def classify_many(
         self, images: Iterable["Tensor"], batch_size: int = 1, thresholds: Sequence[float] | None = None
     ) -> Iterator[Prediction]:
-        """Answers one by one: a rehearsal gains nothing from batches."""
+        """The answers one by one; batches would have no effect here."""
         for x in images:
             yield self.classify(x, thresholds)

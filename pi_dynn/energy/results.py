@@ -1,4 +1,4 @@
-"""From a recording and its trace to what one inference cost. Pure: the same two give the same figures again."""
+"""The energy of one inference, computed from a recording and its trace; the same inputs give the same figures."""
 
 import math
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ _OF_SUBJECT = (
 
 
 def energy_results(recording: EnergyRecording, trace: Trace) -> list[EnergyResult]:
-    """One result per subject; the first of two is the baseline that the second improves on."""
+    """One result per subject; the first of two is the baseline of the second."""
     idle = _Idle.of(recording, trace)
     cases = [_Case(recording, trace, idle, subject, None) for subject in range(len(recording.subjects))]
     results = [_result(recording, trace, idle, case) for case in cases]
@@ -52,7 +52,7 @@ def energy_results(recording: EnergyRecording, trace: Trace) -> list[EnergyResul
 
 @dataclass(frozen=True)
 class _Idle:
-    """Idle power, if its windows can be used, and how well they were sampled."""
+    """Idle power, if its windows can be used, and their sampling quality."""
 
     baseline: IdleBaseline | None
     windows: dict[str, TraceQuality]
@@ -70,7 +70,7 @@ class _Idle:
 
 
 class _Case:
-    """The trials of one subject at its natural mix, or forced out at one exit."""
+    """The trials of one subject at its natural mix, or forced to one exit."""
 
     def __init__(
         self, recording: EnergyRecording, trace: Trace, idle: _Idle, subject: int, forced_exit: int | None
@@ -84,7 +84,7 @@ class _Case:
         self.windows: dict[str, TraceQuality] = {}
         self.trials: list[TrialEnergy] = []
         whole = [one for one in self.passes if one.n == one.planned_n]
-        for one in whole or self.passes[:1]:  # of an interrupted run even a part of a trial is shown
+        for one in whole or self.passes[:1]:  # an interrupted run shows even a part of a trial
             if one.span is None:
                 continue
             span = trace.spans[one.span]
@@ -93,19 +93,19 @@ class _Case:
                 if idle.baseline is not None:
                     self.trials.append(trial_energy(trace, span, one.n, idle.baseline))
             except TraceInvalid:
-                continue  # too few samples: the window says so
+                continue  # too few samples, which is among the reasons of the window
         self.energy: RunEnergy | None = None
         if self.trials and idle.baseline is not None:
             self.energy = run_energy(self.trials, idle.baseline)
 
     def mean(self, total: str) -> float:
-        """Mean seconds per answer of "forward_s" or "elapsed_s", without the sampler where that was measured."""
+        """Mean seconds per answer of "forward_s" or "elapsed_s", if possible from the pass without the sampler."""
         timed = [self.latency] if self.latency is not None and self.latency.n else self.passes
         answers = sum(one.n for one in timed)
         return sum(getattr(one, total) for one in timed) / answers if answers else 0.0
 
     def mix(self) -> TimedPass | None:
-        """The pass that tells who left where: a whole trial if there is one."""
+        """The pass with the exit counts of the natural mix: the one with the most answers."""
         candidates = [one for one in (*self.passes, self.latency) if one is not None and one.n]
         return max(candidates, key=lambda one: one.n, default=None)
 
@@ -151,7 +151,7 @@ def _result(recording: EnergyRecording, trace: Trace, idle: _Idle, case: _Case) 
 
 
 def _energy_figures(case: _Case, idle: _Idle) -> dict[str, Any]:
-    """The figures in joules and watts; None where they cannot be known."""
+    """The figures in joules and watts; None for unknown ones."""
     energy, baseline = case.energy, idle.baseline
     return {
         "net_j": energy and energy.net_j,
@@ -171,7 +171,7 @@ def _energy_figures(case: _Case, idle: _Idle) -> dict[str, Any]:
 
 
 def _sampling_figures(trace: Trace, windows: dict[str, TraceQuality]) -> dict[str, Any]:
-    """How well the whole run was sampled; the gap is the largest within a window that counts."""
+    """The sampling quality of the whole run; the gap is the largest within its windows."""
     whole = check_trace(trace)
     names = ("sample_rate_hz", "samples", "duplicates", "stale_reads", "retries", "clipped")
     largest_gap_s = max((quality.largest_gap_s for quality in windows.values()), default=0.0)
@@ -179,14 +179,14 @@ def _sampling_figures(trace: Trace, windows: dict[str, TraceQuality]) -> dict[st
 
 
 def _reasons(recording: EnergyRecording, windows: dict[str, TraceQuality], case: _Case) -> list[str]:
-    """Why the figures of a case must not be used; empty when they may."""
-    found: dict[str, list[str]] = {}
+    """Reasons why the figures of a case are invalid; empty if they are valid."""
+    labels_of: dict[str, list[str]] = {}
     if recording.interrupted:
-        found["interrupted"] = []
+        labels_of["interrupted"] = []
     for label, quality in windows.items():
         for reason in quality.invalid_reasons:
-            found.setdefault(reason, []).append(label)
-    reasons = [f"{labels[0]}: {reason}" if len(labels) == 1 else reason for reason, labels in found.items()]
+            labels_of.setdefault(reason, []).append(label)
+    reasons = [f"{labels[0]}: {reason}" if len(labels) == 1 else reason for reason, labels in labels_of.items()]
     whole = sum(one.n == one.planned_n for one in case.passes)
     if whole < recording.planned_trials:
         reasons.append(f"{whole} of {recording.planned_trials} trials were finished")
@@ -207,12 +207,12 @@ def _exits(
     timed = latency if latency is not None and latency.n else mix
     for k, block in enumerate(blocks):
         count = mix.exit_counts[k] if mix is not None else 0
-        taken = timed.exit_counts[k] if timed is not None else 0
+        timed_count = timed.exit_counts[k] if timed is not None else 0
         own = forced[k] if forced else None
         energy = own.energy if own else None
         latency_s = own.mean("forward_s") or None if own else None
-        if timed is not None and taken:
-            latency_s = timed.exit_forward_s[k] / taken
+        if timed is not None and timed_count:
+            latency_s = timed.exit_forward_s[k] / timed_count
         rows.append(
             EnergyExit(
                 exit_index=k,
@@ -246,9 +246,9 @@ def _exit_sum(
 
 
 def _shared_error_j(energy: RunEnergy, idle: _Idle, info: MeterInfo) -> float:
-    """What may be wrong with the net energy of all trials alike, so that their spread does not show it.
+    """The systematic error of the net energy, common to all trials, which their spread does not show.
 
-    The idle line, one step of the meter, and the edges of a window, which fall between samples.
+    It comes from the idle line, one step of the meter, and the edges of a window, which fall between samples.
     """
     assert idle.baseline is not None  # there is no energy of a run without it
     edges_j = abs(energy.active_power_w - energy.idle_power_w) * info.nominal_period_s / energy.n
@@ -258,14 +258,14 @@ def _shared_error_j(energy: RunEnergy, idle: _Idle, info: MeterInfo) -> float:
 
 
 def _agree(energy: RunEnergy, exit_sum: Sequence[float], idle: _Idle, info: MeterInfo) -> bool:
-    """Whether the intervals of the natural mix and of the weighted sum meet."""
+    """Whether the intervals of the natural mix and of the weighted sum overlap."""
     shared_j = _shared_error_j(energy, idle, info)
     low_j, high_j = energy.net_ci95_j
     return low_j - shared_j <= exit_sum[2] and exit_sum[1] <= high_j + shared_j
 
 
 def _improved(result: EnergyResult, case: _Case, base: _Case) -> EnergyResult:
-    """The result with what it saves against the baseline, trial by trial for the interval."""
+    """The result with its improvement on the baseline, paired by trial for the interval."""
     pairs = list(zip(base.trials, case.trials, strict=False))
     if base.energy is None or case.energy is None or any(one.net_j <= 0 for one, _ in pairs) or base.energy.net_j <= 0:
         return result

@@ -1,4 +1,4 @@
-"""Saved energy runs (recording, raw trace and figures in one JSON file), and runs compared with each other."""
+"""Saved energy runs (recording, raw trace and figures in one JSON file), and comparisons between runs."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def is_run(path: str | Path) -> bool:
 
 
 def load_run(path: str | Path) -> Measurement:
-    """What was recorded in `path`. Raises: InputError if there is no such file, or it is no saved run or damaged."""
+    """The recording and trace in `path`. Raises: InputError if it is missing, damaged or no saved run."""
     run = read_record(EnergyRun, path, InputError, "make one with `pi-dynn energy --save`")
     places = [*run.recording.idle, *(one.span for one in run.recording.trials)]
     if any(place is not None and not 0 <= place < len(run.trace.spans) for place in places):
@@ -36,7 +36,7 @@ def load_run(path: str | Path) -> Measurement:
 
 
 def _joined_by_label(recording: EnergyRecording, trace: Trace) -> EnergyRecording:
-    """A recording of version 0.1, which had labels only, with the places of its spans."""
+    """A recording of version 0.1, which has labels only, with the indices of its spans."""
     places = {span.label: place for place, span in enumerate(trace.spans)}
     trials = [replace(one, span=places.get(one.label)) for one in recording.trials]
     idle = [places[label] for label in (IDLE_BEFORE, IDLE_AFTER) if label in places]
@@ -44,7 +44,7 @@ def _joined_by_label(recording: EnergyRecording, trace: Trace) -> EnergyRecordin
 
 
 def replay_run(path: str | Path) -> tuple[Measurement, list[EnergyResult]]:
-    """A saved run, its figures worked out anew from the raw trace."""
+    """A saved run, and its figures computed again from the raw trace."""
     measurement = load_run(path)
     return measurement, energy_results(*measurement)
 
@@ -53,17 +53,17 @@ _MUST_MATCH = ("label", "scope", "rails", "shunt_ohm", "gain")
 
 
 def baselines(results: Sequence[EnergyResult], across: bool = False) -> list[EnergyResult]:
-    """For each result the one it is held against: the first of its board and data set, or of all with `across`."""
+    """The baseline of each result: the first result of its board and data set, or of all with `across`."""
     first: dict[tuple[str, str], EnergyResult] = {}
-    found = []
+    bases = []
     for result in results:
         board = result.board.model if result.board is not None else ""
-        found.append(first.setdefault(("", "") if across else (board, result.dataset), result))
-    return found
+        bases.append(first.setdefault(("", "") if across else (board, result.dataset), result))
+    return bases
 
 
 def obstacles(result: EnergyResult, base: EnergyResult) -> list[str]:
-    """Why the two may not be compared; nothing where they may."""
+    """Reasons why the two may not be compared; empty if they may."""
     return [
         f"{result.name} is not compared with {base.name}: {what} is {getattr(result, what)!r}, "
         f"there {getattr(base, what)!r}"
@@ -75,9 +75,9 @@ def obstacles(result: EnergyResult, base: EnergyResult) -> list[str]:
 def compare_results(results: Sequence[EnergyResult], across: bool = False) -> list[EnergyResult]:
     """The results with their improvement on their baseline, in the order given.
 
-    Where the two may not be compared (another scope, other rails, another shunt) there is none, and a note says
-    why; with `across` the first result is everyone's baseline, whatever its board, data set and scope.
-    A run that brought its own baseline keeps what it measured in turns with it.
+    If the two may not be compared (another scope, other rails, another shunt) there is none, and a note says
+    why; with `across` the first result is the baseline of all, whatever its board, data set and scope.
+    A run with its own baseline keeps the improvement measured in alternation with it.
     """
     compared = []
     for result, base in zip(results, baselines(results, across), strict=True):
@@ -95,18 +95,18 @@ def compare_results(results: Sequence[EnergyResult], across: bool = False) -> li
 def energy_differences(results: Sequence[EnergyResult], across: bool = False) -> list[EnergyDifference]:
     """Each result less its baseline, with an interval and a plain verdict, where both have one.
 
-    The runs are independent, so the half-widths of their intervals add as the sides of a right angle do.
+    The runs are independent, so the half-widths of their intervals add in quadrature.
     """
-    found = []
+    differences = []
     for result, base in zip(results, baselines(results, across), strict=True):
         if base is result or (not across and obstacles(result, base)):
             continue
         if result.net_j is None or base.net_j is None or not result.net_ci95_j or not base.net_ci95_j:
             continue
         change_j = result.net_j - base.net_j
-        # The intervals need not be even: what makes the change larger is the upper side of one, the lower of the other.
+        # Intervals may be asymmetric: the upper side of one and the lower side of the other make the change larger.
         low_j = change_j - hypot(result.net_j - result.net_ci95_j[0], base.net_ci95_j[1] - base.net_j)
         high_j = change_j + hypot(result.net_ci95_j[1] - result.net_j, base.net_j - base.net_ci95_j[0])
         verdict = "less" if high_j < 0 else "more" if low_j > 0 else "no difference shown"
-        found.append(EnergyDifference(result.name, base.name, change_j, (low_j, high_j), verdict))
-    return found
+        differences.append(EnergyDifference(result.name, base.name, change_j, (low_j, high_j), verdict))
+    return differences

@@ -1,4 +1,4 @@
-"""Energy in text and Markdown: the published columns, exits, notes, and energy beside pytest-benchmark's figures."""
+"""Energy in text and Markdown: the published columns, exits, notes, and the columns added to pytest-benchmark."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ _SHORT_TRIAL_S = 10.0
 
 
 def energy_text(results: Sequence[EnergyResult], markdown: bool = False) -> str:
-    """Everything there is to print about a run on standard output."""
+    """The tables, details and reasons of results, as printed on standard output."""
     tables = [energy_table(results, markdown), *(exit_table(result, markdown) for result in results)]
     lines = [power_lines(result) for result in results]
     lines += [f"INVALID {result.name}: {reason}" for result in results for reason in result.invalid_reasons]
@@ -38,7 +38,7 @@ def energy_table(results: Sequence[EnergyResult], markdown: bool = False) -> str
 
 
 def board_table(results: Sequence[EnergyResult], markdown: bool = False) -> str:
-    """The same of several boards, each line beginning with its board."""
+    """The published table with the board as the first column."""
     rows = [("-" if result.board is None else result.board.model, *_row(result)) for result in results]
     return table(("board", *HEADERS), rows, 2, markdown=markdown)
 
@@ -79,7 +79,7 @@ def exit_table(result: EnergyResult, markdown: bool = False) -> str:
 
 
 def power_lines(result: EnergyResult) -> str:
-    """Idle and active power, throughput, and how it was sampled."""
+    """Idle and active power, throughput, and sampling of a result."""
     board = "" if result.board is None else f"{result.board.model}, "
     return "\n".join(
         (
@@ -96,7 +96,7 @@ def power_lines(result: EnergyResult) -> str:
 
 
 def energy_notes(results: Sequence[EnergyResult]) -> list[str]:
-    """What to mind about the figures, and what to do about it; one line each."""
+    """Warnings about the figures, with what to do; one line each."""
     notes = []
     for result in results:
         if not result.measured:
@@ -113,13 +113,13 @@ def energy_notes(results: Sequence[EnergyResult]) -> list[str]:
 
 
 _NOT_MEASURED = {
-    "ESTIMATED": "no power meter took part, only a model of the processor: wire one up, see pi-dynn doctor",
-    "SIMULATED": "no power meter took part: these figures show how the program works, not what a board draws",
+    "ESTIMATED": "no power meter was used, only a model of the processor: wire one up, see pi-dynn doctor",
+    "SIMULATED": "no power meter was used: these figures show how the program works, not what a board draws",
 }
 
 
 def source(result: EnergyResult) -> str:
-    """Where a figure comes from, in every row: the meter and what it meters, or that there was none."""
+    """The source of a row's figures: the meter and its scope, or the label of what was not measured."""
     label = f"{result.meter}, {result.scope}" if result.measured else result.label
     return label if result.valid else f"{label} INVALID"
 
@@ -140,7 +140,7 @@ def watts(power_w: float | None) -> str:
 
 
 def drift(drift_w_per_s: float | None) -> str:
-    """How idle power moved."""
+    """A drift of idle power in milliwatts per second; a dash for None."""
     return "-" if drift_w_per_s is None else f"{drift_w_per_s * 1e3:+.2f} mW/s"
 
 
@@ -149,7 +149,7 @@ _FIELD = {"net": "energy_mj_per_inference", "gross": "energy_gross_mj"}
 
 
 def extra_info(result: EnergyResult) -> dict[str, Any]:
-    """What is kept with a benchmark, in `extra_info`."""
+    """The fields saved with a benchmark, in `extra_info`."""
     return {
         "energy_mj_per_inference": _milli(result.net_j),
         "energy_ci95_mj": None if result.net_ci95_j is None else [_milli(bound) for bound in result.net_ci95_j],
@@ -175,7 +175,7 @@ def _milli(energy_j: float | None) -> float | None:
 
 
 def benchmark_table(results: Sequence[EnergyResult]) -> str:
-    """One line per benchmark whose energy was measured, and the reasons where one is invalid."""
+    """One line per benchmark with energy, and the reasons of invalid ones."""
     rows = [
         (
             result.name,
@@ -195,7 +195,7 @@ def benchmark_table(results: Sequence[EnergyResult]) -> str:
 
 
 class EnergyLimit(NamedTuple):
-    """How much more than before an energy may be: `share` of it, or `energy_mj` millijoules."""
+    """The allowed rise of an energy: `share` of it, or `energy_mj` millijoules."""
 
     what: str
     share: float | None
@@ -204,8 +204,7 @@ class EnergyLimit(NamedTuple):
     def broken_by(self, now: Mapping[str, Any], before: Mapping[str, Any]) -> str | None:
         """Why the fields `now` break the limit against those of `before`; None if they do not.
 
-        Energies that may not be compared, or of which one is missing, break it too: a check that cannot be made
-        has not been passed.
+        Energies that may not be compared, or of which one is missing, break it, too.
         """
         field = _FIELD[self.what]
         for name in ("label", "scope"):

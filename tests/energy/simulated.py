@@ -37,17 +37,17 @@ class SimulatedSession:
         self.answered = 0
         self.on_answer: Callable[[int], None] = lambda number: None
 
-    def forced_thresholds(self, exit_index: int) -> list[float]:
-        return [0.0 if k == exit_index else NEVER for k in range(self.exits)]
+    def forced_thresholds(self, k: int) -> list[float]:
+        return [0.0 if k == k else NEVER for k in range(self.exits)]
 
     def classify(self, image: int, thresholds: list[float]) -> Prediction:
         self.on_answer(self.answered)
         self.answered += 1
         natural = thresholds == [0.5, 0.5]
-        taken = image % 3 if natural else (thresholds.index(0.0) if 0.0 in thresholds else 2)
-        self.load.set_power(self.clock.now_ns() * 1e-9, self.power_w[taken] - IDLE_W)
-        self.clock.sleep(self.latency_s[taken])
-        return Prediction("a", image % 2, 0.9, taken, self.manifest.blocks[taken], 0.9, self.latency_s[taken], [])
+        k = image % 3 if natural else (thresholds.index(0.0) if 0.0 in thresholds else 2)
+        self.load.set_power(self.clock.now_ns() * 1e-9, self.power_w[k] - IDLE_W)
+        self.clock.sleep(self.latency_s[k])
+        return Prediction("a", image % 2, 0.9, k, self.manifest.blocks[k], 0.9, self.latency_s[k], [])
 
     def classify_many(self, images: Iterable[int], batch_size: int, thresholds: list[float]):
         for image in images:
@@ -94,7 +94,7 @@ class SimulatedBoard:
 
 
 class Bench:
-    """Everything of one simulated run, to be broken at will before `measure`."""
+    """The parts of one simulated run; a test may cause faults before `measure`."""
 
     def __init__(self, *, drift_w_per_s: float = 0.0, noise_v: float = 4e-4, **session) -> None:
         self.clock = SimulatedClock()

@@ -1,4 +1,4 @@
-"""The energy table after a benchmark's, and the limits on what may rise."""
+"""The energy table after that of pytest-benchmark, and limits on a rise."""
 
 import pytest
 

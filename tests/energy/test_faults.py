@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a run: it ends, it is invalid and says why, and its trace is kept."""
+"""Faults in the middle of a run: it ends, is invalid with a reason, and its trace is kept."""
 
 from dataclasses import replace
 
@@ -76,7 +76,7 @@ def test_clipped_current_makes_the_run_invalid(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [0x4, 0x40000, 0x50005])
-def test_throttled_it_is_invalid_also_when_only_the_sticky_bit_tells(bits, tmp_path):
+def test_throttled_it_is_invalid_also_when_only_the_sticky_bit_shows_it(bits, tmp_path):
     bench = Bench()
     measurement, result = broken_run(bench, lambda: setattr(bench.board, "bits", bits))
     assert any("throttle" in reason for reason in result.invalid_reasons)

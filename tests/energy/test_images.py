@@ -1,4 +1,4 @@
-"""The images an energy run answers."""
+"""The images of an energy run."""
 
 import shutil
 from types import SimpleNamespace
@@ -52,7 +52,7 @@ def test_no_more_images_than_the_memory_holds(session, labelled, monkeypatch):
     assert len(load_candidate(session, labelled, None).inputs) == 2
 
 
-def test_a_folder_without_images_is_told(session, tmp_path):
+def test_a_folder_without_images_is_refused(session, tmp_path):
     with pytest.raises(DatasetError, match="no images"):
         load_candidate(session, tmp_path, None)
     with pytest.raises(DatasetError, match="no such folder"):

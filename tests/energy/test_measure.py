@@ -77,11 +77,11 @@ def test_without_n_a_trial_lasts_long_enough_and_answers_every_image_equally_oft
 
 def test_every_depth_is_visited_before_anything_is_timed():
     bench = Bench()
-    seen = []
-    bench.session.on_answer = lambda number: seen.append((bench.stages or [""])[-1])
+    stages = []
+    bench.session.on_answer = lambda number: stages.append((bench.stages or [""])[-1])
     bench.measure()
-    assert seen.count("warm-up") >= 3 * (bench.session.exits + 1)
-    assert seen.index("latency, subject 1") > seen.index("warm-up")
+    assert stages.count("warm-up") >= 3 * (bench.session.exits + 1)
+    assert stages.index("latency, subject 1") > stages.index("warm-up")
 
 
 def test_each_exit_is_forced_and_adds_up_to_the_mix():

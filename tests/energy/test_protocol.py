@@ -44,7 +44,7 @@ def test_unplugged_it_ends_and_says_so():
     assert len(calls) < 170
 
 
-def test_a_rehearsed_call_takes_the_median_of_what_it_took():
+def test_a_rehearsed_call_takes_the_median_of_its_real_durations():
     real, simulated = FakeClock(), SimulatedClock()
     times = iter([0.01, 0.5, 0.03, 0.02, 0.02, 0.02, 0.9])
     rehearsed = rehearsed_call(lambda: real.sleep(next(times)), simulated, real)
@@ -53,16 +53,16 @@ def test_a_rehearsed_call_takes_the_median_of_what_it_took():
     assert simulated.now_ns() == pytest.approx(0.04e9)
 
 
-def test_a_rehearsed_session_asks_each_question_once():
+def test_a_rehearsed_session_answers_each_image_once():
     bench = Bench()
     session = bench.session
     session.resolve_thresholds = lambda thresholds: thresholds
     clock = SimulatedClock()
     rehearsed = RehearsedSession(session, clock)
     first = rehearsed.classify(4, [0.5, 0.5])
-    asked = session.answered
+    answered = session.answered
     assert [rehearsed.classify(4, [0.5, 0.5]) for _ in range(50)] == [first] * 50
-    assert session.answered == asked
+    assert session.answered == answered
     assert first.exit_index == 1
     assert clock.now_ns() == pytest.approx(51 * 0.020e9)
     assert rehearsed.exits == session.exits

@@ -1,4 +1,4 @@
-"""Saved runs, and what is said of files that are none."""
+"""Saved runs, and errors for other files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Energy runs as people read them, to the letter."""
+"""The text of energy runs, compared exactly."""
 
 import re
 from dataclasses import replace
@@ -50,9 +50,9 @@ def rows(text: str) -> list[str]:
 @pytest.mark.parametrize("label", ["SIMULATED", "ESTIMATED"])
 def test_what_was_not_measured_says_so_in_every_row(pair, label):
     changed = [replace(result, label=label) for result in pair]
-    found = rows(energy_text(changed))
-    assert len(found) >= 9
-    assert all(label in line for line in found)
+    lines = rows(energy_text(changed))
+    assert len(lines) >= 9
+    assert all(label in line for line in lines)
     assert any(label in note for note in energy_notes(changed))
 
 
