@@ -1,1 +1,1 @@
-"""Gates, confidence scores and where exits may stand (torch, scriptable)."""
+"""Gates, confidence scores and positions of exits (torch, scriptable)."""

@@ -1,4 +1,4 @@
-"""The learned uncertainty gate: how sure is an exit of its own answer?
+"""The learned uncertainty gate, which predicts whether the answer of an exit is right.
 
 Source: JEI-DNN (arXiv 2310.09163). Natural logarithms throughout.
 """
@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 
 def uncertainty_features(logits: Tensor) -> Tensor:
-    """The four numbers a gate looks at: `[p1, H(p), p1 - p2, H(q)]`.
+    """The four inputs of a gate: `[p1, H(p), p1 - p2, H(q)]`.
 
     `p = softmax(z)`, `p1 >= p2` its two largest entries and `q = p^2 / sum(p^2) = softmax(2z)`, a
-    sharpened copy whose entropy moves later than that of `p`.
+    sharpened copy of `p`.
 
     Shapes: logits (B, classes) -> (B, 4).
     """
-    # Through log_softmax, for training: the slope of `torch.special.entr` is infinite where a probability
-    # underflows to zero, and turns every gradient to NaN as soon as the network is very sure.
+    # With log_softmax, for training: the gradient of `torch.special.entr` is infinite where a probability
+    # underflows to zero, and every gradient becomes NaN.
     log_both = torch.log_softmax(torch.stack((logits, 2.0 * logits), dim=1), dim=-1)  # (B, 2, classes)
     both = log_both.exp()
     entropy = -(both * log_both).sum(dim=-1)  # (B, 2)
@@ -25,10 +25,10 @@ def uncertainty_features(logits: Tensor) -> Tensor:
 
 
 class LearnableUncertaintyGate(nn.Module):
-    """A linear layer over the four uncertainty features; its sigmoid is the gate.
+    """A linear layer over the four uncertainty features; its sigmoid is the gate score.
 
-    `forward` returns the value *before* the sigmoid, which is what a loss wants; an exit is taken
-    where `sigmoid(forward(logits)) >= threshold`.
+    `forward` returns the value *before* the sigmoid, as the loss needs it; a sample leaves if
+    `sigmoid(forward(logits)) >= threshold`.
 
     Shapes: logits (B, classes) -> (B,).
     """

@@ -1,9 +1,9 @@
-"""Gates without parameters that judge an exit by its logits alone: the likeliest class, its lead, or the entropy.
+"""Gates without parameters: maximum probability, margin or entropy of an exit's logits.
 
 Each returns the logit of a score in 0..1, so that its sigmoid is the score. Shapes: logits (B, C) -> (B,).
 
-Source of the entropy gate: BranchyNet (arXiv 1709.01686), which leaves where the entropy in nats is below a cut-off.
-Scores here are higher where an exit is surer, so the entropy H of C classes becomes 1 - H / ln C.
+Source of the entropy gate: BranchyNet (arXiv 1709.01686): samples leave if the entropy in nats is below a cut-off.
+Here a higher score means a surer exit, so the entropy H of C classes becomes 1 - H / ln C.
 """
 
 import math
@@ -12,11 +12,11 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-_SMALLEST = 1e-12  # keeps logarithms finite where an exit is certain, or torn between two classes
+_SMALLEST = 1e-12  # keeps logarithms finite for a margin of 0 or 1
 
 
 class MaxProbabilityGate(nn.Module):
-    """The sigmoid of what it returns is the probability of the likeliest class."""
+    """The logit of the probability of the likeliest class."""
 
     def forward(self, logits: Tensor) -> Tensor:
         exact = logits.double()
@@ -26,7 +26,7 @@ class MaxProbabilityGate(nn.Module):
 
 
 class MarginGate(nn.Module):
-    """The sigmoid of what it returns is the probability of the likeliest class less that of the second."""
+    """The logit of the probability of the likeliest class less that of the second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class MarginGate(nn.Module):
 
 
 class EntropyGate(nn.Module):
-    """A gate without parameters: the sigmoid of what it returns is 1 - H / ln C.
+    """The logit of 1 - H / ln C.
 
     Shapes: logits (B, C) -> (B,).
     """
@@ -50,17 +50,17 @@ class EntropyGate(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.greatest = math.log(num_classes)
-        self.smallest = 1e-12  # keeps both logarithms finite where an exit is certain, or knows nothing
+        self.smallest = 1e-12  # keeps both logarithms finite for an entropy of 0 or ln C
 
     def forward(self, logits: Tensor) -> Tensor:
         log_p = torch.log_softmax(logits, dim=1)
         entropy = -(log_p.exp() * log_p).sum(1)
-        known = (self.greatest - entropy).clamp(min=self.smallest)
-        return known.log() - entropy.clamp(min=self.smallest).log()  # the logit of known / greatest
+        certainty = (self.greatest - entropy).clamp(min=self.smallest)
+        return certainty.log() - entropy.clamp(min=self.smallest).log()  # the logit of certainty / greatest
 
 
 def score_at(entropy: float, num_classes: int) -> float:
-    """The score of an answer with `entropy` nats, and the threshold that stands for it as a cut-off.
+    """The score of an answer with `entropy` nats; as a threshold it is equivalent to that entropy as cut-off.
 
     >>> score_at(0.0, 10)
     1.0

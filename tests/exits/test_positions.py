@@ -13,7 +13,7 @@ def test_positions(exits, blocks):
 
 
 @pytest.mark.parametrize(
-    ("exits", "told"),
+    ("exits", "text"),
     [
         ([5], "after block 5: choose from 0..4"),
         ([-1], "after block -1"),
@@ -25,8 +25,8 @@ def test_positions(exits, blocks):
         (3, "exits=3"),
     ],
 )
-def test_impossible_positions_are_refused_in_one_line(exits, told):
+def test_impossible_positions_are_refused_in_one_line(exits, text):
     with pytest.raises(ModelError) as caught:
         resolve_exits(exits, 6)
-    assert told in str(caught.value)
+    assert text in str(caught.value)
     assert "\n" not in str(caught.value)
