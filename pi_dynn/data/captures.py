@@ -13,11 +13,11 @@ from pi_dynn.errors import CameraUnavailable, InputError, need_extra
 if TYPE_CHECKING:
     from cv2 import VideoCapture
 
-STALLED_S = 5.0  # a camera module that gives no frame for so long has lost its cable
+STALLED_S = 5.0  # without a frame for so long a camera module is lost
 
 
 def import_opencv() -> ModuleType:
-    """The cv2 module, told to keep quiet. Raises InputError that says how to install it."""
+    """The cv2 module, its messages disabled. Raises InputError, with how to install it."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg would write to stderr at every attempt
     with need_extra("watch", "a camera or video"):
         import cv2
@@ -34,7 +34,7 @@ class OpenCvCamera:
         self._cv2, self._name = cv2, name
         is_stream = "://" in source
         if not is_stream and not Path(source).exists():
-            raise CameraUnavailable(f"{name}: no such camera; plug it in, or see what /dev/video* there is")
+            raise CameraUnavailable(f"{name}: no such camera; plug it in, or list the cameras with ls /dev/video*")
         self._video = cv2.VideoCapture(source, cv2.CAP_FFMPEG if is_stream else cv2.CAP_V4L2)
         if not self._video.isOpened():
             self._video.release()
@@ -42,7 +42,7 @@ class OpenCvCamera:
             raise CameraUnavailable(f"{name}: cannot be opened; {cure}")
 
     def grab(self) -> bool:
-        """Whether there is a next frame, which `retrieve` then gives."""
+        """Whether there is a next frame, to be decoded by `retrieve`."""
         return self._video.grab()
 
     def retrieve(self) -> np.ndarray:
@@ -50,12 +50,12 @@ class OpenCvCamera:
         return retrieve_rgb(self._cv2, self._video, self._name)
 
     def release(self) -> None:
-        """Give the source back."""
+        """Release the source."""
         self._video.release()
 
 
 class OpenCvVideo:
-    """A video file, played at its own pace. Raises InputError if it is no video."""
+    """A video file, played in real time. Raises InputError if it is no video."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._cv2 = import_opencv()
@@ -66,7 +66,7 @@ class OpenCvVideo:
         self._start_ns: int | None = None
 
     def grab(self) -> bool:
-        """Whether there is a next frame, which `retrieve` then gives."""
+        """Whether there is a next frame, to be decoded by `retrieve`."""
         if not self._video.grab():
             return False
         position_s = self._video.get(self._cv2.CAP_PROP_POS_MSEC) / 1e3
@@ -81,7 +81,7 @@ class OpenCvVideo:
         return retrieve_rgb(self._cv2, self._video, str(self._path))
 
     def release(self) -> None:
-        """Give the source back."""
+        """Release the source."""
         self._video.release()
 
 
@@ -118,8 +118,8 @@ class PicameraCapture:
             raise CameraUnavailable(f"picamera: {error}; does `rpicam-hello --list-cameras` show it?") from error
 
     def grab(self) -> bool:
-        """Whether there is a next frame, which `retrieve` then gives."""
-        self._let_go()
+        """Whether there is a next frame, to be decoded by `retrieve`."""
+        self._release_request()
         try:
             self._request = self._camera.capture_request(wait=STALLED_S)
         except (TimeoutError, RuntimeError):
@@ -131,13 +131,13 @@ class PicameraCapture:
         return self._request.make_array("main")
 
     def release(self) -> None:
-        """Give the source back."""
-        self._let_go()
+        """Release the source."""
+        self._release_request()
         if self._camera is not None:
             self._camera.close()
 
-    def _let_go(self) -> None:
-        """A request holds one of the camera's few buffers."""
+    def _release_request(self) -> None:
+        """Release the current request, which holds one of the camera's few buffers."""
         if self._request is not None:
             self._request.release()
             self._request = None

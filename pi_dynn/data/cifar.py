@@ -1,8 +1,7 @@
-"""CIFAR-10 as it is downloaded: the python batches or the binary version, read as data, never as code.
+"""CIFAR-10 as downloaded: the Python batches or the binary version, read as data, never as code.
 
-The python batches are pickles, and a pickle can name any function to be called. The reader here follows the
-opcodes with stand-ins for the three names the published files contain: nothing of NumPy, or of anything else,
-is ever called by a file.
+The Python batches are pickles, and a pickle can call any function. The unpickler here replaces the three names in
+the published files by inert classes and refuses all others, so a file calls nothing of NumPy or any other module.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html.
 """
@@ -30,7 +29,7 @@ LARGEST_FILE = 64_000_000  # a published batch has 31 MB
 
 @dataclass(frozen=True)
 class ArrayImages(ImageFolder):
-    """Labelled images that lie in memory, uint8 (N, H, W, 3); their paths are names, not files."""
+    """Labelled images in memory, uint8 (N, H, W, 3); their paths are names, not files."""
 
     pixels: np.ndarray
 
@@ -39,7 +38,7 @@ class ArrayImages(ImageFolder):
         return Image.fromarray(self.pixels[i])
 
     def source(self, i: int) -> Image.Image:
-        """The same: there is no file."""
+        """Image number `i`; there is no file."""
         return self.picture(i)
 
     def subset(self, indices: list[int]) -> "ArrayImages":
@@ -94,9 +93,9 @@ def read_binary_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_python_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 32, 32, 3) and labels (N,) of a pickled batch, without running anything it names.
+    """Pixels (N, 32, 32, 3) and labels (N,) of a pickled batch, without running its code.
 
-    Raises: DatasetError for a file that is damaged, or names what no published batch does.
+    Raises: DatasetError for a damaged file, or one with names that no published batch has.
     """
     if path.stat().st_size > LARGEST_FILE:
         raise DatasetError(f"{path}: {path.stat().st_size / 1e6:.0f} MB is no CIFAR-10 batch; copy it again")
@@ -122,7 +121,7 @@ def _checked(path: Path, data: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
 
 
 class _Array:
-    """What stands in for `numpy.ndarray`: it keeps the state it is given."""
+    """The replacement of `numpy.ndarray`: it keeps its pickled state."""
 
     def __init__(self, *arguments: object) -> None:
         self.state: tuple = ()
@@ -141,7 +140,7 @@ class _Array:
 
 
 class _Type:
-    """What stands in for `numpy.dtype`: it keeps its name."""
+    """The replacement of `numpy.dtype`: it keeps its name."""
 
     def __init__(self, name: object, *arguments: object) -> None:
         self.name = name.decode() if isinstance(name, bytes) else name
@@ -159,7 +158,7 @@ def _encode(text: object, *arguments: object) -> bytes:
 
 
 class _InertUnpickler(pickle.Unpickler):
-    """Builds plain values and stand-ins; any other name in the file ends the reading."""
+    """An unpickler of plain values and the replacements; it refuses any other name."""
 
     KNOWN = {
         ("numpy.core.multiarray", "_reconstruct"): _reconstruct,

@@ -1,7 +1,7 @@
-"""Pictures made worse on purpose: noise, blur, weather and digital artefacts at five severities.
+"""Corrupted pictures: noise, blur, weather and digital artefacts at five severities.
 
 The corruptions are those of ImageNet-C, made by the package `imagecorruptions-imaug` (the extra [robustness]). They
-were designed for 224 px and are applied to what the network sees, so that at 128 px the same severity harms more.
+were designed for 224 px and are applied to the input of the network, so at 128 px the same severity has more effect.
 
 Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions (2019), section 4.
 """
@@ -21,7 +21,7 @@ GROUPS = {
 }
 PUBLISHED = tuple(name for group in ("noise", "blur", "weather", "digital") for name in GROUPS[group])
 SEVERITIES = (1, 2, 3, 4, 5)
-_SEEDED = ("impulse_noise", "glass_blur")  # these draw from a generator of their own
+_SEEDED = ("impulse_noise", "glass_blur")  # these have their own random generator
 _LEAST_PX = 32
 
 # Top-1 errors of AlexNet on ImageNet-C, mean over the severities: github.com/hendrycks/robustness
@@ -36,17 +36,17 @@ ALEXNET_ERRORS = dict(
 
 
 def corruptions_named(names: Sequence[str]) -> list[str]:
-    """Corruptions behind names of their own, of groups, or "all" for the fifteen published ones, in order.
+    """The corruptions of a list of names: single ones, groups, or "all" for the fifteen published ones, in order.
 
     Raises: InputError for a name that is not known.
     """
     known = [name for group in GROUPS.values() for name in group]
-    found: list[str] = []
+    corruptions: list[str] = []
     for name in names:
         if name != "all" and name not in GROUPS and name not in known:
             raise InputError(f"no corruption {name!r}: give all, {', '.join(GROUPS)}, or one of {', '.join(known)}")
-        found += PUBLISHED if name == "all" else GROUPS.get(name, (name,))
-    return list(dict.fromkeys(found))
+        corruptions += PUBLISHED if name == "all" else GROUPS.get(name, (name,))
+    return list(dict.fromkeys(corruptions))
 
 
 def corrupt_pixels(pixels: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:

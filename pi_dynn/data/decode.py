@@ -1,4 +1,4 @@
-"""Any image file to an upright 8-bit RGB picture, or one clear line why not."""
+"""Decoding of image files to upright 8-bit RGB, with one-line errors."""
 
 import os
 import warnings
@@ -12,7 +12,7 @@ from pi_dynn.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
-# Pillow's own limit, from which on it warns; pi_dynn refuses, for a Pi has no memory to spare.
+# Pillow warns from this size on; pi_dynn refuses, because a Pi has little memory.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -20,7 +20,7 @@ _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def decode_image(source: str | Path | BinaryIO, draft_px: int | None = None) -> Image.Image:
-    """The first frame of an image file, or of one held in memory, turned upright by its EXIF tag, as 8-bit RGB.
+    """The first frame of an image file or of one in memory, rotated by its EXIF tag, as 8-bit RGB.
 
     A JPEG is decoded at the smallest of its built-in scales (1, 1/2, 1/4, 1/8) that keeps the shorter
     side at `draft_px` or more, which saves most of the work on a large photograph.
@@ -48,7 +48,7 @@ def decode_image(source: str | Path | BinaryIO, draft_px: int | None = None) -> 
         raise InputError(f"{path}: {_what_it_is(source)}") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: {error}; refused as a decompression bomb") from error
-    # Pillow's decoders let out whatever a damaged file makes them stumble over.
+    # On damaged files Pillow's decoders raise errors of many types.
     except (OSError, SyntaxError, ValueError, EOFError, OverflowError, IndexError, KeyError) as error:
         raise InputError(f"{path}: damaged or truncated image ({error}); copy it again") from error
 
@@ -65,7 +65,7 @@ def _check_size(path: str | Path, image: Image.Image) -> None:
 
 
 def _draft(image: Image.Image, draft_px: int) -> None:
-    """Ask the JPEG decoder for a scaled picture; other formats ignore the request."""
+    """Set the scale of a JPEG decoder; no-op for other formats."""
     scale = draft_px / min(image.size)
     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
 
@@ -85,7 +85,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode in _DEEP_GREY:
-        # `convert` clips 16-bit grey at 255 and would hand back a white square.
+        # `convert` clips 16-bit grey at 255 and would return a white picture.
         grey = np.asarray(image).astype(np.float64) / 257.0
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":

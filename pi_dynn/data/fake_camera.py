@@ -1,4 +1,4 @@
-"""A camera without a lens, whose plug can be pulled; used only when asked for by name."""
+"""A simulated camera that can be unplugged; used only when named."""
 
 import numpy as np
 
@@ -7,9 +7,9 @@ from pi_dynn.errors import CameraUnavailable
 
 
 class FakeCamera:
-    """Gives a gradient that moves on by one pixel with each frame; every column holds its place, modulo 256.
+    """A camera that shows a gradient moving by one pixel per frame; a column's value is its position, modulo 256.
 
-    `open` is what a CaptureFeed wants; `unplug` and `plug_in` do what they say.
+    `open` is the function to pass to a CaptureFeed.
     """
 
     def __init__(self, clock: Clock, period_s: float = 0.1, height: int = 120, width: int = 160) -> None:
@@ -18,11 +18,11 @@ class FakeCamera:
         self.opened = self.released = self.frames = self.retrieved = 0
 
     def unplug(self) -> None:
-        """From now on no frame comes, and it cannot be opened."""
+        """Stop the frames; opening fails until `plug_in`."""
         self.plugged = False
 
     def plug_in(self) -> None:
-        """It can be opened again."""
+        """Let it be opened again."""
         self.plugged = True
 
     def open(self) -> "FakeCapture":
@@ -34,7 +34,7 @@ class FakeCamera:
 
 
 class FakeCapture:
-    """An open FakeCamera; like a real one, it stays dead once its plug was pulled."""
+    """An open FakeCamera; like a real one, it does not recover after `unplug`."""
 
     def __init__(self, camera: FakeCamera) -> None:
         self._camera, self._alive, self._open = camera, True, True

@@ -1,4 +1,4 @@
-"""A folder that fills: the image file that was finished last."""
+"""A feed of the image files written to a folder."""
 
 import os
 from pathlib import Path
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class FolderFeed(FrameFeed):
-    """Image files as they are closed by their writer, or moved in, anywhere below `folder`.
+    """A feed of image files that are closed by their writer, or moved in, anywhere below `folder`.
 
-    A file being written is waited for: the kernel tells when it is closed. Hidden files, and those without an
-    image's suffix, are left alone. What lay there before is not looked at.
+    A file counts once the kernel reports that its writer has closed it. Hidden files, files without an image's
+    suffix, and files that were there before are ignored.
 
     Raises: InputError without watchdog, or if the kernel cannot watch the folder.
     """
@@ -38,7 +38,7 @@ class FolderFeed(FrameFeed):
             def on_deleted(_, event: "FileSystemEvent") -> None:
                 self._deleted(os.fsdecode(event.src_path))
 
-        # Full events name what is moved in from elsewhere; otherwise it looks like a file just begun.
+        # Without full events a file moved in from elsewhere looks like a new file still being written.
         self._observer = InotifyObserver(generate_full_events=True)
         kinds: list[type[FileSystemEvent]] = [FileClosedEvent, FileMovedEvent, DirDeletedEvent]
         try:

@@ -1,4 +1,4 @@
-"""Labelled images as one folder per class, and splits of them that are written down."""
+"""Labelled images in one folder per class, and saved splits of them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ class ImageFolder:
         return decode_image(self.paths[i])
 
     def source(self, i: int) -> Path | Image.Image:
-        """What a Preprocess makes the input of image number `i` from."""
+        """Image number `i` as an argument of a Preprocess."""
         return self.paths[i]
 
     def subset(self, indices: list[int]) -> "ImageFolder":
@@ -40,7 +40,7 @@ class ImageFolder:
 
 
 def walk_images(folder: Path) -> Iterator[Path]:
-    """Image files below `folder`, sorted within each folder, found one by one."""
+    """Image files below `folder`, lazily, sorted within each folder."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
@@ -61,18 +61,18 @@ def open_image_folder(root: str | Path) -> ImageFolder:
     paths: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        found = list(walk_images(folder))
-        if not found:
+        images = list(walk_images(folder))
+        if not images:
             raise DatasetError(f"{folder}: the class folder holds no images; add some or remove it")
-        paths += found
-        labels += [label] * len(found)
+        paths += images
+        labels += [label] * len(images)
     return ImageFolder(root, [folder.name for folder in folders], paths, labels)
 
 
 def stratified_split(data: ImageFolder, parts: Mapping[str, float], seed: int) -> dict[str, list[str]]:
-    """Paths relative to the root per named part, each class shared out in the same proportions.
+    """Paths relative to the root per named part, with the same proportions in each class.
 
-    `parts` gives the share of each part but the last, which takes what remains (its share is ignored).
+    `parts` gives the share of each part but the last, which gets the rest (its share is ignored).
     """
     rng = np.random.default_rng(seed)
     split: dict[str, list[str]] = {name: [] for name in parts}
@@ -94,7 +94,7 @@ def _relative(data: ImageFolder, index: int) -> str:
 
 @dataclass(frozen=True)
 class Split(Record):
-    """The images of each part by their paths below the data set's folder, and the seed that shared them out."""
+    """The images of each part by their paths below the data set's folder, and the seed of the split."""
 
     KIND = "split"
 
@@ -108,7 +108,7 @@ def save_split(path: str | Path, split: Mapping[str, list[str]], seed: int) -> N
 
 
 def load_split(path: str | Path, data: ImageFolder) -> dict[str, ImageFolder]:
-    """The parts of a written split. Raises DatasetError if an image of it is missing from `data`."""
+    """The parts of a saved split. Raises DatasetError if an image of it is missing from `data`."""
     parts = read_record(Split, path, DatasetError, "make one with `pi-dynn train`, or give another").parts
     index = {_relative(data, i): i for i in range(len(data))}
     missing = [name for names in parts.values() for name in names if name not in index]

@@ -1,4 +1,4 @@
-"""The newest frame of a source that does not wait: frames are passed over, never queued."""
+"""Feeds of the newest frame of a source in real time: older frames are dropped, never queued."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,9 +14,9 @@ from pi_dynn.errors import CameraUnavailable, InputError, PiDynnError
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a source: uint8 RGB (H, W, 3), the path of an image file, or the error in its place.
+    """One frame of a source: uint8 RGB (H, W, 3), the path of an image file, or the error in its place.
 
-    `number` counts all frames of the source from zero, those passed over too; `taken_ns` is when it came.
+    `number` counts all frames of the source from zero, dropped ones too; `taken_ns` is its time of arrival.
     """
 
     name: str
@@ -26,9 +26,9 @@ class Frame:
 
 
 class FrameFeed:
-    """Holds at most one frame, the newest that came; a context manager.
+    """The newest frame of a source; a context manager.
 
-    Attributes: name, seen (frames that came), reconnects (times the source went and came back).
+    Attributes: name, seen (number of frames so far), reconnects (how often the source was lost and came back).
     """
 
     def __init__(self, name: str, clock: Clock) -> None:
@@ -37,7 +37,7 @@ class FrameFeed:
         self._changed = threading.Condition()
         self._frame: Frame | None = None
         self._taken = 0
-        self._wanted = self._ended = False
+        self._waiting = self._ended = False
         self._error: PiDynnError | None = None
 
     def __enter__(self) -> "FrameFeed":
@@ -47,25 +47,25 @@ class FrameFeed:
         self.close()
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Release the source."""
 
     @property
     def dropped(self) -> int:
-        """Frames that came and were not taken."""
+        """The number of frames that were not taken."""
         return self.seen - self._taken
 
     def take(self, timeout_s: float | None = None) -> Frame | None:
-        """The newest frame not taken yet; waits for one. None at the end of the source, or after `timeout_s`.
+        """The newest frame not taken yet, waiting for one. None at the end of the source, or after `timeout_s`.
 
-        Raises: what the source failed with, once there is no frame left.
+        Raises: the error of a failed source, once there is no frame left.
         """
         with self._changed:
             try:
-                self._wanted = True
+                self._waiting = True
                 self._begin()
                 self._changed.wait_for(lambda: self._frame is not None or self._ended, timeout_s)
             finally:
-                self._wanted = False
+                self._waiting = False
             frame, self._frame = self._frame, None
             if frame is not None:
                 self._taken += 1
@@ -74,7 +74,7 @@ class FrameFeed:
             return frame
 
     def _begin(self) -> None:
-        """Called whenever a frame is wanted."""
+        """Called whenever a frame is waiting."""
 
     def rest(self, duration_s: float) -> None:
         """Wait `duration_s` seconds, or until the source ends."""
@@ -82,17 +82,17 @@ class FrameFeed:
             self._changed.wait_for(lambda: self._ended, max(0.0, duration_s))
 
     def _arrived(self, name: str, load: Callable[[], np.ndarray | Path | InputError], keep: bool = False) -> None:
-        """A frame has come. It is loaded only where somebody waits for it or it is to be kept until then."""
+        """Add a frame. It is loaded only if `take` is waiting for it, or with `keep`."""
         taken_ns = self._clock.now_ns()
         with self._changed:
-            number, wanted = self.seen, self._wanted
+            number, waiting = self.seen, self._waiting
             self.seen += 1
-        if not (wanted or keep):
+        if not (waiting or keep):
             return
         frame = Frame(name, number, load(), taken_ns)
         with self._changed:
-            if not (self._wanted or keep):
-                return  # whoever waited took the frame before this one, and shall not find an old one next time
+            if not (self._waiting or keep):
+                return  # `take` returned an earlier frame; this one would be too old for the next call
             self._frame = frame
             self._changed.notify_all()
 
@@ -119,19 +119,19 @@ class Capture(Protocol):
 
 
 def back_off_s(first_s: float = 0.5, longest_s: float = 30.0) -> Iterator[float]:
-    """How long to wait before each next attempt: doubled every time, up to `longest_s`, without end."""
+    """Exponential back-off: endless delays, doubled every time up to `longest_s`."""
     while True:
         yield min(first_s, longest_s)
         first_s = min(2.0 * first_s, longest_s)
 
 
 class CaptureFeed(FrameFeed):
-    """Reads a camera in a thread, so that what is taken is never older than the moment it is asked for.
+    """A feed that reads a camera in a thread, so that a frame is never older than the call of `take`.
 
-    With `comes_back`, a camera that stops giving frames is opened again and again, with waits of `delays_s`, and
-    `say` is told when it goes and when it is back. Without, its end is the end.
+    With `comes_back`, a camera that stops giving frames is reopened, with retries after `delays_s`, and the callback
+    `say` reports when it is lost and when it is back. Without, the feed ends.
 
-    Raises: CameraUnavailable if it cannot be opened in the first place.
+    Raises: CameraUnavailable if it cannot be opened at first.
     """
 
     def __init__(
@@ -151,11 +151,11 @@ class CaptureFeed(FrameFeed):
         self._thread = threading.Thread(target=self._run, name="frames", daemon=True)
 
     def _begin(self) -> None:
-        if self._thread.ident is None:  # not before, or the first frames of a video would be lost
+        if self._thread.ident is None:  # not earlier, or the first frames of a video would be lost
             self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread that reads the capture, which lets go of it; waits two seconds at most."""
+        """Stop the thread, which releases the capture; waits two seconds at most."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2.0)  # a driver that hangs must not keep the program from ending
@@ -175,7 +175,7 @@ class CaptureFeed(FrameFeed):
                     self._capture.release()
                     self._capture = self._opened_again() if self._comes_back else None
                     grabbed = self._capture is not None
-        except Exception as problem:  # whatever a driver lets out belongs to who takes the frames, not to this thread
+        except Exception as problem:  # any error of a driver is raised by `take`, not in this thread
             error = CameraUnavailable(f"{self.name}: {type(problem).__name__}: {problem}")
         finally:
             if self._capture is not None:
@@ -190,7 +190,7 @@ class CaptureFeed(FrameFeed):
             return error
 
     def _opened_again(self) -> Capture | None:
-        """The camera with a first frame grabbed, as soon as it is back; None if told to stop."""
+        """The reopened camera with its first frame grabbed; None if the feed is closed meanwhile."""
         lost_ns = self._clock.now_ns()
         self._say(f"{self.name}: gives no frames any more; trying until it is back")
         for delay_s in self._delays_s():

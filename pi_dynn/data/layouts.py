@@ -1,4 +1,4 @@
-"""Data sets by name: what a whole copy holds and where, so that half a download is noticed."""
+"""Known data sets by name: classes, images and folders of a complete copy, to detect incomplete downloads."""
 
 import re
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ HELD_OUT = ("test", "val", "valid", "validation")  # names of the folder beside 
 class Layout:
     """One published data set.
 
-    `classes` is empty where the list is too long to keep here. `held_out` is the published size of the part
-    not trained on; `folders` are places below the root where copies keep their class folders.
+    `classes` is empty if the list is too long to keep here. `held_out` is the published size of the held-out part;
+    `folders` are names below the root in which copies have their class folders.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Layout:
 
     @property
     def held_out_share(self) -> float:
-        """Share of the images the published split holds out."""
+        """The held-out share of the published split."""
         return self.held_out / self.images
 
     def expected(self) -> str:
-        """What a whole copy holds, in words."""
+        """A description of a complete copy, for error messages."""
         each = f"{self.per_class} images each" if self.per_class else f"{self.images:,} images in all"
         return f"{self.title}: {self.num_classes} class folders, {each}, {self.image_size} px"
 
@@ -89,19 +89,19 @@ LAYOUTS: Mapping[str, Layout] = {
 
 @dataclass(frozen=True)
 class OpenedData:
-    """A data set, and the part of it that its publishers hold out, where they do."""
+    """A data set, and the published held-out part if there is one."""
 
     data: ImageFolder
     held_out: ImageFolder | None = None
 
     @property
     def images(self) -> int:
-        """Of both parts together."""
+        """The number of images of both parts."""
         return len(self.data) + (0 if self.held_out is None else len(self.held_out))
 
 
 def layout_named(name: str) -> Layout:
-    """The layout of that name, however it is spelt. Raises DatasetError."""
+    """The layout of that name, ignoring case and punctuation. Raises DatasetError."""
     plain = _plain(name).removeprefix("nwpu")
     for layout in LAYOUTS.values():
         if plain in (_plain(layout.name), _plain(layout.title), _plain(layout.title).removeprefix("nwpu")):
@@ -114,9 +114,9 @@ def layout_named(name: str) -> Layout:
 def open_data(root: str | Path, name: str | None = None, partial: bool = False) -> OpenedData:
     """The labelled images below `root`: a folder per class, `train` and `test` folders of such, or CIFAR-10 batches.
 
-    With a `name` the copy is compared with that published set, and must be whole unless `partial` is allowed.
+    With a `name` the copy is compared with that published set, and must be complete unless `partial` is set.
 
-    Raises: DatasetError for a folder of another kind; for a named set, with what is missing and expected.
+    Raises: DatasetError for another kind of folder; for a named set also for missing or unknown classes and images.
     """
     root = Path(root)
     layout = None if name is None else layout_named(name)
@@ -157,9 +157,9 @@ def _open_folders(root: Path, layout: Layout | None) -> OpenedData:
 
 
 def check_whole(opened: OpenedData, layout: Layout, partial: bool = False) -> None:
-    """Compare an opened copy with the published set.
+    """Check an opened copy against the published set.
 
-    Raises: DatasetError for classes that are missing or strange and, unless `partial`, for missing images.
+    Raises: DatasetError for missing or unknown classes and, unless `partial`, for missing images.
     """
     data = opened.data
     known = {_plain(name) for name in layout.classes}

@@ -1,4 +1,4 @@
-"""Images loaded in the background while the network works on those before."""
+"""Loading of images in the background while the network works on earlier ones."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -30,10 +30,10 @@ def prefetch(
 def prefetch(
     images: Iterable[tuple[Key, Any]], load: Callable[[Any], Loaded], ahead: int = 3
 ) -> Iterator[tuple[Key, Loaded | InputError]]:
-    """Each key with what `load` made of its image, or the InputError it raised; order is kept.
+    """Each key with the result of `load` for its image, or the InputError it raised; order is kept.
 
-    An InputError in place of an image is passed on. At most `ahead` images are loaded or waiting, so memory stays flat
-    however many there are.
+    An InputError in place of an image is passed on. At most `ahead` images are loaded or waiting, so memory does not
+    grow with their number.
     """
 
     def attempt(image: Any) -> Loaded | InputError:

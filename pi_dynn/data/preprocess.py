@@ -1,4 +1,4 @@
-"""From a picture to the tensor a network was trained on."""
+"""Preprocessing of pictures to the input tensor of a network."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocess(Record):
-    """How a picture becomes the input of a network; travels inside a bundle.
+    """The conversion of a picture to the input of a network; part of a bundle's manifest.
 
     The largest centred square is cut out, its middle `crop` share (1 keeps all of it) is resized to
     `size` pixels with an antialiasing bicubic filter, and each channel becomes (value / 255 - mean) / std.
@@ -34,7 +34,7 @@ class Preprocess(Record):
     std: tuple[float, float, float] = IMAGENET_STD
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """The network's view of an RGB picture: uint8 (size, size, 3), in one resize."""
+        """The pixels of an RGB picture at the input size: uint8 (size, size, 3), in one resize."""
         width, height = image.size
         side = max(1.0, min(width, height) * self.crop)
         left, top = (width - side) / 2, (height - side) / 2
@@ -56,7 +56,7 @@ class Preprocess(Record):
         if isinstance(image, Tensor):
             return self._ready(image)
         if isinstance(image, (str, Path, BytesIO)):
-            # Twice the needed resolution leaves the resize enough to filter: the answer barely moves.
+            # Twice the needed resolution is enough for the resize filter; the answer hardly changes.
             return self.tensor(self.pixels(decode_image(image, draft_px=round(2 * self.size / self.crop))))
         if isinstance(image, Image.Image):
             return self.tensor(self.pixels(to_rgb(image)))
@@ -74,7 +74,7 @@ class Preprocess(Record):
             raise InputError(
                 f"expected a float tensor (3, {self.size}, {self.size}), got {image.dtype} {tuple(image.shape)}"
             )
-        # A sum is twelve times as fast; only where it is not finite is it worth looking which value is to blame.
+        # A sum is twelve times as fast as a test of all values, which is needed only if the sum is not finite.
         if not torch.isfinite(image.sum()) and not torch.isfinite(image).all():
             raise InputError("the input tensor holds NaN or infinite values; check how it was normalised")
         return image.float()

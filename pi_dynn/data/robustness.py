@@ -1,4 +1,4 @@
-"""Copies of ImageNet-C, -A, -R and -Sketch, and how their classes map to those of a network."""
+"""Copies of ImageNet-C, -A, -R and -Sketch, and the mapping of their classes to those of a network."""
 
 import re
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class HardImages:
-    """One part of such a set: a corruption at a severity, or the whole set (both None)."""
+    """One part of a robustness set: a corruption at a severity, or the whole set (both None)."""
 
     corruption: str | None
     severity: int | None
@@ -47,14 +47,14 @@ def wnids_of(labels: Sequence[str]) -> list[str]:
 
     Raises: DatasetError if one has none.
     """
-    found = [(label, _WNID.match(label)) for label in labels]
-    nameless = [label for label, match in found if match is None]
+    matches = [(label, _WNID.match(label)) for label in labels]
+    nameless = [label for label, match in matches if match is None]
     if nameless:
         raise DatasetError(
             f"class {nameless[0]!r} does not begin with a WordNet id such as n01440764: give a file with "
             "one per class, in the network's order, by --wnids"
         )
-    return [match[0] for _, match in found if match is not None]
+    return [match[0] for _, match in matches if match is not None]
 
 
 def read_wnids(path: str | Path, classes: int) -> list[str]:
@@ -71,12 +71,12 @@ def read_wnids(path: str | Path, classes: int) -> list[str]:
 def open_hard_images(
     root: str | Path, name: str, labels: Sequence[str], wnids: Sequence[str], partial: bool = False
 ) -> list[HardImages]:
-    """The parts of the set `name` below `root`, their classes named by `labels` as `wnids` pair them.
+    """The parts of the set `name` below `root`; `wnids` maps their class folders to `labels`.
 
-    ImageNet-C may keep its corruptions below their groups or not; of the others there is one part. A class subset,
-    as that of ImageNet-A and -R, has those classes only.
+    The corruptions of ImageNet-C may be in folders of their groups or not; the other sets have one part. A set with
+    a subset of the classes, such as ImageNet-A and -R, has those classes only.
 
-    Raises: DatasetError for a set that is not known, a strange class, or unless `partial` missing images.
+    Raises: DatasetError for an unknown set, an unknown class or, unless `partial`, missing images.
     """
     if name not in LAYOUTS:
         raise DatasetError(f"no robustness set is named {name!r}: choose from {', '.join(LAYOUTS)}")
@@ -96,13 +96,13 @@ def open_hard_images(
 
 
 def _corrupted(root: Path) -> list[tuple[str, int, Path]]:
-    """Corruptions and severities present, in the published order."""
-    found = []
+    """The corruptions, severities and folders that exist, in the published order."""
+    folders = []
     for group, names in GROUPS.items():
         for name in names:
             for place in (root / name, root / group / name):
-                found += [(name, level, place / str(level)) for level in SEVERITIES if (place / str(level)).is_dir()]
-    return found
+                folders += [(name, level, place / str(level)) for level in SEVERITIES if (place / str(level)).is_dir()]
+    return folders
 
 
 def _renamed(data: ImageFolder, label_of: dict[str, str], layout: RobustnessLayout, partial: bool) -> ImageFolder:

@@ -1,4 +1,4 @@
-"""What a person names on a command line, as a stream of image paths."""
+"""The image paths behind the names on a command line."""
 
 import glob
 from collections.abc import Iterable, Iterator
@@ -8,13 +8,13 @@ from pi_dynn.data.folders import walk_images
 from pi_dynn.errors import InputError
 
 NamedImage = tuple[str, str | InputError]
-"""What an image is called, and its path or the reason why there is none."""
+"""The name of an image, and its path or the error in its place."""
 
 
 def named_images(names: Iterable[str], listing: Iterable[str] = ()) -> Iterator[NamedImage]:
-    """Images behind files, folders (recursive), glob patterns, and `-` for the lines of `listing`.
+    """The images of files, folders (recursive), glob patterns, and `-` for the lines of `listing`.
 
-    They are listed one by one, so a folder of a hundred thousand costs no memory.
+    They are listed lazily, so a folder of a hundred thousand images needs no memory.
     """
     for name in names:
         if name == "-":
@@ -42,7 +42,7 @@ def _behind(name: str) -> Iterator[NamedImage]:
 
 
 def _or_problem(name: str, paths: Iterator[str], problem: str) -> Iterator[NamedImage]:
-    """Each path as an image; where there is none, the problem in its place."""
+    """Each path as an image; without any path, the problem in its place."""
     empty = True
     for path in paths:
         empty = False

@@ -1,10 +1,9 @@
-"""torchvision, importable even where its compiled extension does not fit the installed torch.
+"""torchvision, importable even if its compiled extension does not fit the installed torch.
 
 A CUDA build of torchvision beside a CPU build of torch cannot load its extension, and then
 `import torchvision` itself fails: it registers meta kernels for operators the extension should have
-declared. Declaring their schemas first lets transforms, datasets and models import. Nothing here runs
-where the extension loads. `torchvision.io.decode_image` stays out of reach either way: pi_dynn decodes
-with Pillow.
+declared. If their schemas are declared first, transforms, datasets and models can be imported. If the extension
+loads, this module does nothing. `torchvision.io.decode_image` is not used: pi_dynn decodes with Pillow.
 
 Use: `from pi_dynn.data.torchvision_ops import torchvision`
 """
@@ -22,7 +21,7 @@ SCHEMAS = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 
-_declared: list[torch.library.Library] = []  # a library object takes its schemas along when collected
+_declared: list[torch.library.Library] = []  # schemas are removed when their library object is collected
 
 
 def extension_loads() -> bool:
@@ -40,7 +39,7 @@ def extension_loads() -> bool:
 
 
 def declare_missing_schemas() -> list[str]:
-    """Declare the schemas torchvision's Python code needs and nobody has declared; their names."""
+    """Declare the missing schemas that torchvision's Python code needs; returns their names."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     names = []
     for schema in SCHEMAS:

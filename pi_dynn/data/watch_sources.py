@@ -1,4 +1,4 @@
-"""What a person names to be watched, as a feed of frames."""
+"""Feeds of frames from the source named on a command line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from pi_dynn.errors import InputError
 def open_feed(source: str, clock: Clock, say: Callable[[str], None] = lambda text: None) -> FrameFeed:
     """The feed of `camera` (the first), an index, /dev/video0, picamera, an address, a video file or a folder.
 
-    `fake` is a camera without a lens. `say` is told when a camera goes and when it is back.
+    `fake` is a simulated camera. The callback `say` reports when a camera is lost and when it is back.
 
     Raises: CameraUnavailable for a camera that is not there; InputError for anything else that cannot be watched.
     """
@@ -36,7 +36,7 @@ def open_feed(source: str, clock: Clock, say: Callable[[str], None] = lambda tex
 
 
 def without_password(address: str) -> str:
-    """The address of a stream without the user and password it may hold; anything else as it is."""
+    """The address of a stream without user and password; anything else unchanged."""
     parts = urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else address
 

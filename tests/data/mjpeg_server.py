@@ -1,4 +1,4 @@
-"""A network camera on this machine: JPEG after JPEG over HTTP, which can go away and come back."""
+"""A network camera on this machine: JPEG frames over HTTP; it can be stopped and started again."""
 
 import io
 import threading

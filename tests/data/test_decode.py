@@ -1,4 +1,4 @@
-"""Every kind of picture a camera, a scanner or a prankster leaves in a folder."""
+"""Decoding of every kind of picture, and errors for bad files."""
 
 import io
 import os

@@ -74,11 +74,11 @@ def test_sources(dataset):
 
 
 def test_prefetch_keeps_order_and_errors_and_stays_lazy():
-    taken = []
+    listed = []
 
     def numbers():
         for i in range(1000):
-            taken.append(i)
+            listed.append(i)
             yield i, i
 
     def load(i: int) -> int:
@@ -91,7 +91,7 @@ def test_prefetch_keeps_order_and_errors_and_stays_lazy():
     assert [item for item, _ in first] == list(range(6))
     assert [loaded for _, loaded in first if not isinstance(loaded, InputError)] == [0, 10, 30, 40]
     assert [str(loaded) for _, loaded in first if isinstance(loaded, InputError)] == ["bad 2", "bad 5"]
-    assert len(taken) <= 10  # a hundred thousand files are not listed, let alone decoded, at once
+    assert len(listed) <= 10  # a hundred thousand files are not listed, let alone decoded, at once
     stream.close()
 
 

@@ -80,7 +80,7 @@ class FakePicamera2:
 
 
 class Files:
-    """A folder somebody else writes photographs to, one every 30 ms."""
+    """A folder to which a thread writes photographs, one every 30 ms."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._stop = folder, threading.Event()
@@ -155,7 +155,7 @@ def test_frames_are_rgb_and_counted(source):
     assert feed.dropped == feed.seen - 3 >= 0
 
 
-def test_whoever_is_slow_gets_the_newest_frame(source):
+def test_a_slow_reader_gets_the_newest_frame(source):
     with source.feed as feed:
         first = feed.take(LONG_S)
         while feed.seen < first.number + 8:
@@ -172,7 +172,7 @@ def test_closing_twice_and_without_a_frame_is_fine(source):
     feed.close()
 
 
-def test_a_camera_that_goes_is_waited_for(source):
+def test_a_lost_camera_is_reopened(source):
     if source.lose is None:
         pytest.skip("comes once")
     with source.feed as feed:
@@ -190,7 +190,7 @@ def test_a_camera_that_goes_is_waited_for(source):
     assert "back after" in source.said[1]
 
 
-def test_nothing_is_decoded_that_nobody_asked_for():
+def test_frames_that_are_not_taken_are_not_decoded():
     camera = FakeCamera(CLOCK, 0.001)
     with CaptureFeed("fake", camera.open, CLOCK) as feed:
         for _ in range(3):
@@ -230,7 +230,7 @@ def test_the_back_off_doubles_up_to_its_limit(first_s, longest_s):
     assert all(b == pytest.approx(min(2 * a, longest_s)) for a, b in itertools.pairwise(delays))
 
 
-def test_a_driver_that_breaks_is_the_takers_error():
+def test_an_error_of_the_driver_is_raised_by_take():
     class Broken(FakeCamera):
         def open(self):
             capture = super().open()

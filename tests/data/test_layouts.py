@@ -1,4 +1,4 @@
-"""Named data sets: whole copies open, half ones say what is expected; CIFAR-10 batches are read as data."""
+"""Named data sets: complete copies open, incomplete ones are refused; CIFAR-10 batches are read as data."""
 
 import pickle
 import struct
