@@ -37,8 +37,8 @@ class SimulatedSession:
         self.answered = 0
         self.on_answer: Callable[[int], None] = lambda number: None
 
-    def forced_thresholds(self, k: int) -> list[float]:
-        return [0.0 if k == k else NEVER for k in range(self.exits)]
+    def forced_thresholds(self, exit_index: int) -> list[float]:
+        return [0.0 if k == exit_index else NEVER for k in range(self.exits)]
 
     def classify(self, image: int, thresholds: list[float]) -> Prediction:
         self.on_answer(self.answered)
