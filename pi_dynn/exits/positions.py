@@ -24,7 +24,7 @@ def resolve_exits(exits: Sequence[int] | str | None, depth: int) -> list[int]:
     for block in blocks:
         if not 0 <= block < depth - 1:
             raise ModelError(
-                f"no exit can follow block {block}: choose from 0..{depth - 2} (the last block, "
+                f"no exit is possible after block {block}: choose from 0..{depth - 2} (the last block, "
                 f"{depth - 1}, always answers)"
             )
     if blocks != sorted(set(blocks)):
