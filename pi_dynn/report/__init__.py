@@ -1,1 +1,1 @@
-"""Saved runs of every kind, read back and shown as tables, plots or one page."""
+"""Reports of saved runs: tables, plots or one page."""

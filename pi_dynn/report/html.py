@@ -1,4 +1,4 @@
-"""One self-contained page of saved runs: no script, no font and no picture comes from anywhere else.
+"""One self-contained HTML page of saved runs, without scripts, external fonts or external pictures.
 
 Needs jinja2 and matplotlib, the extra [report].
 """
@@ -23,7 +23,7 @@ def report_page(
     notes: Sequence[str],
     version: str,
 ) -> str:
-    """The page, with a warning above all figures for every source that did not measure.
+    """The page, with a warning above all figures for every label other than MEASURED.
 
     Raises: InputError without the extra [report].
     """
@@ -42,21 +42,21 @@ def report_page(
 
 
 def drawings(figures: Mapping[str, "Figure"]) -> dict[str, str]:
-    """Every figure as the text of an SVG element; their inner names are kept apart by the salt."""
+    """Every figure as an SVG element; the salt keeps the ids of different figures apart."""
     import matplotlib
 
-    drawn = {}
+    svgs = {}
     for number, (title, figure) in enumerate(figures.items()):
         stream = StringIO()
         with matplotlib.rc_context({"svg.hashsalt": f"figure {number}", "svg.fonttype": "none"}):
             figure.savefig(stream, format="svg", metadata={"Date": None})
         text = stream.getvalue()
-        drawn[title] = text[text.index("<svg") :]
-    return drawn
+        svgs[title] = text[text.index("<svg") :]
+    return svgs
 
 
 def warnings_of(runs: SavedRuns) -> list[str]:
-    """What a reader must see before any figure."""
+    """The warnings above all figures: energy that was not measured, and invalid runs."""
     unmeasured = {result.label for result in runs.energy if not result.measured}
     unmeasured |= {one.label for one in runs.tests if one.net_j is not None and one.label not in (None, "MEASURED")}
     lines = [f"{label}: energy on this page was not measured by a power meter" for label in sorted(unmeasured)]

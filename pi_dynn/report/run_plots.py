@@ -1,6 +1,6 @@
-"""The pictures of a report, from saved runs alone. Needs matplotlib, the extra [plots].
+"""The figures of a report, from saved runs. Needs matplotlib, the extra [plots].
 
-What was not measured is drawn hollow or dashed, and says so.
+Values that were not measured are drawn hollow or dashed, with their label.
 """
 
 from collections import defaultdict
@@ -16,11 +16,11 @@ from pi_dynn.report.saved import Answers, PowerTrace, SavedRuns
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_POINTS = 4000  # of a trace: more cannot be told apart on a page
+MOST_POINTS = 4000  # of a trace: more cannot be distinguished on a page
 
 
 def figures_of(runs: SavedRuns) -> dict[str, "Figure"]:
-    """Title and figure of everything the runs have something to show for."""
+    """All figures that the runs have data for, by title."""
     figures: dict[str, Figure] = {}
     if any(result.net_j is not None and result.acc1 is not None for result in runs.energy):
         figures["Accuracy against energy"] = accuracy_energy_figure(runs.energy)
@@ -63,11 +63,11 @@ def accuracy_energy_figure(results: Sequence[EnergyResult]) -> "Figure":
 def latency_figure(answers: Answers) -> "Figure":
     """Latency by the block left after: boxes to the quartiles, whiskers from the 1st to the 99th percentile."""
     figure, (axes,) = new_figure()
-    taken = {block: latencies for block, latencies in answers.latency_s.items() if latencies}
+    latencies_of = {block: latencies for block, latencies in answers.latency_s.items() if latencies}
     axes.boxplot(
-        [[1e3 * latency for latency in latencies] for latencies in taken.values()],
+        [[1e3 * latency for latency in latencies] for latencies in latencies_of.values()],
         whis=(1, 99),
-        tick_labels=[f"block {block}\nn {len(latencies)}" for block, latencies in taken.items()],
+        tick_labels=[f"block {block}\nn {len(latencies)}" for block, latencies in latencies_of.items()],
     )
     axes.set(ylabel="latency of the network (ms)", ylim=(0, None))
     axes.grid(alpha=0.3, axis="y")
@@ -75,16 +75,16 @@ def latency_figure(answers: Answers) -> "Figure":
 
 
 def exit_shares(runs: SavedRuns) -> dict[str, dict[int, float]]:
-    """Share of images by block, for everything that has exits."""
-    found: dict[str, dict[int, float]] = {}
+    """The share of images by block, for every run with exits."""
+    shares_of: dict[str, dict[int, float]] = {}
     for answers in runs.answers:
         counts = {block: len(latencies) for block, latencies in answers.latency_s.items()}
-        found[answers.name] = {block: count / max(1, sum(counts.values())) for block, count in counts.items()}
+        shares_of[answers.name] = {block: count / max(1, sum(counts.values())) for block, count in counts.items()}
     for evaluation in runs.evaluations:
-        found[f"{evaluation.dataset}, evaluated"] = {row.block_index: row.rate for row in evaluation.exits}
+        shares_of[f"{evaluation.dataset}, evaluated"] = {row.block_index: row.rate for row in evaluation.exits}
     for result in runs.energy:
-        found[f"{result.name}, {result.dataset}"] = {row.block_index: row.share for row in result.exits}
-    return {name: shares for name, shares in found.items() if len(shares) > 1}
+        shares_of[f"{result.name}, {result.dataset}"] = {row.block_index: row.share for row in result.exits}
+    return {name: shares for name, shares in shares_of.items() if len(shares) > 1}
 
 
 def exits_figure(shares: dict[int, float]) -> "Figure":
@@ -118,7 +118,7 @@ def trace_figure(trace: PowerTrace) -> "Figure":
 
 
 def cost_figure(profile: Profile) -> "Figure":
-    """Multiply-adds and time of a full answer, added up block by block."""
+    """Cumulative multiply-adds and time of a full answer by block."""
     figure, (axes,) = new_figure()
     time_s: defaultdict[int, float] = defaultdict(float)
     macs: defaultdict[int, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""Saved runs of every kind as tables, as rows for other programs, and held against each other."""
+"""Saved runs of every kind as tables, as rows for other programs, and compared with each other."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,27 +16,27 @@ Grid = tuple[str, str]  # a title, and a table under it
 
 
 def tables_of(runs: SavedRuns, differences: Sequence[EnergyDifference], markdown: bool, exits: bool) -> list[Grid]:
-    """Every table there is to show, with its title; those of the exits only if `exits`."""
-    found: list[Grid] = []
+    """All tables that the runs have data for, with titles; those of the exits only if `exits`."""
+    grids: list[Grid] = []
     if runs.energy:
-        found.append(("Energy and latency", board_table(runs.energy, markdown)))
+        grids.append(("Energy and latency", board_table(runs.energy, markdown)))
     if differences:
-        found.append(("Against the first run", difference_table(differences, markdown)))
+        grids.append(("Against the first run", difference_table(differences, markdown)))
     if exits:
-        found += [(f"Exits of {result.name}", exit_table(result, markdown)) for result in runs.energy if result.exits]
-    found += [(f"Accuracy on {result.dataset}", _evaluation(result, markdown)) for result in runs.evaluations]
-    found += [(f"Answers of {answers.name}", answers_table(answers, markdown)) for answers in runs.answers]
+        grids += [(f"Exits of {result.name}", exit_table(result, markdown)) for result in runs.energy if result.exits]
+    grids += [(f"Accuracy on {result.dataset}", _evaluation(result, markdown)) for result in runs.evaluations]
+    grids += [(f"Answers of {answers.name}", answers_table(answers, markdown)) for answers in runs.answers]
     if runs.latencies:
-        found.append(("Latency", latency_table(runs.latencies, markdown)))
+        grids.append(("Latency", latency_table(runs.latencies, markdown)))
     if runs.cold_starts:
-        found.append(("Fresh processes", cold_start_table(runs.cold_starts, markdown)))
-    found += [
+        grids.append(("Fresh processes", cold_start_table(runs.cold_starts, markdown)))
+    grids += [
         (f"Steps of {profile.model} {profile.precision} on {profile.engine}", profile_table(profile, markdown))
         for profile in runs.profiles
     ]
     if runs.tests:
-        found.append(("Benchmarks", tests_table(runs.tests, markdown)))
-    return found
+        grids.append(("Benchmarks", tests_table(runs.tests, markdown)))
+    return grids
 
 
 def titled(grids: Sequence[Grid], markdown: bool) -> str:
@@ -62,7 +62,7 @@ def json_objects(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> li
 
 
 def difference_table(differences: Sequence[EnergyDifference], markdown: bool = False) -> str:
-    """What each run costs more than its baseline, the interval of that, and the verdict."""
+    """The energy of each run less that of its baseline, with interval and verdict."""
     rows = [
         (
             f"{one.name} against {one.baseline}",

@@ -1,4 +1,4 @@
-"""Saved files read back, whatever command wrote them: `energy --save`, or the `--json` of the others."""
+"""Reading of saved runs of all commands: `energy --save`, or the `--json` of the others."""
 
 import json
 from collections.abc import Iterable
@@ -47,7 +47,7 @@ class Answers(Record):
 
 @dataclass(frozen=True)
 class TestTiming(Record):
-    """One benchmark of a pytest-benchmark run; energies are None where none was measured."""
+    """One benchmark of a pytest-benchmark run; energies are None if none was measured."""
 
     KIND = "benchmark"
     __test__ = False  # pytest: not a test, whatever its name
@@ -62,7 +62,7 @@ class TestTiming(Record):
 
 @dataclass(frozen=True)
 class SavedRuns:
-    """Everything some files held, in the order they were given."""
+    """All records of some files, in their order."""
 
     energy: list[EnergyResult] = field(default_factory=list)
     traces: list[PowerTrace] = field(default_factory=list)
@@ -75,7 +75,7 @@ class SavedRuns:
 
 
 _SUMMARIES = {record.KIND: record for record in (ClassifySummary, WatchSummary)}
-_RECORDS: dict[str, tuple[type[Record], str]] = {  # kinds: what they are, and where they go
+_RECORDS: dict[str, tuple[type[Record], str]] = {  # kind: its class, and its field of SavedRuns
     Evaluation.KIND: (Evaluation, "evaluations"),
     LatencyRow.KIND: (LatencyRow, "latencies"),
     ColdStart.KIND: (ColdStart, "cold_starts"),
@@ -85,44 +85,44 @@ _WRITERS = "`energy --save`, pytest-benchmark, or --json of classify, evaluate, 
 
 
 def read_saved(paths: Iterable[str | Path]) -> SavedRuns:
-    """All that the files hold; figures of energy runs are worked out anew from their raw traces.
+    """The records of all files; figures of energy runs are computed again from their raw traces.
 
-    Raises: InputError for a file that cannot be read, that is damaged, or that no command of ours wrote.
+    Raises: InputError for a file that cannot be read, is damaged, or is not the output of a command.
     """
-    found = SavedRuns()
+    runs = SavedRuns()
     for path in map(Path, paths):
-        _read(path, found)
-    return found
+        _read(path, runs)
+    return runs
 
 
-def _read(path: Path, found: SavedRuns) -> None:
+def _read(path: Path, runs: SavedRuns) -> None:
     objects = _objects(path)
     try:
         if "machine_info" in objects[0] and "benchmarks" in objects[0]:  # pytest-benchmark's own format
-            found.tests.extend(_test_timing(entry) for entry in objects[0]["benchmarks"])
+            runs.tests.extend(_test_timing(entry) for entry in objects[0]["benchmarks"])
             return
-        before = _count(found)
+        before = _count(runs)
         latency_s: dict[int, list[float]] = {}
         for entry in objects:
             values = next(iter(entry.values())) if len(entry) == 1 else entry  # a record under a key of its own
             kind = kind_of(values)
             if kind == EnergyRun.KIND:
                 measurement, results = replay_run(path)
-                found.energy.extend(results)
-                found.traces.append(power_trace(path.stem, measurement))
+                runs.energy.extend(results)
+                runs.traces.append(power_trace(path.stem, measurement))
             elif kind == Prediction.KIND:
                 latency_s.setdefault(values["block_index"], []).append(values["latency_s"])
             elif kind in _SUMMARIES:
                 summary = _SUMMARIES[kind].from_dict(values)
                 by_block = {block: latency_s.get(block, []) for block in summary.exit_blocks}
-                found.answers.append(Answers(path.stem, by_block, summary))
+                runs.answers.append(Answers(path.stem, by_block, summary))
             elif kind in _RECORDS:
                 record, records = _RECORDS[kind]
-                getattr(found, records).append(record.from_dict(values))
+                getattr(runs, records).append(record.from_dict(values))
             elif "error" not in entry:
                 what = f"a record of the kind {kind!r}" if kind else "no saved run"
                 raise InputError(f"{str(path)!r} holds {what}: give a file of {_WRITERS}")
-        if _count(found) == before:
+        if _count(runs) == before:
             raise InputError(f"{str(path)!r} ends before the summary of its answers: let `classify` finish")
     except InputError:
         raise
@@ -135,7 +135,7 @@ def _count(runs: SavedRuns) -> int:
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:
-    """The JSON object in a file, or the objects one a line."""
+    """The JSON object in a file, or one object per line."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -167,7 +167,7 @@ def _test_timing(entry: dict[str, Any]) -> TestTiming:
 
 
 def power_trace(name: str, measurement: Measurement) -> PowerTrace:
-    """Power over time of a run; of a meter that counts joules it is their change from sample to sample."""
+    """Power over time of a run; of an energy counter the difference quotient of its samples."""
     trace = measurement.trace
     t_s = (trace.t_ns - trace.t_ns[0]) * 1e-9
     if trace.power_w is not None:
@@ -186,7 +186,7 @@ def power_trace(name: str, measurement: Measurement) -> PowerTrace:
 
 
 def _spans(trace: Trace, places: Iterable[int]) -> list[tuple[float, float]]:
-    """When the spans at these places began and ended, in seconds from the first sample."""
+    """Start and end of the spans at these indices, in seconds from the first sample."""
     start_ns = int(trace.t_ns[0])
     spans = [trace.spans[place] for place in places]
     return [((span.t0_ns - start_ns) * 1e-9, (span.t1_ns - start_ns) * 1e-9) for span in spans]
