@@ -22,19 +22,19 @@ from pi_dynn.classify.live import Busy, LiveAnswer, LiveClassifier
 from pi_dynn.errors import PiDynnError
 from pi_dynn.web.metrics import Metrics
 
-EVENTS_KEPT = 64  # of a watcher that does not read: older ones are dropped
+EVENTS_KEPT = 64  # for a client that does not read them; older ones are dropped
 
 
 @dataclass(frozen=True)
 class WebSettings:
-    """Who may ask, and how much. Without a `token` anyone who reaches the port may."""
+    """Access and limits: without a `token` every client has access; an image has at most `most_bytes`."""
 
     token: str | None = None
     most_bytes: int = 20_000_000
 
 
 def build_app(classifier: LiveClassifier, settings: WebSettings) -> Starlette:
-    """The application; it opens the classifier when it starts and lets it finish when it stops."""
+    """The application; it opens the classifier at its start, and at its end closes it after the waiting images."""
     web = Web(classifier, settings)
     routes = [
         Route("/", web.page),
@@ -47,7 +47,7 @@ def build_app(classifier: LiveClassifier, settings: WebSettings) -> Starlette:
 
 
 async def refusal(_: Request, error: Exception) -> Response:
-    """An HTTP error as the API gives it: one line under the key `error`."""
+    """The response to an HTTP error: one line under the key `error`."""
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
@@ -65,14 +65,14 @@ class Web:
             yield
 
     def _admit(self, request: Request) -> None:
-        """Raises: HTTPException 401 for whoever does not bring the token."""
+        """Check the token of a request. Raises: HTTPException 401."""
         token = self._settings.token
         if token is None:
             return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            given = request.query_params.get("token", "")  # a page and its event stream can set no header
-        if not hmac.compare_digest(given.encode(), token.encode()):
+            credentials = request.query_params.get("token", "")  # a page and its event stream can set no header
+        if not hmac.compare_digest(credentials.encode(), token.encode()):
             raise HTTPException(401, "wrong or missing token", {"WWW-Authenticate": "Bearer"})
 
     async def page(self, request: Request) -> Response:
@@ -80,7 +80,7 @@ class Web:
         return HTMLResponse((resources.files("pi_dynn.web") / "page.html").read_text(encoding="utf-8"))
 
     async def classify(self, request: Request) -> Response:
-        """An image, as the body or as the first file of a form, to its answer."""
+        """The answer to an image, which is the body or the first file of a form."""
         self._admit(request)
         image = await self._image(request)
         try:
@@ -119,7 +119,7 @@ class Web:
         raise HTTPException(400, "the form holds no file")
 
     async def events(self, request: Request) -> Response:
-        """Every answer as it happens, as server-sent events."""
+        """All answers from now on, as server-sent events."""
         self._admit(request)
         loop = asyncio.get_running_loop()
         waiting: asyncio.Queue[LiveAnswer] = asyncio.Queue(EVENTS_KEPT)
@@ -145,5 +145,5 @@ class Web:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     async def health(self, _: Request) -> Response:
-        """For supervisors: no token is needed, and nothing is told but that it runs."""
+        """The liveness check of a supervisor, which needs no token."""
         return JSONResponse({"status": "ok"})

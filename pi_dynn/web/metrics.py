@@ -1,4 +1,4 @@
-"""What `GET /metrics` says: counts, latencies and energy of a LiveClassifier, in Prometheus' text format."""
+"""The content of `GET /metrics`: counts, latencies and energy of a LiveClassifier, in Prometheus' text format."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -8,7 +8,7 @@ LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 
 
 class Metrics:
-    """Metrics in a registry of their own, kept up to date by the answers themselves."""
+    """Metrics in their own registry, updated by every answer."""
 
     def __init__(self, classifier: LiveClassifier) -> None:
         self.registry = CollectorRegistry()
