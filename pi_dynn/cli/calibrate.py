@@ -293,7 +293,7 @@ def _show(shown: Calibrated, as_json: bool, plot: Path | None) -> None:
     if shown.compared is not None or plot is not None:
         finding, reporting = (exit_outcomes(one, record.score, record.costs) for one in (shown.outputs, seen))
         results = compare_rules(finding, reporting, record.cost_unit, own=shown.own)
-    honesty = reliability(seen, record)
+    rows = reliability(seen, record)
     if as_json:
         click.echo(json.dumps(record.to_dict()))
         for result in results if shown.compared is not None else ():
@@ -302,17 +302,17 @@ def _show(shown: Calibrated, as_json: bool, plot: Path | None) -> None:
         if len(choice.points) > 1 and choice.points[0].settings:
             click.echo(text.points_table(choice.points, record.exits, record.cost_unit) + "\n")
         click.echo(text.record_text(record, choice.point, choice.before) + "\n")
-        click.echo(text.reliability_table(honesty))
+        click.echo(text.reliability_table(rows))
         if shown.compared is not None:
             click.echo(f"\non part {shown.compared}, {len(seen.labels)} images no rule has seen:")
             click.echo(text.comparison_text(results, len(seen.labels), record.images, str(record.part)))
     for note in text.empty_exit_notes(record):
         click.echo(f"Note: {note}", err=True)
     if plot is not None:
-        _plot(plot, shown, results, honesty)
+        _plot(plot, shown, results, rows)
 
 
-def _plot(folder: Path, shown: Calibrated, results: "list[RuleResult]", honesty: "list[ExitReliability]") -> None:
+def _plot(folder: Path, shown: Calibrated, results: "list[RuleResult]", rows: "list[ExitReliability]") -> None:
     """Save the plots; what they are of is said on stderr."""
     from pi_dynn.calibrate.outcomes import operating_point
     from pi_dynn.evaluate import plots
@@ -325,7 +325,7 @@ def _plot(folder: Path, shown: Calibrated, results: "list[RuleResult]", honesty:
     figures = {
         "trade-off": plots.trade_off_figure(results, point, unit, shown.static if unit == "macs" else ()),
         "exits": plots.exits_figure(record, point),
-        "reliability": plots.reliability_figure(honesty),
+        "reliability": plots.reliability_figure(rows),
         "sweep": plots.sweep_figure(shown.choice.points, unit),
     }
     for name, figure in figures.items():

@@ -27,10 +27,10 @@ Outputs = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class ExitOutputs:
-    """Every exit's output on labelled images: logits (K, N, classes), scores (K, N), labels (N,).
+    """The outputs of every exit on labelled images: logits (K, N, classes), scores (K, N), labels (N,).
 
-    `groups` (N,) numbers the photograph each image is a view of; None where each is its own. `among` are the classes
-    an answer may be of, for data of a few of the network's classes; None for all.
+    `groups` (N,) numbers the photograph that each image is a view of; None if there is one view each. `among` are the
+    classes that an answer may have, for data with a subset of the network's classes; None for all.
     """
 
     logits: np.ndarray
@@ -46,35 +46,35 @@ class ExitOutputs:
         return self.answerable(self.logits).argmax(-1) == self.labels
 
     def answerable(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (..., classes), without hope for classes that no image is of."""
+        """Logits (..., classes), with minus infinity for classes that are not among the data's."""
         if self.among is None:
             return logits
-        hopeless = np.ones(logits.shape[-1], dtype=bool)
-        hopeless[self.among] = False
-        return np.where(hopeless, -np.inf, logits)
+        excluded = np.ones(logits.shape[-1], dtype=bool)
+        excluded[self.among] = False
+        return np.where(excluded, -np.inf, logits)
 
 
 @runtime_checkable
 class OutputStream(Protocol):
-    """What has all exits run elsewhere, such as a cluster."""
+    """A remote source of the outputs of all exits, such as a cluster."""
 
     bundle: Bundle
     manifest: Manifest
 
     @property
     def engine(self) -> str:
-        """The engine that gives the outputs, or several of them."""
+        """The engine, or the engines, that compute the outputs."""
         ...
 
     def stream_outputs(
         self, data: ImageFolder, alter: Alter | None = None, all_views: bool = False
     ) -> Iterator[tuple[int, Outputs | InputError]]:
-        """As the function of this name gives them."""
+        """As the function `stream_outputs`."""
         ...
 
 
 def exit_outputs(session: Session, x: Tensor, all_views: bool = False) -> Outputs:
-    """All exits' outputs for the input (3, H, W) of one image, or for its eight turned and flipped views."""
+    """The outputs of all exits for the input (3, H, W) of one image, or for its eight rotated and flipped views."""
     views = turned_and_flipped(x.unsqueeze(0)) if all_views else x.unsqueeze(0)
     outputs = [session.forward_scored(view) for view in views.split(1)]
     logits, scores = (np.stack([torch.cat(exits).numpy() for exits in kind]) for kind in zip(*outputs, strict=True))
@@ -84,7 +84,7 @@ def exit_outputs(session: Session, x: Tensor, all_views: bool = False) -> Output
 def stream_outputs(
     session: Session, data: ImageFolder, alter: Alter | None = None, all_views: bool = False
 ) -> Iterator[tuple[int, Outputs | InputError]]:
-    """Each image's number and all exits' outputs, one by one as on the device, or why it cannot be read."""
+    """The number of each image with the outputs of all exits, or the error; one image at a time, as on the device."""
 
     def load(i: int) -> Tensor:
         if alter is None:
@@ -104,10 +104,10 @@ def collect_outputs(
     all_views: bool = False,
     only_present: bool = False,
 ) -> ExitOutputs:
-    """Run all exits over `data`, here or where an OutputStream has them run. Files that do not decode are set aside.
+    """The outputs of all exits on `data`, computed here or by an OutputStream; `failed` lists undecodable files.
 
-    `alter` changes the pixels that the network sees; `all_views` answers the eight turned and flipped views of every
-    image; `only_present` answers among the classes of `data` only.
+    `alter` changes the pixels of the network's input; `all_views` uses the eight rotated and flipped views of every
+    image; `only_present` restricts answers to the classes of `data`.
 
     Raises: DatasetError if a class folder is none of the bundle's labels, or no image can be read.
     """

@@ -1,4 +1,4 @@
-"""The four pictures of a calibration, as SVG and PNG. Needs matplotlib, the extra [plots]."""
+"""The four figures of a calibration. Needs matplotlib, the extra [plots]."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ def trade_off_figure(
 
 
 def exits_figure(record: CalibrationRecord, point: OperatingPoint) -> "Figure":
-    """The share of images that leaves at each exit, and how many of them are right."""
+    """The share of images that leave at each exit, and of these the right ones."""
     figure, (axes,) = new_figure()
     names = [f"block {block}" for block in record.exits]
     axes.bar(names, [100 * rate for rate in point.exit_rates], color="tab:blue", label="leave here")
@@ -71,7 +71,7 @@ def reliability_figure(rows: Sequence[ExitReliability]) -> "Figure":
 
 
 def sweep_figure(points: Sequence[OperatingPoint], cost_unit: str) -> "Figure":
-    """Accuracy and mean cost against what was swept."""
+    """Accuracy and mean cost against the setting that was swept."""
     figure, (axes,) = new_figure()
     scale, unit = _SCALE[cost_unit]
     name = next(iter(points[0].settings), "point")

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind, on images as they are, made worse, or harder by nature.
+"""Records of evaluations: on clean, corrupted or naturally hard images.
 
 Accuracies, errors and shares are in 0..1. Shape letters: K exits including the last answer.
 """
@@ -33,10 +33,10 @@ class Evaluation(Record):
 
 @dataclass(frozen=True)
 class ConditionResult(Record):
-    """One corruption at one severity (both None for images as they are) at the thresholds in use.
+    """One corruption at one severity (both None for clean images) at the thresholds in use.
 
-    `mean_depth` counts the blocks run. `p_value` says how likely these exit shares (K) are by chance, were they those
-    of clean images; None where there are no clean ones to compare with.
+    `mean_depth` is the mean number of blocks run. `p_value` tests these exit shares (K) against those of clean
+    images; None without clean images.
     """
 
     corruption: str | None
@@ -70,7 +70,7 @@ class CorruptionSummary(Record):
 
 @dataclass(frozen=True)
 class RobustnessResult(Record):
-    """All conditions looked at, and their summary where there are corruptions among them."""
+    """All conditions, and their summary if corruptions are among them."""
 
     KIND = "robustness"
 

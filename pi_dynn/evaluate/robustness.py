@@ -1,4 +1,4 @@
-"""A bundle on corrupted or hard images: what accuracy is left, and whether images leave elsewhere.
+"""Robustness of a bundle on corrupted or hard images: accuracy, and the shift of its exits.
 
 Shape letters: K exits including the last answer, N samples.
 """
@@ -17,11 +17,11 @@ from pi_dynn.evaluate.records import ConditionResult, CorruptionSummary
 from pi_dynn.runtime.manifest import Manifest
 
 Condition = tuple[str | None, int | None, ImageFolder, Alter | None]
-"""Corruption, severity, the images, and what alters them."""
+"""Corruption, severity, the images, and the function that alters them."""
 
 
 def corrupted_conditions(data: ImageFolder, names: Sequence[str], severities: Sequence[int]) -> Iterator[Condition]:
-    """The images as they are, then under each corruption at each severity."""
+    """The clean images, then each corruption at each severity."""
     yield None, None, data, None
     for name in names:
         for severity in severities:
@@ -41,7 +41,7 @@ def judge_conditions(
 ) -> list[ConditionResult]:
     """A result for each condition, in order. `expected` are the clean exit shares (K), if they are known.
 
-    Otherwise those of the first condition without a corruption are expected of the later ones.
+    Otherwise later conditions are compared with the first one without a corruption.
     """
     results = []
     for condition in conditions:
@@ -74,7 +74,7 @@ def _judge(condition: Condition, outputs: ExitOutputs, thresholds: list[float], 
 
 
 def summarise(results: Sequence[ConditionResult], published: bool) -> CorruptionSummary | None:
-    """Mean corruption errors; None where nothing is corrupted.
+    """Mean corruption errors; None without corruptions.
 
     `published` says that these are the images of ImageNet-C: with all fifteen corruptions and five severities among
     them, errors are also given relative to AlexNet's.
@@ -87,8 +87,8 @@ def summarise(results: Sequence[ConditionResult], published: bool) -> Corruption
     clean = next((result for result in results if result.corruption is None), None)
     errors, deep = (_errors(corrupted, field) for field in ("acc1", "full_depth_acc1"))
     mean, deep_mean = (float(np.mean(list(of.values()))) for of in (errors, deep))
-    seen = {(result.corruption, result.severity) for result in corrupted}
-    whole = published and all((name, level) in seen for name in PUBLISHED for level in SEVERITIES)
+    conditions = {(result.corruption, result.severity) for result in corrupted}
+    whole = published and all((name, level) in conditions for name in PUBLISHED for level in SEVERITIES)
     relative, deep_relative = (
         float(np.mean([of[name] / ALEXNET_ERRORS[name] for name in PUBLISHED])) if whole else None
         for of in (errors, deep)

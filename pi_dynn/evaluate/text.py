@@ -1,4 +1,4 @@
-"""`evaluate` and `calibrate` in text and Markdown."""
+"""The results of `evaluate` and `calibrate` as text and Markdown."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from pi_dynn.text import mega, milliseconds, percent, significant, table
 
 
 def cost_text(cost: float, unit: str) -> str:
-    """A cost in "macs", "s" or "J" as people read it."""
+    """A cost in "macs", "s" or "J" for people."""
     if unit == "macs":
         return mega(cost)
     return milliseconds(cost) if unit == "s" else f"{significant(cost * 1e3)} mJ"
 
 
 def threshold_text(value: float) -> str:
-    """A threshold; "closed" for one that no score reaches."""
-    return "closed" if value > 1.0 else f"{value:.4f}"
+    """A threshold; "disabled" for one that no score reaches."""
+    return "disabled" if value > 1.0 else f"{value:.4f}"
 
 
 def points_table(points: Sequence[OperatingPoint], exits: Sequence[int], unit: str, markdown: bool = False) -> str:
@@ -40,7 +40,7 @@ def points_table(points: Sequence[OperatingPoint], exits: Sequence[int], unit: s
 
 
 def record_text(record: CalibrationRecord, point: OperatingPoint, before: OperatingPoint | None = None) -> str:
-    """What was chosen: a line per exit, accuracy and cost beside full depth's, and the promise if there is one."""
+    """The chosen thresholds: a line per exit, accuracy and cost beside full depth's, and any promise."""
     part = f", part {record.part}" if record.part else ""
     rows = [
         (
@@ -84,22 +84,22 @@ def _promise_line(promise: Promise) -> str:
 
 
 def empty_exit_notes(record: CalibrationRecord) -> list[str]:
-    """One line for each early exit that none of the images left at."""
+    """One line for each early exit that no image left at."""
     return [
-        f"the exit after block {block} was taken by none of {record.images} images; nothing is known of it"
+        f"none of {record.images} images left at the exit after block {block}: its accuracy is not known"
         for block, rate in zip(record.exits[:-1], record.exit_rates[:-1], strict=True)
         if rate == 0.0
     ]
 
 
 def drift_line(drift: Drift, exits: Sequence[int]) -> str:
-    """A drift of the exit shares in one line: where the last images left, and where they did on record."""
+    """A drift in one line: the exit shares of the last images, and those of the record."""
     shares = "  ".join(
         f"block {block}: {percent(now, 0)} ({percent(then, 0)})"
         for block, now, then in zip(exits, drift.shares, drift.expected, strict=True)
     )
     return (
-        f"the last {drift.images} images left elsewhere than those of the record, in brackets: {shares}; "
+        f"the last {drift.images} images left at other exits than those of the record (in brackets): {shares}; "
         "accuracy may differ, calibrate on such images"
     )
 
@@ -128,7 +128,7 @@ def comparison_table(results: Sequence[RuleResult], markdown: bool = False) -> s
 
 
 def comparison_text(results: Sequence[RuleResult], images: int, chosen_on: int, part: str) -> str:
-    """The comparison with what it was made on."""
+    """The comparison, with the images it was made on."""
     return "\n".join(
         (
             f"rules at equal cost, chosen on {chosen_on} images of part {part}:",
@@ -181,7 +181,7 @@ def evaluation_text(result: Evaluation) -> str:
     )
 
 
-SURE = 1e-3  # a chance below which exits are said to have moved
+SURE = 1e-3  # a p-value below which a shift of the exits is reported
 
 
 def conditions_table(result: RobustnessResult, markdown: bool = False) -> str:
@@ -193,7 +193,7 @@ def conditions_table(result: RobustnessResult, markdown: bool = False) -> str:
 
 def _row(one: ConditionResult) -> tuple[str, ...]:
     return (
-        one.corruption or "as they are",
+        one.corruption or "clean",
         "-" if one.severity is None else str(one.severity),
         percent(one.acc1, 2),
         percent(one.full_depth_acc1, 2),
@@ -205,7 +205,7 @@ def _row(one: ConditionResult) -> tuple[str, ...]:
 
 
 def robustness_text(result: RobustnessResult) -> str:
-    """The table, the mean corruption errors, and what a star means."""
+    """The table, the mean corruption errors, and the meaning of a star."""
     lines = [f"{result.dataset}: {result.conditions[0].images} images per line", conditions_table(result)]
     summary = result.summary
     if summary is not None:
@@ -220,13 +220,13 @@ def robustness_text(result: RobustnessResult) -> str:
             )
         lines.append(_relative_line(summary))
     if any(one.p_value is not None and one.p_value < SURE for one in result.conditions):
-        lines.append(f"* images leave elsewhere than clean ones: chance below {SURE:g}")
+        lines.append(f"* images leave at other exits than clean ones: p-value below {SURE:g}")
     return "\n".join(lines)
 
 
 def _relative_line(summary: CorruptionSummary) -> str:
     if summary.relative is None:
-        return "not divided by AlexNet's errors: those are of the whole of ImageNet-C only"
+        return "not relative to AlexNet's errors, which are for the whole of ImageNet-C only"
     return (
         f"mCE {percent(summary.relative, 2)} with exits, {percent(summary.full_depth_relative, 2)} at full depth "
         "(relative to AlexNet)"

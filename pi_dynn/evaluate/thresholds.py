@@ -1,4 +1,4 @@
-"""Thresholds for a bundle from the outputs of its exits on held-out images, and what leaving at each exit costs."""
+"""Calibration of a bundle from the outputs of its exits on held-out images, and the costs of its exits."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from pi_dynn.runtime.manifest import Manifest
 
 @dataclass(frozen=True)
 class CalibrationSource:
-    """Where the images and the costs come from: a data set, the hash of its split file and the part; costs (K)."""
+    """The source of images and costs: a data set, the hash of its split file and the part; costs (K)."""
 
     dataset: str
     split: str | None
@@ -31,7 +31,7 @@ class CalibrationSource:
 
 
 def exit_outcomes(outputs: ExitOutputs, score: str, costs: Sequence[float]) -> ExitOutcomes:
-    """The outcomes of collected outputs with the score named. Raises: CalibrationError for a bad one or NaN."""
+    """The outcomes of collected outputs with the score `score`. Raises: CalibrationError for an unknown one or NaN."""
     scores = exit_scores(score, outputs.logits, outputs.scores)
     return ExitOutcomes(scores, outputs.right, np.asarray(costs, dtype=np.float64), outputs.groups)
 
@@ -45,11 +45,11 @@ def calibrate(
     settings: RuleSettings,
     score: str = GATE,
 ) -> tuple[CalibrationRecord, Choice]:
-    """Choose thresholds by `rule`; the record to keep, and all that the rule looked at.
+    """The record of thresholds chosen by `rule`, and the rule's choice with all its points.
 
     `bundle` is the hash of the bundle file. Temperatures are fitted on the same images.
 
-    Raises: CalibrationError for images, scores or goals that will not do.
+    Raises: CalibrationError for images, scores or goals that cannot be used.
     """
     check_labels(outputs.labels, len(manifest.labels))
     outcomes = exit_outcomes(outputs, score, source.costs)
@@ -79,30 +79,30 @@ def calibrate(
 
 
 def reliability(outputs: ExitOutputs, record: CalibrationRecord) -> list[ExitReliability]:
-    """How honest every exit is on `outputs` before and after the record's temperatures."""
+    """The calibration error of every exit on `outputs` before and after the record's temperatures."""
     return exit_reliability(outputs.logits, outputs.labels, record.temperatures or [], record.exits)
 
 
 def rescored(outputs: ExitOutputs, record: CalibrationRecord) -> ExitOutputs:
-    """The same outputs with the record's score in place of the gate's. Raises: CalibrationError."""
+    """The outputs with the record's score in place of the gate's. Raises: CalibrationError."""
     return replace(outputs, scores=exit_scores(record.score, outputs.logits, outputs.scores))
 
 
 def read_exit_costs(path: str | Path, unit: str, blocks: Sequence[int], bundle: str) -> list[float]:
     """Cost of each exit of `blocks` (K), the last answer included, in `unit`: "s" or "J".
 
-    `path` is what `energy --each-exit --save` or `benchmark --each-exit --json` wrote. Neighbours that noise has
-    put in the wrong order cost the same.
+    `path` is the output of `energy --each-exit --save` or `benchmark --each-exit --json`. A cost below that of the
+    exit before, which is noise, is raised to it.
 
     Raises: CalibrationError for a file without these figures, or of another bundle.
     """
     path = Path(path)
     costs = _of_run(path, unit, bundle) if is_run(path) else _of_benchmark(path, unit, blocks[-1])
     values = {block: cost for block, cost in costs.items() if cost is not None}
-    lacking = [block for block in blocks if block not in values]
-    if lacking:
+    missing = [block for block in blocks if block not in values]
+    if missing:
         raise CalibrationError(
-            f"{path}: has no {'energy' if unit == 'J' else 'latency'} of the exit after block {lacking[0]}: "
+            f"{path}: has no {'energy' if unit == 'J' else 'latency'} of the exit after block {missing[0]}: "
             "measure this bundle again with --each-exit"
         )
     return np.maximum.accumulate([float(values[block]) for block in blocks]).tolist()
@@ -113,7 +113,7 @@ def _of_run(path: Path, unit: str, bundle: str) -> dict[int, float | None]:
     if not results:
         raise CalibrationError(f"{path}: is a run of another bundle than {bundle[:12]}: measure this one")
     if unit == "J" and not results[-1].resolved:
-        raise CalibrationError(f"{path}: its energies do not stand out of their uncertainty: measure longer")
+        raise CalibrationError(f"{path}: its energies do not exceed their uncertainty: measure longer")
     return {row.block_index: row.net_j if unit == "J" else row.latency_s for row in results[-1].exits}
 
 

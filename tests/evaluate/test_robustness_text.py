@@ -12,11 +12,11 @@ RESULT = RobustnessResult("ucm", None, [0.9], [2, 11], [CLEAN, FOG], SUMMARY, "a
 def test_lines_and_what_they_mean():
     lines = robustness_text(RESULT).splitlines()
     assert lines[0] == "ucm: 252 images per line"
-    assert " ".join(lines[2].split()) == "as they are - 90.00 % 91.00 % 120.0 M 6.60 60 40 -"
+    assert " ".join(lines[2].split()) == "clean - 90.00 % 91.00 % 120.0 M 6.60 60 40 -"
     assert " ".join(lines[3].split()) == "fog 5 50.00 % 60.00 % 210.0 M 10.50 10 90 1.0e-20 *"
     assert lines[4] == "mean corruption error 50.00 % with exits, 40.00 % at full depth"
     assert lines[5] == "beyond the clean error +40.00 points with exits, +31.00 at full depth"
-    assert "not divided by AlexNet's errors" in lines[6] and lines[7].startswith("* images leave elsewhere")
+    assert "not relative to AlexNet's errors" in lines[6] and lines[7].startswith("* images leave at other exits")
 
 
 def test_the_published_figure_and_markdown():

@@ -48,7 +48,7 @@ RECORD = CalibrationRecord(
     curve=[CHEAP, POINT],
 )
 BINS = [ReliabilityBin(0.4, 0.5, 10), ReliabilityBin(0.9, 0.8, 10)]
-HONESTY = [ExitReliability(block, 1.25, 0.10, 0.02, BINS, BINS) for block in (2, 5, 11)]
+RELIABILITY = [ExitReliability(block, 1.25, 0.10, 0.02, BINS, BINS) for block in (2, 5, 11)]
 RESULTS = [RuleResult("sweep", "0.80", POINT, "macs", 0.0), RuleResult("budget", "cost of 0.80", CHEAP, "macs", 0.0125)]
 
 
@@ -58,7 +58,7 @@ def test_units_and_thresholds():
         "12.3 ms",
         "150 mJ",
     ]
-    assert [threshold_text(value) for value in (0.8, 1.0, 2.0)] == ["0.8000", "1.0000", "closed"]
+    assert [threshold_text(value) for value in (0.8, 1.0, 2.0)] == ["0.8000", "1.0000", "disabled"]
 
 
 def test_the_published_lines_of_a_sweep():
@@ -72,7 +72,7 @@ def test_a_record_in_text():
     lines = record_text(RECORD, POINT, before=CHEAP).splitlines()
     assert lines[0] == "ucm, part calibrate: 252 images  (rule sweep, score gate)"
     assert lines[1].split() == ["exit", "threshold", "exit", "rate", "exit", "acc", "cost"]
-    assert lines[3].split() == ["block", "5", "closed", "0.00", "%", "-", "120.0", "M"]
+    assert lines[3].split() == ["block", "5", "disabled", "0.00", "%", "-", "120.0", "M"]
     assert lines[4].split()[:3] == ["block", "11", "-"]
     assert lines[5].startswith("before pruning: accuracy 90.00 %")
     assert lines[6] == ("accuracy 95.00 % of 96.00 % at full depth  mean cost 150.0 M of 240.0 M  saved 37.5 %")
@@ -87,15 +87,13 @@ def test_a_promise_in_text(corrected, words):
 
 
 def test_an_exit_nobody_took_is_noted():
-    assert empty_exit_notes(RECORD) == [
-        "the exit after block 5 was taken by none of 252 images; nothing is known of it"
-    ]
+    assert empty_exit_notes(RECORD) == ["none of 252 images left at the exit after block 5: its accuracy is not known"]
 
 
 def test_comparison_and_reliability_tables():
     lines = comparison_table(RESULTS).splitlines()
     assert lines[1].split() == ["sweep", "0.80", "95.00", "%", "150.0", "M", "+0.00", "50", "0", "50"]
-    assert reliability_table(HONESTY).splitlines()[1].split() == ["block", "2", "1.250", "10.00", "%", "2.00", "%"]
+    assert reliability_table(RELIABILITY).splitlines()[1].split() == ["block", "2", "1.250", "10.00", "%", "2.00", "%"]
 
 
 def test_lines_while_classifying():
@@ -124,7 +122,7 @@ def test_figures_show_what_they_should(tmp_path):
     assert {"sweep", "budget"} <= set(lines)
     (axes,) = exits_figure(RECORD, POINT).axes
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([50, 0, 50, 49.5, 0, 45.5])
-    assert len(reliability_figure(HONESTY).axes) == 3
+    assert len(reliability_figure(RELIABILITY).axes) == 3
     figure = sweep_figure([CHEAP, POINT], "macs")
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[0.5, 90.0], [0.8, 95.0]]
     paths = save_figure(figure, tmp_path, "sweep")
