@@ -121,7 +121,9 @@ class Prediction(Record):
 
     `exit_index` counts the exits from zero, the last answer included; `block_index` is the block after which
     the image left. `score` is the gate score at that exit, 1 for the last answer. `latency_s` covers the
-    network alone; in a batch it is the batch's time shared equally. `top` lists the likeliest classes.
+    network alone; in a batch it is the batch's time shared equally. `top` lists the likeliest classes. An image that is
+    not `accepted` is none of the classes, and `label` is the nearest; `similarity` (-1..1) is that of its logits to
+    the nearest class, None for a bundle that rejects nothing.
     """
 
     KIND = "prediction"
@@ -134,6 +136,8 @@ class Prediction(Record):
     score: float
     latency_s: float
     top: list[tuple[str, float]]
+    accepted: bool = True
+    similarity: float | None = None
 
 
 @dataclass(frozen=True)

@@ -131,13 +131,16 @@ class ClusterSession:
         threads: int | None = None,
         exits: Sequence[int] | None = None,
         settings: ClusterSettings | None = None,
+        accept_all: bool = False,
     ) -> None:
         self.bundle, self.manifest = bundle, bundle.manifest
         self.enabled = enabled_exits(self.manifest, exits)
         self.exits = len(self.enabled)
         self.workers: dict[str, tuple[str, int]] = {}
         self._address, self._settings = address, settings or ClusterSettings()
-        self._plugin = BundlePlugin(bundle.data, bundle.source, engine, threads, None if exits is None else list(exits))
+        blocks = None if exits is None else list(exits)
+        options = {"engine": engine, "threads": threads, "exits": blocks, "accept_all": accept_all}
+        self._plugin = BundlePlugin(bundle.data, bundle.source, options)
         self._name = f"pi-dynn-{bundle.sha256[:12]}-{uuid.uuid4().hex[:12]}"  # two runs do not end each other's
 
     def __enter__(self) -> "ClusterSession":

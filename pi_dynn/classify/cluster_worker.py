@@ -27,9 +27,9 @@ class BundlePlugin(WorkerPlugin):
     What travels are the file's bytes and plain values; the scheduler hands them to workers that join later, too.
     """
 
-    def __init__(self, data: bytes, source: str | None, engine: str, threads: int | None, exits: list[int] | None):
-        self._data, self._source = data, source
-        self._engine, self._threads, self._exits = engine, threads, exits
+    def __init__(self, data: bytes, source: str | None, options: Fields) -> None:
+        """`data` is the content of the bundle file, `options` those of the Session."""
+        self._data, self._source, self._options = data, source, options
 
     def setup(self, worker: Worker) -> None:
         """Get ready on `worker`; the Session waits for the first task."""
@@ -48,7 +48,7 @@ class BundlePlugin(WorkerPlugin):
             try:
                 if self._session is None:
                     bundle = Bundle(self._data, self._source)
-                    self._session = Session(bundle, self._threads, self._engine, exits=self._exits)
+                    self._session = Session(bundle, **self._options)
             except PiDynnError as error:
                 return {"worker": self._worker, "refused": str(error)}
             session = self._session

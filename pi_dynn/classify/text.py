@@ -6,13 +6,19 @@ from pi_dynn.classify.records import ClassifySummary, WatchSummary
 from pi_dynn.records import Prediction
 from pi_dynn.text import milliseconds, percent
 
-CSV_FIELDS = ("path", "label", "class_index", "probability", "exit_index", "block_index", "score", "latency_s", "error")
+CSV_FIELDS = (
+    *("path", "label", "class_index", "probability", "exit_index", "block_index", "score", "latency_s", "error"),
+    *("accepted", "similarity"),
+)
 
 
 def prediction_line(path: str, answer: Prediction, exits: int) -> str:
     """One image as a line."""
     left_at = f"exit {answer.exit_index + 1} of {exits} (block {answer.block_index})"
-    line = f"{path}  {answer.label} {percent(answer.probability)}  {left_at}  {milliseconds(answer.latency_s)}"
+    label = f"{answer.label} {percent(answer.probability)}"
+    if not answer.accepted:
+        label = f"none of these (nearest: {answer.label})"
+    line = f"{path}  {label}  {left_at}  {milliseconds(answer.latency_s)}"
     others = "".join(f"\n    {label} {percent(probability)}" for label, probability in answer.top[1:])
     return line + others
 

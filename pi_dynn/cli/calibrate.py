@@ -23,6 +23,7 @@ from pi_dynn.cli.status import ExitStatus
 
 if TYPE_CHECKING:  # slow to import
     from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, RuleResult, StaticNetwork
+    from pi_dynn.calibrate.reject import Rejection
     from pi_dynn.calibrate.rules import Choice, RuleSettings
     from pi_dynn.data.folders import ImageFolder
     from pi_dynn.evaluate.outputs import ExitOutputs
@@ -149,6 +150,13 @@ def rule_settings(options: dict[str, Any], budget: float | None) -> "RuleSetting
     metavar="BUNDLE",
     help="Save a bundle with these thresholds, their score and fitted temperatures built in; the record is for it.",
 )
+@click.option(
+    "--reject",
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    metavar="PERCENT",
+    help='With --fold: answer "none of these" so that at most this share of images like these is rejected.',
+)
+@click.option("--means-of", default="train", show_default=True, metavar="PART", help="... class means from this part.")
 @json_option
 @session_options
 def command(
@@ -161,6 +169,8 @@ def command(
     plot: Path | None,
     output: Path | None,
     fold: Path | None,
+    reject: float | None,
+    means_of: str,
     as_json: bool,
     choice: SessionChoice,
     **options: Any,
@@ -177,11 +187,14 @@ def command(
       pi-dynn calibrate ucm --rule budget --budget-mj 9 --costs run.json
       pi-dynn profile --fit && pi-dynn calibrate ucm --rule budget --budget-ms 9
     """
+    if reject is not None and (split is None or fold is None):
+        raise click.UsageError("--reject needs a --split with images for class means, and --fold to build it in")
     if compare is not None and split is None:
         raise click.UsageError("--compare needs a --split with images for it")
     budget, unit = budget_and_unit(options)
     data = open_part(dataset, split, part)
     others = open_part(dataset, split, compare) if compare is not None else None
+    known = open_part(dataset, split, means_of) if reject is not None else None
     session = choice.open()
 
     from pi_dynn.calibrate.records import save_record
@@ -200,7 +213,10 @@ def command(
         rule_settings(options, budget),
         options["score"],
     )
-    kept = record if fold is None else _fold(session.bundle, record, fold)
+    rejection = None
+    if known is not None and reject is not None:
+        rejection = _rejection(session, outputs, record, known, reject)
+    kept = record if fold is None else _fold(session.bundle, record, fold, rejection)
     if output is not None:
         save_record(output, kept)
     seen = outputs if others is None else _collect(session, others, f"compare on {compare}")
@@ -236,13 +252,37 @@ def _collect(session: "Session", data: "ImageFolder", title: str, all_views: boo
     return outputs
 
 
-def _fold(bundle: "Bundle", record: "CalibrationRecord", path: Path) -> "CalibrationRecord":
+def _rejection(
+    session: "Session", outputs: "ExitOutputs", record: "CalibrationRecord", known: "ImageFolder", percent: float
+) -> "Rejection":
+    """When to answer "none of these": class means from `known` images, the limit from `outputs`."""
+    from pi_dynn.evaluate.thresholds import rejection_of, rescored
+
+    usual = _collect(session, known, "class means")
+    rejection = rejection_of(
+        usual, rescored(outputs, record), record.thresholds, session.manifest.labels, percent / 100
+    )
+    click.echo(
+        f"rejects answers with a similarity below {rejection.limit:.3f}: of images like these {rejection.images}, "
+        f"at most {percent:g} %",
+        err=True,
+    )
+    return rejection
+
+
+def _fold(
+    bundle: "Bundle", record: "CalibrationRecord", path: Path, rejection: "Rejection | None"
+) -> "CalibrationRecord":
     """Save the calibrated bundle; the record as it holds for that one, whose own score and temperatures these are."""
     from pi_dynn.calibrate.scores import GATE
     from pi_dynn.deploy.calibrated import calibrated_bundle
 
     built = calibrated_bundle(
-        bundle, thresholds=record.thresholds, score=record.score, temperatures=record.temperatures
+        bundle,
+        thresholds=record.thresholds,
+        score=record.score,
+        temperatures=record.temperatures,
+        rejection=rejection,
     )
     built.save(path)
     click.echo(f"{path}: the bundle, leaving by its {record.score} at these thresholds", err=True)

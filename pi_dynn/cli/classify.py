@@ -19,7 +19,14 @@ from pi_dynn.cli.calibration_options import (
     planned_answers,
 )
 from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluster_options
-from pi_dynn.cli.options import SessionChoice, exit_options, json_option, named_or_samples, session_options
+from pi_dynn.cli.options import (
+    SessionChoice,
+    accept_all_option,
+    exit_options,
+    json_option,
+    named_or_samples,
+    session_options,
+)
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
 
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="FILE", help="Also write a CSV file.")
 @cluster_options
 @json_option
+@accept_all_option
 @session_options
 def command(
     paths: tuple[str, ...],

@@ -49,6 +49,12 @@ def answering_session(choice: SessionChoice, cluster: str | None, ship: bool) ->
     for name in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said in one line, by us
     with ClusterSession(
-        cluster, choice.load_bundle(), choice.engine, choice.threads, choice.exits, ClusterSettings(ship=ship)
+        cluster,
+        choice.load_bundle(),
+        choice.engine,
+        choice.threads,
+        choice.exits,
+        ClusterSettings(ship=ship),
+        choice.accept_all,
     ) as session:
         yield session

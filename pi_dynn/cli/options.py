@@ -98,6 +98,9 @@ thresholds_option = click.option(
     metavar="T1,T2,...",
     help="One threshold for each exit, separated by commas.",
 )
+accept_all_option = click.option(
+    "--accept-all", is_flag=True, help="Name the nearest class even where an image looks like none of them."
+)
 no_exit_option = click.option("--no-exit", is_flag=True, help="Never stop early: every image takes the full depth.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line, and nothing else.")
 enabled_option = click.option(
@@ -113,6 +116,7 @@ class SessionChoice:
     engine: str
     threads: int | None
     exits: list[int] | None
+    accept_all: bool = False
 
     def load_bundle(self) -> "Bundle":
         """The bundle alone."""
@@ -124,17 +128,25 @@ class SessionChoice:
         """The Session; torch is imported here, not by --help."""
         from pi_dynn.runtime.session import Session
 
-        return Session(self.load_bundle(), threads=self.threads, engine=self.engine, exits=self.exits)
+        return Session(
+            self.load_bundle(), threads=self.threads, engine=self.engine, exits=self.exits, accept_all=self.accept_all
+        )
 
 
 def session_options(command: Callable) -> Callable:
-    """--bundle, --engine, --threads and --exits, handed over as `choice`, a SessionChoice."""
+    """--bundle, --engine, --threads and --exits, handed over as `choice`; so is --accept-all, if it is there."""
 
     @wraps(command)
     def with_choice(
-        *args: Any, bundle: Path | None, engine: str, threads: int | None, exits: list[int] | None, **kwargs: Any
+        *args: Any,
+        bundle: Path | None,
+        engine: str,
+        threads: int | None,
+        exits: list[int] | None,
+        accept_all: bool = False,
+        **kwargs: Any,
     ) -> Any:
-        return command(*args, choice=SessionChoice(bundle, engine, threads, exits), **kwargs)
+        return command(*args, choice=SessionChoice(bundle, engine, threads, exits, accept_all), **kwargs)
 
     return _with_options(with_choice, bundle_option, engine_option, threads_option, enabled_option)
 

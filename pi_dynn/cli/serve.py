@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
-from pi_dynn.cli.options import SessionChoice, session_options
+from pi_dynn.cli.options import SessionChoice, accept_all_option, session_options
 from pi_dynn.errors import need_extra
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--max-mb", type=click.FloatRange(0.001), default=20.0, show_default=True, help="Largest upload.")
 @click.option("--no-energy", is_flag=True, help="Leave the power meter alone.")
 @meter_options
+@accept_all_option
 @session_options
 def command(
     host: str,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pi_dynn.cli.options import SessionChoice, exit_options, session_options
+from pi_dynn.cli.options import SessionChoice, accept_all_option, exit_options, session_options
 from pi_dynn.cli.status import ExitStatus
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Show the N likeliest classes.")
 @exit_options
+@accept_all_option
 @session_options
 def command(
     source: str,

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.deploy.network import EarlyExitNetwork
 from pi_dynn.errors import ModelError
 from pi_dynn.exits.scores import EntropyGate, MarginGate, MaxProbabilityGate
@@ -94,8 +95,11 @@ def calibrated_bundle(
     thresholds: Sequence[float],
     score: str = OWN,
     temperatures: Sequence[float] | None = None,
+    rejection: Rejection | None = None,
 ) -> Bundle:
     """The bundle with these thresholds as its own, exits judged by `score`, and temperatures (K + 1) in its heads.
+
+    `rejection` takes the place of the bundle's own, if it is given.
 
     Exits judge logits as they were before the temperatures, so thresholds found without them hold. Costs in the
     manifest stay those with the gates the bundle had.
@@ -126,5 +130,6 @@ def calibrated_bundle(
             weights_sha256=digest,
             self_test=self_test_answers(scripted, manifest.preprocess.size) if manifest.self_test else [],
             notes=manifest.notes | {"calibration": built_in, "made_from": bundle.sha256},
+            rejection=rejection or manifest.rejection,
         ),
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pi_dynn.calibrate.outcomes import exit_table, leave_at, mean_cost
+from pi_dynn.calibrate.reject import exit_similarities
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.prefetch import prefetch
 from pi_dynn.data.preprocess import turned_and_flipped
@@ -150,7 +151,11 @@ def evaluate(
     answered = torch.from_numpy(outputs.answerable(outputs.logits[exits, samples]))
     labels = torch.from_numpy(outputs.labels)
     five = answered.topk(min(5, answered.shape[1])).indices
-    macs = session.manifest.macs
+    macs, rejection = session.manifest.macs, session.manifest.rejection
+    rejected = None
+    if rejection is not None:
+        similarities = exit_similarities(outputs.logits, exits, rejection.class_means)
+        rejected = float((similarities < rejection.limit).mean())
     return Evaluation(
         dataset=str(data.root),
         images=len(exits),
@@ -166,4 +171,5 @@ def evaluate(
         engine=session.engine,
         precision=session.manifest.precision,
         bundle=session.bundle.sha256,
+        rejected=rejected,
     )

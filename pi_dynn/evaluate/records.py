@@ -11,7 +11,11 @@ from pi_dynn.records import Record
 
 @dataclass(frozen=True)
 class Evaluation(Record):
-    """Accuracy of a bundle on labelled images at given thresholds. Accuracies and rates are in 0..1."""
+    """Accuracy of a bundle on labelled images at given thresholds. Accuracies and rates are in 0..1.
+
+    `rejected` is the share answered with "none of these", None for a bundle that rejects nothing; accuracies count the
+    nearest class of such images, too.
+    """
 
     KIND = "evaluation"
 
@@ -29,6 +33,7 @@ class Evaluation(Record):
     engine: str
     precision: str
     bundle: str
+    rejected: float | None = None
 
 
 @dataclass(frozen=True)

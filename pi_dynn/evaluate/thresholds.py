@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pi_dynn.calibrate.outcomes import ExitOutcomes, check_labels
+from pi_dynn.calibrate.outcomes import ExitOutcomes, check_labels, leave_at
 from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability
+from pi_dynn.calibrate.reject import Rejection, class_means, exit_similarities, fit_rejection
 from pi_dynn.calibrate.rules import Choice, RuleSettings, choose
 from pi_dynn.calibrate.scores import GATE, exit_scores
 from pi_dynn.calibrate.temperature import exit_reliability, fit_temperatures
@@ -81,6 +82,20 @@ def calibrate(
 def reliability(outputs: ExitOutputs, record: CalibrationRecord) -> list[ExitReliability]:
     """The calibration error of every exit on `outputs` before and after the record's temperatures."""
     return exit_reliability(outputs.logits, outputs.labels, record.temperatures or [], record.exits)
+
+
+def rejection_of(
+    known: ExitOutputs, outputs: ExitOutputs, thresholds: Sequence[float], classes: Sequence[str], alpha: float
+) -> Rejection:
+    """When to answer "none of these": class means from `known` images, the limit from others at these thresholds.
+
+    Raises: CalibrationError for images too few to promise `alpha`, or a class without known images.
+    """
+    means = class_means(known.logits, known.labels, classes)
+    similarities = exit_similarities(outputs.logits, leave_at(outputs.scores, thresholds), means)
+    if outputs.groups is not None:  # views of one photograph are no independent images
+        similarities = similarities[np.unique(outputs.groups, return_index=True)[1]]
+    return fit_rejection(similarities, means, alpha)
 
 
 def rescored(outputs: ExitOutputs, record: CalibrationRecord) -> ExitOutputs:

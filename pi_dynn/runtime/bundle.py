@@ -12,8 +12,10 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,6 +62,13 @@ class Bundle:
         """The content of one file of the bundle, named without its folder."""
         with zipfile.ZipFile(io.BytesIO(self.data)) as archive:
             return archive.read(_manifest_entry(archive).partition("/")[0] + "/" + name)
+
+    def with_manifest(self, **changes: Any) -> "Bundle":
+        """The same network with other entries in its manifest."""
+        with zipfile.ZipFile(io.BytesIO(self.data)) as archive:
+            entry = _manifest_entry(archive)
+            files = {name: archive.read(name) for name in archive.namelist() if name != entry}
+        return pack_files(files, lambda digest: replace(self.manifest, weights_sha256=digest, **changes))
 
     def load_network(self, engine: str) -> torch.jit.ScriptModule:
         """The scripted network with int8 weights packed for `engine`, or computing in floats for "fp32".

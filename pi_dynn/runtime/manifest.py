@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import BundleError
 from pi_dynn.records import Record
@@ -18,7 +21,7 @@ class Manifest(Record):
     them and the answer after the last block (`depth` - 1) needs none. `macs` are multiply-adds to leave at
     each exit, the last one included, with all exit checks on the way. `self_test` holds the logits of each exit for
     the picture of noise that engines are tested with, where the network cannot compute in floats: convolutions in
-    int8-static.
+    int8-static. `rejection` says when an image is none of the classes.
     """
 
     KIND = "manifest"
@@ -39,6 +42,7 @@ class Manifest(Record):
     notes: dict[str, Any] = field(default_factory=dict)
     format: str = "torchscript"  # or "onnx"
     self_test: list[list[float]] = field(default_factory=list)
+    rejection: Rejection | None = None
 
     @property
     def has_floats(self) -> bool:
@@ -53,6 +57,9 @@ class Manifest(Record):
                 f"the manifest has {exits} exits, {len(self.thresholds)} thresholds and {len(self.macs)} costs; "
                 "export the bundle again"
             )
+        means = None if self.rejection is None else np.array(self.rejection.class_means, dtype=object)
+        if means is not None and means.shape != (exits + 1, len(self.labels), len(self.labels)):
+            raise BundleError(f"the class means do not fit {exits} exits and {len(self.labels)} classes")
 
     @property
     def blocks(self) -> list[int]:

@@ -28,7 +28,10 @@ class Session:
 
     `exits` are the blocks whose exits may answer, of those the bundle has; the others are passed by.
 
-    Attributes: bundle, manifest, preprocess, engine (the one chosen), threads, enabled (one flag per exit).
+    Answers that look like none of the classes are marked so if the bundle tells how; `accept_all` leaves that out.
+
+    Attributes: bundle, manifest, preprocess, engine (the one chosen), threads, enabled (one flag per exit),
+    rejection (None where every answer is accepted).
 
     Raises: EngineUnavailable, BundleError; InputError for threads < 1 or exits the bundle lacks.
     """
@@ -40,6 +43,7 @@ class Session:
         engine: str = "auto",
         clock: Clock | None = None,
         exits: Sequence[int] | None = None,
+        accept_all: bool = False,
     ) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads={threads}: give 1 or more, or leave it out to have them chosen")
@@ -54,6 +58,8 @@ class Session:
         self._one_image = frozen_forward(network) if isinstance(network, torch.jit.ScriptModule) else network
         self.exits = len(self.manifest.exit_blocks)
         self.enabled = enabled_exits(self.manifest, exits)
+        self.rejection = None if accept_all else self.manifest.rejection
+        self._class_means = None if self.rejection is None else torch.tensor(self.rejection.class_means)
         self._warm_up()
         if threads is None and isinstance(network, torch.jit.ScriptModule):
             x, limits = self._blank(), self.forced_thresholds(self.exits)
@@ -212,6 +218,10 @@ class Session:
         best = torch.topk(torch.softmax(logits, 0), min(max(top, 1), logits.shape[0]))
         labels = [self.manifest.labels[i] for i in best.indices.tolist()]
         probabilities = best.values.tolist()
+        similarity, accepted = None, True
+        if self.rejection is not None and self._class_means is not None:
+            similarity = float((self._class_means[exit_index] @ logits).max() / logits.norm())
+            accepted = similarity >= self.rejection.limit
         return Prediction(
             label=labels[0],
             class_index=int(best.indices[0]),
@@ -221,6 +231,8 @@ class Session:
             score=score,
             latency_s=latency_s,
             top=list(zip(labels, probabilities, strict=True)),
+            accepted=accepted,
+            similarity=similarity,
         )
 
     def _warm_up(self) -> None:

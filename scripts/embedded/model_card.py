@@ -49,6 +49,11 @@ Accuracy of every trained exit on its own, were all images to leave there:
 
 {depths}
 
+## None of these
+
+Answers unlike those to all 21 classes are "none of these": the limit lets at most {promised} of images like the
+calibration images be rejected. Of the test images above, {rejected} are; the accuracies count their nearest class.
+
 ## Made by
 
 `{command}`
@@ -56,7 +61,8 @@ Accuracy of every trained exit on its own, were all images to leave there:
 ## What it does not say
 
 Aerial scenes of American cities from one source, 0.3 m per pixel. Photographs of other places, seasons or
-resolutions will be answered less well, and pictures that show none of the classes will still get one of them.
+resolutions will be answered less well, and of pictures that show none of the classes many still get one of them
+(`benchmarks/rejection.py`).
 """
 
 

@@ -12,6 +12,7 @@ from training_plot import save_training_curves
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.evaluate.outputs import collect_outputs, evaluate
+from pi_dynn.evaluate.thresholds import rejection_of
 from pi_dynn.files import write_text
 from pi_dynn.models.card import Card, read_card
 from pi_dynn.models.checkpoint import load_checkpoint
@@ -38,10 +39,13 @@ and the one threshold that are cheapest on eight turned and flipped views of the
 accuracy there."""
 
 
-def publish(results: dict[int, TrainResult], test: ImageFolder, log: Path, assets: Path) -> Path:
+REJECTED = 0.05  # of images like those it knows, at most
+
+
+def publish(results: dict[int, TrainResult], parts: dict[str, ImageFolder], log: Path, assets: Path) -> Path:
     """Write everything into `assets`; the bundle there. Of `results`, by seed of the exits, the first is shipped."""
-    shipped = next(iter(results.values()))
-    bundle = load_bundle(shipped.bundle)
+    shipped, test = next(iter(results.values())), parts["test"]
+    bundle = rejecting(load_bundle(shipped.bundle), parts)
     bundle.save(assets / EMBEDDED)
     card = read_card(shipped.weights)
     model = create_model(card.model, **card.arguments)
@@ -63,6 +67,15 @@ def publish(results: dict[int, TrainResult], test: ImageFolder, log: Path, asset
     depths = dict(zip([*model.exit_blocks, model.depth - 1], right, strict=True))
     write_card(card, bundle, sessions, test, results, depths, log, assets)
     return assets / EMBEDDED
+
+
+def rejecting(bundle: Bundle, parts: dict[str, ImageFolder]) -> Bundle:
+    """The bundle that says of images unlike all it knows that they are none of its classes."""
+    session = Session(bundle)
+    known, others = (collect_outputs(session, parts[name]) for name in ("train", "calibrate"))
+    return bundle.with_manifest(
+        rejection=rejection_of(known, others, bundle.manifest.thresholds, bundle.manifest.labels, REJECTED)
+    )
 
 
 def write_card(
@@ -106,6 +119,8 @@ def write_card(
         full_macs=mega(int8.full_depth_macs),
         saved=percent(1 - int8.mean_macs / int8.full_depth_macs),
         agreement=percent(float(same)),
+        promised=percent(REJECTED, 0),
+        rejected=percent(int8.rejected),
         seeds=model_card.seed_rows({seed: result.evaluation for seed, result in results.items()}),
         depths=model_card.depth_rows(depths),
         command="python scripts/embedded/train.py --data DATA --amp",

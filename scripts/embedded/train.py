@@ -147,7 +147,7 @@ def main(data, out, assets, split_path, record, epoch_scale, amp, device) -> Non
     processes = Processes(device=choose_device(device))
     backbone = train_backbone(images, out, processes, epoch_scale, amp)
     results = [train_exits(images, backbone, out / f"exits_{seed}", seed) for seed in EXIT_SEEDS]
-    bundle = publish(dict(zip(EXIT_SEEDS, results, strict=True)), images.parts["test"], out / "log.csv", assets)
+    bundle = publish(dict(zip(EXIT_SEEDS, results, strict=True)), images.parts, out / "log.csv", assets)
     write_record(images, bundle, record)
 
 

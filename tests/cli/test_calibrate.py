@@ -1,6 +1,8 @@
 """`pi-dynn calibrate`, and the records it makes in `evaluate` and `classify`."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -219,3 +221,35 @@ def test_networks_without_exits_are_bundles_or_figures(tiny_bundle_path):
 
     (network,) = _static(["mobilenet=71.5@300"], None, None)
     assert (network.name, network.accuracy, network.cost) == ("mobilenet", 0.715, 3e8)
+
+
+def test_a_bundle_that_rejects_is_built_and_says_so(pi_dynn, dataset, tiny_bundle_path, photographs, tmp_path):
+    parts = {"train": 0.4, "calibrate": 0.4, "test": 0.2}
+    split, built = tmp_path / "split.json", tmp_path / "rejecting.pt"
+    few, dataset = dataset, shutil.copytree(dataset, tmp_path / "all")
+    for label in "abcde":
+        shutil.copytree(sorted(few.iterdir())[0], dataset / label, dirs_exist_ok=True)
+
+    def calibrate(*arguments, data=dataset):
+        return pi_dynn("calibrate", data, "--bundle", tiny_bundle_path, "--threads", 1, *arguments)
+
+    save_split(split, stratified_split(open_image_folder(dataset), parts, 0), 0)
+    arguments = ("--split", split, "--rule", "sweep", "--reject", 20)
+    outcome = calibrate(*arguments)
+    assert outcome.status == 2 and "--fold to build it in" in outcome.err
+    other = tmp_path / "few.json"
+    save_split(other, stratified_split(open_image_folder(few), parts, 0), 0)
+    outcome = calibrate("--split", other, *arguments[2:], "--fold", built, data=few)
+    assert outcome.status == 1 and "has no image to learn its usual answer from" in outcome.err
+    outcome = calibrate(*arguments, "--fold", built)
+    assert outcome.status == 0 and "at most 20 %" in outcome.err
+    rejection = load_bundle(built).manifest.rejection
+    assert rejection.alpha == 0.2 and np.shape(rejection.class_means) == (4, 5, 5)
+    assert "none of these: " in pi_dynn("evaluate", dataset, "--bundle", built, "--threads", 1).out
+    strict = tmp_path / "strict.pt"
+    load_bundle(built).with_manifest(rejection=replace(rejection, limit=1.5)).save(strict)
+    text = ("classify", photographs, "--bundle", strict, "--threads", 1)
+    assert "none of these (nearest: " in pi_dynn(*text).out
+    assert "none of these" not in pi_dynn(*text, "--accept-all").out
+    *answers, _ = [json.loads(line) for line in pi_dynn(*text, "--json").out.splitlines()]
+    assert {answer["accepted"] for answer in answers} == {False} and answers[0]["similarity"] < 1.5

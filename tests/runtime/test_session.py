@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from pi_dynn import Preprocess, Session, build_bundle
+from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.clock import FakeClock
-from pi_dynn.errors import InputError
+from pi_dynn.errors import BundleError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +154,29 @@ def test_network_without_exits(tiny_model, images):
     assert session.classify(images[0]).block_index == 11
     assert session.classify(images[0], deadline_s=0.0).block_index == 11
     assert [answer.exit_index for answer in session.classify_many(images[:3], 2)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("limit", [-1.0, 1.1])
+def test_an_image_unlike_all_classes_is_rejected_unless_all_are_accepted(tiny_bundle, images, limit):
+    means = np.broadcast_to(np.eye(5), (4, 5, 5)).tolist()
+    bundle = tiny_bundle.with_manifest(rejection=Rejection(0.05, limit, 20, means))
+    assert load_network_of(bundle) == load_network_of(tiny_bundle) and bundle.sha256 != tiny_bundle.sha256
+    session = Session(bundle, engine="fp32")
+    answers = [session.classify(image) for image in images]
+    assert {answer.accepted for answer in answers} == {limit < 0}
+    logits = session.forward_all(images[0][None])[answers[0].exit_index][0]
+    assert answers[0].similarity == pytest.approx(float(logits.max() / logits.norm()), abs=1e-6)
+    batched = session.classify_many(images, batch_size=4)
+    assert [one.similarity for one in batched] == pytest.approx([one.similarity for one in answers], abs=1e-5)
+    accepting = Session(bundle, engine="fp32", accept_all=True).classify(images[0])
+    assert (accepting.accepted, accepting.similarity) == (True, None)
+    assert accepting.label == answers[0].label
+
+
+def load_network_of(bundle) -> str:
+    return bundle.manifest.weights_sha256
+
+
+def test_class_means_that_do_not_fit_the_bundle(tiny_bundle):
+    with pytest.raises(BundleError, match="class means do not fit 3 exits and 5 classes"):
+        tiny_bundle.with_manifest(rejection=Rejection(0.05, 0.5, 20, [[[1.0, 0.0], [0.0, 1.0]]]))
