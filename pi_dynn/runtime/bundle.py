@@ -1,8 +1,8 @@
-"""Bundles: one file with a scripted network and a manifest that says how to use it.
+"""Bundles: one file with a scripted network and a manifest that describes it.
 
-The file is a TorchScript archive, so `torch.jit.load` reads it as it stands, or a zip archive of ONNX graphs;
-the manifest is its extra file `pi_dynn.json`. Source positions, which TorchScript would store with the paths of
-the machine that built it, are left out.
+The file is a TorchScript archive that `torch.jit.load` can read, or a zip archive of ONNX graphs; the manifest is
+its extra file `pi_dynn.json`. TorchScript's source positions are left out, because they hold paths of the machine
+that built it.
 """
 
 import functools
@@ -26,7 +26,7 @@ from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
 
 MANIFEST_NAME = "pi_dynn.json"
 EMBEDDED = "ucm_gfnet_12_192_128.pt"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip archive knows: no entry tells when it was made
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date of a zip archive, for all entries, so that builds are reproducible
 
 
 class Bundle:
@@ -87,7 +87,7 @@ class Bundle:
         packing = available_engines()[:1] if engine == "fp32" else [engine]
         if not packing:
             raise BundleError(f"{self.source or 'bundle'}: this torch has no int8 engine; use an fp32 bundle")
-        _say_once_that_quantised_tensors_are_deprecated()
+        _silence_deprecation_warning()
         with using_engine(packing[0]):
             network = self._load()
         for layer in quantised_layers(network):
@@ -107,8 +107,8 @@ class Bundle:
 
 
 @functools.cache
-def _say_once_that_quantised_tensors_are_deprecated() -> None:
-    """Use up torch's one notice where it can be silenced: while loading it goes straight to stderr."""
+def _silence_deprecation_warning() -> None:
+    """Trigger torch's one-time warning here, where it can be silenced; while loading it would reach stderr."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.qint8)
@@ -138,7 +138,7 @@ def load_bundle(path_or_name: str | Path | None = None) -> Bundle:
 
 
 def is_bundle(path: str | Path) -> bool:
-    """Whether there is a file at `path` that means to be a bundle, and is no checkpoint."""
+    """Whether the file at `path` is a bundle by its manifest, and not a checkpoint; its content is not verified."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(f"/extra/{MANIFEST_NAME}") for name in archive.namelist())
@@ -169,7 +169,7 @@ def pack_files(files: Mapping[str, bytes], describe: Callable[[str], Manifest]) 
 
 
 def weights_digest(names: Iterable[str], read: Callable[[str], bytes]) -> str:
-    """sha256 over the names and contents of everything in a bundle but its manifest."""
+    """sha256 over the names and contents of all files of a bundle except its manifest."""
     digest = hashlib.sha256()
     for name in sorted(names):
         if not name.endswith(f"/extra/{MANIFEST_NAME}"):

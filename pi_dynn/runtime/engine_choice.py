@@ -1,6 +1,6 @@
-"""Which int8 engine, and how many threads, run a bundle best on this machine: tested, timed, and remembered.
+"""The choice of the int8 engine and the number of threads for a bundle on this machine: tested, timed and cached.
 
-Small layers do not scale: what a second core saves, waking it may cost again. So 1 and all cores are both timed."""
+Small layers do not scale: waking a second core may cost as much as it saves. So 1 and all cores are both timed."""
 
 import os
 import platform
@@ -22,17 +22,17 @@ from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME, OnnxNetwork, open_onnx
 
 CANDIDATES = {"arm": ("onednn", "qnnpack"), "x86": ("x86", "onednn")}
-WORST_RELATIVE_ERROR = 0.05  # dynamic int8 costs 1 to 3 %; an engine that is broken is off by far more
-WORST_STATIC_ERROR = 0.30  # ranges found on images clip a picture of noise, and each engine rounds in its own way
+WORST_RELATIVE_ERROR = 0.05  # dynamic int8 has errors of 1 to 3 %; those of a broken engine are far larger
+WORST_STATIC_ERROR = 0.30  # ranges calibrated on images clip a picture of noise, and each engine rounds differently
 TIMED_RUNS = 7
 WARM_UPS = 2
 CHOICES = MachineCache("choices.json")  # of engines and of threads
 
 
 def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.jit.ScriptModule | OnnxNetwork]:
-    """The engine chosen and the bundle's network running on it.
+    """The chosen engine and the bundle's network on it.
 
-    `engine` is a name or "auto"; `PI_DYNN_ENGINE` stands in for "auto". A bundle in fp32 has no choice.
+    `engine` is a name or "auto", for which `PI_DYNN_ENGINE` is used if it is set. An fp32 bundle has no choice.
 
     Raises: EngineUnavailable for an engine that is missing or computes wrong values.
     """
@@ -56,7 +56,7 @@ def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.
 
 
 def candidates() -> list[str]:
-    """Engines worth trying on this processor, the likely best first."""
+    """The engines for this kind of processor, the one that is probably fastest first."""
     family = "arm" if platform.machine().lower() in ("aarch64", "arm64") else "x86"
     return [name for name in CANDIDATES[family] if name in available_engines()]
 
@@ -68,11 +68,11 @@ def relative_error(outputs: list[Tensor], reference: list[Tensor]) -> float:
 
 
 def self_test_answers(network: torch.jit.ScriptModule, size: int) -> list[list[float]]:
-    """Logits of each exit for the picture engines are tested with: what a bundle keeps that has no form in floats."""
-    return [logits[0].tolist() for logits in _run(network, _probe(size))]
+    """Logits of each exit for the self-test picture, to be kept in a bundle that cannot compute in floats."""
+    return [logits[0].tolist() for logits in _run(network, _test_picture(size))]
 
 
-def _probe(size: int) -> Tensor:
+def _test_picture(size: int) -> Tensor:
     return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
@@ -93,14 +93,14 @@ def _tested(bundle: Bundle, engine: str) -> tuple[torch.jit.ScriptModule, bool]:
     x86 without VNNI instructions saturates on the full 8-bit range and needs 7 bits; elsewhere 7 bits only
     lose accuracy. The machine decides: the range with the smaller error against fp32 is kept.
     """
-    x, has_floats = _probe(bundle.manifest.preprocess.size), bundle.manifest.has_floats
+    x, has_floats = _test_picture(bundle.manifest.preprocess.size), bundle.manifest.has_floats
     if has_floats:
         reference = _run(bundle.load_network("fp32"), x)
-    else:  # what the network answered where it was made
+    else:  # the answers on the machine that built the bundle
         reference = [torch.tensor([logits]) for logits in bundle.manifest.self_test]
     network = bundle.load_network(engine)
     errors = {}
-    # qnnpack has one range only and says so on stderr when asked for the other; convolutions are packed with theirs.
+    # qnnpack has one range only and warns on stderr about the other; convolutions are packed with a fixed one.
     for reduce_range in (False,) if engine == "qnnpack" or not has_floats else (False, True):
         _set_reduce_range(network, reduce_range)
         errors[reduce_range] = relative_error(_run(network, x), reference)
@@ -108,24 +108,24 @@ def _tested(bundle: Bundle, engine: str) -> tuple[torch.jit.ScriptModule, bool]:
     static = bundle.manifest.precision == INT8_STATIC
     if errors[best] > (WORST_STATIC_ERROR if static else WORST_RELATIVE_ERROR):
         against, cure = (
-            ("fp32 on this machine", "another or fp32") if has_floats else ("the machine it was made on", "another")
+            ("fp32 on this machine", "another or fp32") if has_floats else ("the machine that built it", "another")
         )
         raise EngineUnavailable(f"engine {engine!r} is off by {errors[best]:.0%} against {against}; choose {cure}")
     return network, best
 
 
 def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]:
-    """The fastest candidate that passes its test; remembered per machine, torch and bundle."""
-    known = _remembered(bundle)
+    """The fastest candidate that passes its test; cached per machine, torch and bundle."""
+    known = _cached_choice(bundle)
     if known is not None:
         engine, reduce_range = known
         network = bundle.load_network(engine)
         if engine != "fp32":
             _set_reduce_range(network, reduce_range)
         return engine, network
-    x = _probe(bundle.manifest.preprocess.size)
+    x = _test_picture(bundle.manifest.preprocess.size)
     passed: dict[str, tuple[torch.jit.ScriptModule, bool]] = {}
-    # A network that cannot fall back to floats tries every engine there is.
+    # A network that cannot fall back to floats tries every available engine.
     for engine in candidates() if bundle.manifest.has_floats else available_engines():
         try:
             network, reduce_range = _tested(bundle, engine)
@@ -135,25 +135,25 @@ def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]
         passed[engine] = network, reduce_range
     if not passed and not bundle.manifest.has_floats:
         raise EngineUnavailable(
-            f"no engine answers on this machine as {bundle.manifest.precision} should: export the checkpoint with "
-            "--precision fp32"
+            f"no engine is accurate enough with {bundle.manifest.precision} on this machine: export the checkpoint "
+            "with --precision fp32"
         )
     if not passed:
         return "fp32", bundle.load_network("fp32")
     times: dict[str, list[int]] = {engine: [] for engine in passed}
-    for _ in range(TIMED_RUNS):  # interleaved, so that a busy moment hits all of them
+    for _ in range(TIMED_RUNS):  # interleaved, so that a disturbance affects all of them
         for engine, (network, _range) in passed.items():
             start_ns = clock.now_ns()
             _run(network, x)
             times[engine].append(clock.now_ns() - start_ns)
     engine = min(times, key=lambda name: statistics.median(times[name]))
     network, reduce_range = passed[engine]
-    _remember([engine, reduce_range], *_of_engine(bundle))
+    _cache([engine, reduce_range], *_of_engine(bundle))
     return engine, network
 
 
-def _remembered(bundle: Bundle) -> tuple[str, bool] | None:
-    """The engine found fastest for `bundle` on this machine before, and whether it needs the reduced range."""
+def _cached_choice(bundle: Bundle) -> tuple[str, bool] | None:
+    """The cached engine of `bundle` on this machine, and whether it needs the reduced range; None if there is none."""
     match CHOICES.get(*_of_engine(bundle)):
         case [str(engine), bool(reduce_range)] if engine in ENGINES:
             return engine, reduce_range
@@ -164,13 +164,13 @@ def _of_engine(bundle: Bundle) -> tuple[str, str, int]:
     return "engine", bundle.sha256, torch.get_num_threads()
 
 
-def _remember(value: object, *of: object) -> None:
-    with suppress(OSError, PiDynnError):  # a read-only home costs the choice again next time, nothing else
+def _cache(value: object, *of: object) -> None:
+    with suppress(OSError, PiDynnError):  # with a read-only home the choice is made again next time
         CHOICES.keep(value, *of)
 
 
 def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
-    """Test every engine of this processor on the bundle at `path`, or on the embedded one."""
+    """The results of testing every engine of this processor on the bundle at `path`, or on the embedded one."""
     try:
         bundle = load_bundle(path)
     except (BundleError, OSError) as error:
@@ -189,12 +189,12 @@ def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
             )
         else:
             findings.append(Finding("engines", engine, "works"))
-    remembered = _remembered(bundle)
+    cached = _cached_choice(bundle)
     try:
         selected, _ = open_network(bundle, "auto", clock)
-    except EngineUnavailable as error:  # PI_DYNN_ENGINE asks for one that is not there
+    except EngineUnavailable as error:  # PI_DYNN_ENGINE names one that is not available
         return [*findings, Finding("engines", "selected", "none", str(error), "unset PI_DYNN_ENGINE")]
-    how = "remembered" if remembered is not None and remembered[0] == selected else "timed just now"
+    how = "remembered" if cached is not None and cached[0] == selected else "timed just now"
     return [*findings, Finding("engines", "selected", f"{selected} ({how})")]
 
 
@@ -206,23 +206,23 @@ def usable_cores() -> int:
 
 
 def fastest_threads(answer: Callable[[], object], bundle_sha256: str, engine: str, clock: Clock) -> int:
-    """1 or all cores, whichever gives `answer` the shorter median; torch is left with that many threads.
+    """1 or all cores, whichever has the shorter median of `answer`; torch is left with that many threads.
 
-    Remembered per machine, torch, bundle and engine.
+    Cached per machine, torch, bundle and engine.
     """
     cores = usable_cores()
     of = "threads", bundle_sha256, engine, cores
     threads = 1 if cores == 1 else CHOICES.get(*of)
     if threads not in (1, cores):
         threads = _timed(answer, (1, cores), clock)
-        _remember(threads, *of)
+        _cache(threads, *of)
     torch.set_num_threads(threads)
     return threads
 
 
 def _timed(answer: Callable[[], object], counts: tuple[int, ...], clock: Clock) -> int:
     times: dict[int, list[int]] = {count: [] for count in counts}
-    for turn in range(WARM_UPS + TIMED_RUNS):  # in turns, so that a busy moment hits both
+    for turn in range(WARM_UPS + TIMED_RUNS):  # interleaved, so that a disturbance affects both
         for count in counts:
             torch.set_num_threads(count)
             start_ns = clock.now_ns()

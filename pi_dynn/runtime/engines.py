@@ -1,4 +1,4 @@
-"""The quantised engine of torch, set for a while and put back; and a network frozen for the engine it runs on."""
+"""Setting of torch's quantised engine, and freezing of a network for its engine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ from pi_dynn.errors import EngineUnavailable
 
 
 def frozen_forward(network: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """The network with `forward` alone, everything in it constant; the weights are shared.
+    """The network with `forward` alone and all its attributes constant; the weights are shared.
 
-    The engine, the range of its activations and the paths not taken are settled when a bundle has been loaded:
-    without asking for them again at every layer an answer takes 2 to 3 % less on a small network.
+    Engine, activation range and code paths are fixed once a bundle is loaded; without tests for them at every layer
+    an answer of a small network takes 2 to 3 % less.
     """
     frozen: torch.jit.ScriptModule = torch.jit.freeze(network)
     return frozen
@@ -23,15 +23,15 @@ ENGINES = (*INT8_ENGINES, "fp32")
 
 
 def available_engines() -> list[str]:
-    """Int8 engines this torch build says it has; whether one works, only a self-test shows."""
+    """The int8 engines that this torch build lists; whether one works is shown by the self-test only."""
     return [name for name in INT8_ENGINES if name in torch.backends.quantized.supported_engines]
 
 
 @contextmanager
 def using_engine(name: str) -> Iterator[None]:
-    """Pack int8 weights with engine `name` inside the block; the engine set before comes back after it.
+    """Pack int8 weights with engine `name` in the body; the previous engine is restored after it.
 
-    The engine matters only while weights are packed: a packed layer keeps the engine it was packed for.
+    The engine matters only while weights are packed: a layer keeps the engine it was packed for.
 
     Raises: EngineUnavailable if this torch build lacks it.
     """

@@ -1,4 +1,4 @@
-"""What was found out on this machine, kept in the user's cache folder: all of it can be found out again."""
+"""A cache of measurements on this machine, in the user's cache folder."""
 
 import hashlib
 import json
@@ -13,22 +13,22 @@ from pi_dynn.files import write_text
 
 
 class MachineCache:
-    """Plain values by what they are of, on this machine with this torch. Delete the file to have them made again."""
+    """Plain values by keys, for this machine and this torch. Delete the file to have them computed again."""
 
     def __init__(self, file_name: str) -> None:
         self.file_name = file_name
 
     @property
     def path(self) -> Path:
-        """The file the values are kept in."""
+        """The file of the cache."""
         return Path(platformdirs.user_cache_dir("pi_dynn", appauthor=False)) / self.file_name
 
     def get(self, *of: object) -> Any:
-        """The value kept; None where there is none, or the file is damaged."""
+        """The value of the key `of`; None if there is none, or the file is damaged."""
         return self._read().get(_key(of))
 
     def keep(self, value: object, *of: object) -> None:
-        """Put a value in place of the one before. Raises: OSError, PiDynnError where it cannot be written."""
+        """Set the value of the key `of`. Raises: OSError, PiDynnError if it cannot be written."""
         write_text(self.path, json.dumps(self._read() | {_key(of): value}, indent=1) + "\n")
 
     def _read(self) -> dict[str, Any]:

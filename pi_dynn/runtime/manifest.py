@@ -1,4 +1,4 @@
-"""What a bundle says about itself."""
+"""The manifest of a bundle."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,18 +10,18 @@ from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import BundleError
 from pi_dynn.records import Record
 
-INT8_STATIC = "int8-static"  # int8 with ranges found beforehand, on images
+INT8_STATIC = "int8-static"  # int8 with activation ranges calibrated on images
 
 
 @dataclass(frozen=True)
 class Manifest(Record):
-    """The JSON inside a bundle: everything needed to use it, and where it came from.
+    """The JSON in a bundle: everything needed to use it, and its origin.
 
-    `exit_blocks` are the blocks after which an early exit stands; `thresholds` has one value for each of
-    them and the answer after the last block (`depth` - 1) needs none. `macs` are multiply-adds to leave at
-    each exit, the last one included, with all exit checks on the way. `self_test` holds the logits of each exit for
-    the picture of noise that engines are tested with, where the network cannot compute in floats: convolutions in
-    int8-static. `rejection` says when an image is none of the classes.
+    `exit_blocks` are the blocks with an early exit after them; `thresholds` has one value for each, and the answer
+    after the last block (`depth` - 1) has none. `macs` are the multiply-adds to leave at each exit, the last answer
+    included, with all exit checks before it. `self_test` holds the logits of each exit for the self-test picture of
+    noise, if the network cannot compute in floats (convolutions in int8-static). `rejection` says when an image is
+    none of the classes.
     """
 
     KIND = "manifest"
@@ -46,7 +46,7 @@ class Manifest(Record):
 
     @property
     def has_floats(self) -> bool:
-        """Whether the network can also compute in floats, which is what engines are tested against."""
+        """Whether the network can also compute in floats, as the reference of the engines' self-test."""
         return not self.self_test
 
     def __post_init__(self) -> None:
@@ -63,5 +63,5 @@ class Manifest(Record):
 
     @property
     def blocks(self) -> list[int]:
-        """The block each exit stands after, the last answer included."""
+        """The block before each exit, the last answer included."""
         return [*self.exit_blocks, self.depth - 1]

@@ -1,4 +1,4 @@
-"""A bundle's network on ONNX Runtime: the methods of the scripted one, over one graph per stage.
+"""A bundle's network on ONNX Runtime, with the methods of the scripted one and one graph per stage.
 
 Shape letters: B batch, K exits.
 """
@@ -45,7 +45,7 @@ def open_onnx(bundle: Bundle, engine: str) -> "OnnxNetwork":
 
 
 class OnnxNetwork:
-    """Stages run in turn until an exit is sure enough, sample by sample.
+    """Runs the stages of a sample in order until the score of an exit reaches its threshold.
 
     A stage's graph gives (features, logits, gate value), the last one logits alone.
     """
@@ -55,7 +55,7 @@ class OnnxNetwork:
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Each stage has threads of its own: those of the one before must not keep waiting on the cores.
+        # Each stage has its own threads: those of the stage before must not keep spinning.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._stages = [
@@ -98,14 +98,14 @@ class OnnxNetwork:
         return [logits for logits, _ in of_all], [score for _, score in of_all]
 
     def start(self, x: Tensor) -> Tensor:
-        """What enters stage 0: the image, the stem being part of that stage."""
+        """The input of stage 0, which is the image, because the stem is part of that stage."""
         return x
 
     def advance(self, features: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Run stage `index` (0..K) for one image: features, logits (1, classes), score (1,)."""
         outputs = self._stages[index].run(None, {self._inputs[index]: features.numpy()})
-        made = [torch.from_numpy(output) for output in outputs]
+        tensors = [torch.from_numpy(output) for output in outputs]
         if index == self.exits:
-            return features, made[0], torch.ones(1, dtype=torch.float64)
+            return features, tensors[0], torch.ones(1, dtype=torch.float64)
         # float64, like the other engines, so that a threshold means the same
-        return made[0], made[1], torch.sigmoid(made[2].double())
+        return tensors[0], tensors[1], torch.sigmoid(tensors[2].double())

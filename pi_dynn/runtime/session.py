@@ -1,4 +1,4 @@
-"""A Session answers images with a bundle's network."""
+"""The Session, which answers images with a bundle's network."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -19,14 +19,14 @@ from pi_dynn.runtime.thresholds import enabled_exits, resolve_thresholds
 from pi_dynn.runtime.timed_network import TimedNetwork
 
 Key = TypeVar("Key")
-# Images of a batch that run at once. More of them fall out of the caches: 64 at once took 1.5 times as long.
+# Images of a batch that run at once. More do not fit into the caches: with 64 an image took 1.5 times as long.
 RUN_TOGETHER = 16
 
 
 class Session:
     """A loaded network with its threads and engine, warmed up at every depth.
 
-    `exits` are the blocks whose exits may answer, of those the bundle has; the others are passed by.
+    `exits` are the blocks whose exits are enabled, of those that the bundle has; None enables all.
 
     Answers that look like none of the classes are marked so if the bundle tells how; `accept_all` leaves that out.
 
@@ -74,8 +74,8 @@ class Session:
     ) -> Prediction:
         """The answer for one image.
 
-        `thresholds` (one for all exits, or one each) replace the bundle's. After `deadline_s` seconds the next
-        exit that finishes answers, however unsure; the first exit is always reached.
+        `thresholds` (one for all exits, or one each) replace the bundle's. After `deadline_s` seconds the image
+        leaves at the next enabled exit, whatever its score; the first exit is always reached.
 
         Raises: InputError for an image or thresholds that cannot be used.
         """
@@ -88,9 +88,9 @@ class Session:
         thresholds: Sequence[float] | float | None = None,
         top: int = 1,
     ) -> Iterator[Prediction]:
-        """Answers in the order of `images`; the next ones are decoded while the network works.
+        """The answers in the order of `images`, which are decoded in the background.
 
-        Raises: InputError at the first image that cannot be used; `answer_stream` goes on instead.
+        Raises: InputError at the first image that cannot be used; `answer_stream` continues instead.
         """
         for _, answer in self.answer_stream(enumerate(images), batch_size, thresholds, top=top):
             if isinstance(answer, InputError):
@@ -105,10 +105,9 @@ class Session:
         deadline_s: float | None = None,
         top: int = 1,
     ) -> Iterator[tuple[Key, Prediction | InputError]]:
-        """Each image's key with its answer, or with the InputError why there is none; order is kept.
+        """The key of each image with its answer or the InputError in its place; order is kept.
 
-        Images are decoded in the background. In a batch, samples drop out as they exit and none depends on its
-        neighbours.
+        Images are decoded in the background. In a batch every sample leaves on its own, independent of the others.
 
         Raises: InputError for options that cannot be used, before the first image.
         """
@@ -125,18 +124,18 @@ class Session:
         )
 
     def answer(self, x: Tensor, thresholds: list[float]) -> tuple[Tensor, int, float]:
-        """The network's bare answer for one input (1, 3, H, W): logits (1, classes), exit index and score."""
+        """The network's output for one input (1, 3, H, W): logits (1, classes), exit index and score."""
         with torch.inference_mode(), torch.jit.optimized_execution(False):
             return self._one_image(x, thresholds)
 
     @cached_property
     def timed_network(self) -> TimedNetwork:
-        """The same network with the time taken between its steps, to be profiled.
+        """The same network with time stamps between its steps, for profiling.
 
-        Raises: EngineUnavailable for an engine that gives no look inside.
+        Raises: EngineUnavailable for a network that is not TorchScript.
         """
         if not isinstance(self._network, torch.jit.ScriptModule):
-            raise EngineUnavailable(f"engine {self.engine} gives no look inside the network: profile a TorchScript one")
+            raise EngineUnavailable(f"engine {self.engine} cannot be profiled: use a TorchScript bundle")
         return TimedNetwork(self._network, self.manifest)
 
     def forward_all(self, x: Tensor) -> list[Tensor]:
@@ -151,14 +150,14 @@ class Session:
     def resolve_thresholds(self, thresholds: Sequence[float] | float | None) -> list[float]:
         """One threshold per early exit: the given ones, one for all, or the bundle's own for None.
 
-        That of an exit that is not enabled is one it never reaches.
+        An exit that is not enabled gets one that no score reaches.
 
         Raises: InputError for a wrong count or a value that is negative or not a number.
         """
         return resolve_thresholds(self.manifest, self.enabled, thresholds)
 
     def forced_thresholds(self, exit_index: int) -> list[float]:
-        """Thresholds that make every image leave at `exit_index` (the number of exits means full depth)."""
+        """Thresholds at which every image leaves at `exit_index` (the number of exits means full depth)."""
         return [0.0 if k == exit_index else NEVER for k in range(self.exits)]
 
     def _classify(self, x: Tensor, limits: list[float], deadline_s: float | None, top: int) -> Prediction:
@@ -236,7 +235,7 @@ class Session:
         )
 
     def _warm_up(self) -> None:
-        """Visit every depth once: the first run of a layer packs, allocates and compiles."""
+        """Run every depth once, because the first run of a layer packs, allocates and compiles."""
         for k in range(self.exits + 1):
             self.answer(self._blank(), self.forced_thresholds(k))
 

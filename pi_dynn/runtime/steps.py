@@ -1,9 +1,9 @@
-"""Where the steps of a deployed network begin in its TorchScript graph, and what they are called.
+"""The steps of a deployed network, found in its TorchScript graph.
 
-A bundle holds its network frozen, as graphs without names. The calls of its parts are still there (stem,
-stages, heads, gates); inside a part the shape of the graph tells: a block of a residual network begins where
-one tensor alone goes on, a GFNet block turns from filter to MLP at its second norm, and a head's product is
-the last one. A part that looks different stays one step.
+The network in a bundle is frozen, and its graphs have no names. The calls of its parts are still there (stem,
+stages, heads, gates); inside a part steps are found by the structure of the graph: a block of a residual network
+begins where only one tensor is live, a GFNet block changes from filter to MLP at its second norm, and the product of
+a head is its last one. A part with another structure is one step.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ VIEWS = frozenset({"aten::view", "aten::reshape", "aten::flatten", "aten::permut
 
 
 class Step(NamedTuple):
-    """One step: its kind, the block it belongs to or stands after (None before the first)."""
+    """One step: its kind, and the block it belongs to or follows (None before the first)."""
 
     kind: str  # patch embedding, tokens, position, stem, filter, MLP, block, stage, exit norm, head, gate, final head
     block_index: int | None
@@ -36,13 +36,13 @@ class Boundary(NamedTuple):
 
 def method_calls(block: "Graph | Block") -> list[tuple["Node", str]]:
     """Calls of parts in a graph not yet inlined, nested ones too, in order: the node and the part's dotted name."""
-    found = []
+    calls = []
     for node in block.nodes():
         if node.kind() == "prim::CallMethod":
-            found.append((node, _attribute_path(next(iter(node.inputs())))))
+            calls.append((node, _attribute_path(next(iter(node.inputs())))))
         for inner in node.blocks():
-            found += method_calls(inner)
-    return found
+            calls += method_calls(inner)
+    return calls
 
 
 def _attribute_path(value: "Value") -> str:
@@ -55,12 +55,12 @@ def _attribute_path(value: "Value") -> str:
 
 
 def part_steps(part: str, blocks: list[int], nodes: list["Node"]) -> list[Boundary]:
-    """The steps inside one inlined part, whose first begins at its first node.
+    """The steps of one inlined part; the first begins at its first node.
 
-    `part` is a name such as "stages.0"; `blocks` are the blocks its exits stand after, the last answer
+    `part` is a name such as "stages.0"; `blocks` are the blocks before its exits, the last answer
     included; `nodes` are the nodes of the part.
     """
-    if not nodes:  # a stem that does nothing
+    if not nodes:  # a stem without operators
         return []
     name, _, number = part.partition(".")
     stage = int(number) if number else len(blocks) - 1
@@ -79,33 +79,33 @@ def _stem_steps(nodes: list["Node"]) -> list[Boundary]:
     product = _last(nodes, _computes_product)
     after = [] if product is None else nodes[product + 1 :]
     kinds = {"aten::add": "position", "aten::cat": "tokens"}
-    found = [(node, kinds[node.kind()]) for node in after if node.kind() in kinds]
-    if not found or any(_contains(node, _is_convolution) for node in nodes):
+    boundaries = [(node, kinds[node.kind()]) for node in after if node.kind() in kinds]
+    if not boundaries or any(_contains(node, _is_convolution) for node in nodes):
         return [Boundary(nodes[0], Step("stem", None))]
     return [
         Boundary(nodes[0], Step("patch embedding", None)),
-        *(Boundary(node, Step(kind, None)) for node, kind in found),
+        *(Boundary(node, Step(kind, None)) for node, kind in boundaries),
     ]
 
 
 def _stage_steps(nodes: list["Node"], blocks: range) -> list[Boundary]:
-    """Filter and MLP of every block where the stage falls into its blocks, else the whole stage."""
+    """Filter and MLP of every block if the stage can be divided into its blocks, else the whole stage."""
     starts = [0, *(i + 1 for i in lone_tensor_ends(nodes))]
     if len(starts) != len(blocks):
         kind = "block" if len(blocks) == 1 else "stage"
         return [Boundary(nodes[0], Step(kind, blocks[-1]))]
-    found = []
+    boundaries = []
     for block, (start, stop) in zip(blocks, pairwise([*starts, len(nodes)]), strict=True):
         norms = [i for i in range(start, stop) if nodes[i].kind() in ("aten::layer_norm", "aten::native_layer_norm")]
-        # Behind an exit the first norm may be missing: freezing has found that the exit's norm is the same.
+        # After an exit the first norm may be missing, because freezing merged it with the exit's equal norm.
         if norms and norms[-1] > start and len(norms) <= 2:
-            found += [
+            boundaries += [
                 Boundary(nodes[start], Step("filter", block)),
                 Boundary(nodes[norms[-1]], Step("MLP", block)),
             ]
         else:
-            found.append(Boundary(nodes[start], Step("block", block)))
-    return found
+            boundaries.append(Boundary(nodes[start], Step("block", block)))
+    return boundaries
 
 
 def _head_steps(nodes: list["Node"], block: int, kind: str) -> list[Boundary]:
@@ -118,18 +118,18 @@ def _head_steps(nodes: list["Node"], block: int, kind: str) -> list[Boundary]:
 
 
 def lone_tensor_ends(nodes: list["Node"]) -> list[int]:
-    """Positions, but the last, after which only one tensor made so far is still needed and work was done.
+    """Positions before the last at which exactly one computed tensor is live, and the node is not a view.
 
-    In a residual network that is true at the end of a block and nowhere inside one.
+    In a residual network these are the ends of blocks, and never inside one.
     """
     last_use = {name: i for i, node in enumerate(nodes) for name in _tensors_read(node)}
-    made_here = {value.debugName() for node in nodes for value in node.outputs()}
-    live = last_use.keys() - made_here  # what the part is given
+    local_names = {value.debugName() for node in nodes for value in node.outputs()}
+    live = last_use.keys() - local_names  # the inputs of the part
     ends = []
     for i, node in enumerate(nodes[:-1]):
-        made = {value.debugName() for value in node.outputs() if last_use.get(value.debugName(), -1) > i}
-        live = {name for name in live if last_use[name] > i} | made
-        if live and live == made and node.kind() not in VIEWS:
+        outputs = {value.debugName() for value in node.outputs() if last_use.get(value.debugName(), -1) > i}
+        live = {name for name in live if last_use[name] > i} | outputs
+        if live and live == outputs and node.kind() not in VIEWS:
             ends.append(i)
     return ends
 
@@ -138,15 +138,15 @@ def _tensors_read(node: "Node") -> set[str]:
     """Names of the computed tensors a node reads from outside, those its blocks read included."""
     values = list(node.inputs())
     names: set[str] = set()
-    made: set[str] = set()
+    outputs: set[str] = set()
     for block in node.blocks():
         for inner in block.nodes():
             names |= _tensors_read(inner)
-            made |= {value.debugName() for value in inner.outputs()}
+            outputs |= {value.debugName() for value in inner.outputs()}
         values += block.outputs()
     fixed = ("prim::Constant", "prim::GetAttr")
     names |= {v.debugName() for v in values if str(v.type()) == "Tensor" and v.node().kind() not in fixed}
-    return names - made
+    return names - outputs
 
 
 def _contains(node: "Node", test: Callable[[str], bool]) -> bool:

@@ -1,4 +1,4 @@
-"""Which exits of a bundle may answer, and the thresholds they do it at."""
+"""The enabled exits of a bundle and their thresholds."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from pi_dynn.runtime.manifest import Manifest
 
 
 def enabled_exits(manifest: Manifest, blocks: Sequence[int] | None) -> list[bool]:
-    """Whether each exit may answer: those after `blocks`, or all for None. Raises: InputError for others."""
+    """Whether each exit is enabled: those after `blocks`, or all for None. Raises: InputError for unknown blocks."""
     enabled = [blocks is None or block in blocks for block in manifest.exit_blocks]
     if blocks is not None and sum(enabled) < len(set(blocks)):
         raise InputError(f"exits={list(blocks)}: the bundle has exits after blocks {manifest.exit_blocks}")
@@ -21,7 +21,7 @@ def resolve_thresholds(
 ) -> list[float]:
     """One threshold per early exit: the given ones, one for all, or the bundle's own for None.
 
-    That of an exit that is not enabled is one it never reaches.
+    An exit that is not enabled gets one that no score reaches.
 
     Raises: InputError for a wrong count or a value that is negative or not a number.
     """

@@ -1,8 +1,8 @@
-"""The deployed network with the time taken between its steps.
+"""The deployed network with time stamps between its steps.
 
-The marks stand inside the network's own TorchScript graph and are read in the same call that answers an
-image: two additions to a list and one reading of the clock for every step, one to three microseconds. Nothing
-else changes: the operators, their order and their memory are those of the network that answers.
+The marks are nodes in the network's own TorchScript graph, executed in the call that answers an image: per step two
+appends to a list and one reading of the clock, one to three microseconds. Operators, their order and their memory
+are those of the network without marks.
 """
 
 import functools
@@ -18,12 +18,12 @@ from pi_dynn.runtime.engines import frozen_forward
 from pi_dynn.runtime.manifest import Manifest
 from pi_dynn.runtime.steps import Step, method_calls, part_steps
 
-END = -1  # the mark behind the last step
-PART = "part of the network: "  # begins the constants that name the parts while a graph is inlined
+END = -1  # the mark after the last step
+PART = "part of the network: "  # the prefix of the constants that name parts while a graph is inlined
 
 
 class StepTime(NamedTuple):
-    """When a step ran: its number in `TimedNetwork.steps`, start and stop in ns of a clock of its own."""
+    """The times of a step: its index in `TimedNetwork.steps`, start and stop in ns of TorchScript's clock."""
 
     step: int
     start_ns: int
@@ -31,23 +31,23 @@ class StepTime(NamedTuple):
 
 
 class TimedRun(NamedTuple):
-    """One answer: the exit it left at, and the marks it passed as numbers of steps and times in turn."""
+    """One answer: its exit, and its marks as alternating step numbers and times."""
 
     exit_index: int
     marks: list[int]
 
     @property
     def times(self) -> list[StepTime]:
-        """The steps it took."""
+        """The times of its steps."""
         numbers, times_ns = self.marks[::2], self.marks[1::2]
-        spans = zip(numbers, pairwise(times_ns), strict=False)  # the end mark begins nothing
+        spans = zip(numbers, pairwise(times_ns), strict=False)  # the end mark begins no step
         return [StepTime(number, start, stop) for number, (start, stop) in spans]
 
 
 class TimedNetwork:
-    """A network with marks between its steps. Attribute: steps, in the order a full answer takes them.
+    """A network with marks between its steps. Attribute: steps, in the order of an answer at full depth.
 
-    Shares its weights with `network`, which stays as it is.
+    It shares its weights with `network`, which is not changed.
     """
 
     def __init__(self, network: torch.jit.ScriptModule, manifest: Manifest) -> None:
@@ -55,7 +55,7 @@ class TimedNetwork:
         self._marked, _ = with_marks(network, manifest.blocks, _tensor_mark)
 
     def run(self, x: Tensor, thresholds: list[float]) -> TimedRun:
-        """Answer one image (1, 3, H, W) and tell when each step ran."""
+        """Answer one image (1, 3, H, W); returns its exit and the times of its steps."""
         with torch.inference_mode(), torch.jit.optimized_execution(False):
             (_, exit_index, _), marks = self._timed(x, thresholds, [])
         return TimedRun(exit_index, marks)
@@ -63,7 +63,7 @@ class TimedNetwork:
     def run_marked(self, x: Tensor, thresholds: list[float]) -> None:
         """Answer one image; a step begins where `aten::scalar_tensor` is called with its number.
 
-        A dispatch mode around this call sees every operator of every step, which is how they are counted.
+        A dispatch mode around this call can so assign every operator to its step.
         """
         with torch.no_grad(), torch.jit.optimized_execution(False):
             self._marked(x, thresholds, [])
@@ -95,7 +95,7 @@ def with_marks(
 
 
 def _frozen_with_names(network: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """The network frozen for one image, as it answers, but for a node in front of each part that names it."""
+    """The network frozen for one image as in a session, plus a node before each part that holds its name."""
     graph: Graph = network.graph
     named: list[Node] = []
     try:
@@ -113,7 +113,7 @@ def _frozen_with_names(network: torch.jit.ScriptModule) -> torch.jit.ScriptModul
 
 
 def _parts_of(block: Graph | Block) -> list[tuple[str, list[Node]]]:
-    """The parts that begin in a block: the name of each, and its nodes up to the next one. Takes the names out."""
+    """The parts that begin in a block: the name and the nodes of each. Removes the nodes with names."""
     parts: list[tuple[str, list[Node]]] = []
     for node in list(block.nodes()):
         if node.kind() == "prim::Print":
@@ -125,7 +125,7 @@ def _parts_of(block: Graph | Block) -> list[tuple[str, list[Node]]]:
 
 
 def _all_blocks(block: Graph | Block) -> list[Graph | Block]:
-    """A block and all inside it, in the order they run."""
+    """A block and all blocks inside it, in the order in which they run."""
     inside = [inner for node in block.nodes() for inner in node.blocks()]
     return [block, *(deep for inner in inside for deep in _all_blocks(inner))]
 
@@ -162,7 +162,7 @@ def _time_mark(graph: Graph, marks: Value, number: int) -> list[Node]:
 
 
 def _tensor_mark(graph: Graph, marks: Value, number: int) -> list[Node]:
-    """Nodes that make a tensor of the number of a step, for whoever watches the dispatcher."""
+    """Nodes that make a tensor of the number of a step, for a dispatch mode."""
     constant, none = _constant(graph, number), _constant(graph, None)
     nothing = next(iter(none.outputs()))
     inputs = [next(iter(constant.outputs())), *[nothing] * 4]  # dtype, layout, device, pin_memory

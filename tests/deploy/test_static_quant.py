@@ -124,10 +124,10 @@ def test_an_engine_that_answers_otherwise_is_refused(pair, monkeypatch):
     broken = [[-value for value in row] for row in logits]
     bundle.manifest.self_test[:] = broken
     try:
-        with pytest.raises(EngineUnavailable, match="'qnnpack' is off by 200% against the machine it was made on"):
+        with pytest.raises(EngineUnavailable, match="'qnnpack' is off by 200% against the machine that built it"):
             open_network(bundle, "qnnpack", clock=None)
-        monkeypatch.setattr(engine_choice, "_remembered", lambda _: None)
-        with pytest.raises(EngineUnavailable, match="no engine answers"):
+        monkeypatch.setattr(engine_choice, "_cached_choice", lambda _: None)
+        with pytest.raises(EngineUnavailable, match="no engine is accurate enough"):
             Session(bundle, threads=1)
     finally:
         bundle.manifest.self_test[:] = [[-value for value in row] for row in broken]

@@ -1,4 +1,4 @@
-"""Engines: set for a while and put back, tested before they are used, remembered afterwards."""
+"""Engines: set and restored, tested before use, cached afterwards."""
 
 import json
 
@@ -89,7 +89,7 @@ def test_auto_passes_over_engines_that_raise(tiny_bundle, monkeypatch, tmp_path)
     assert open_network(tiny_bundle, "auto", PerfClock())[0] == candidates()[-1]
 
 
-def test_damaged_memory_is_no_obstacle(tiny_bundle, monkeypatch, tmp_path):
+def test_a_damaged_cache_is_ignored(tiny_bundle, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     CHOICES.path.parent.mkdir(parents=True)
     for content in ("", "[]", '{"x": 1}', '{"x": ["tpu", true]}'):

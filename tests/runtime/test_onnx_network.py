@@ -36,10 +36,10 @@ def test_the_same_exits_and_answers(sessions, images):
     scripted, onnx = sessions
     scores = scripted.forward_scored(torch.stack(images))[1][:-1]
     limits = [float(score.sort().values[4:6].mean()) for score in scores]  # no score is this one by rounding
-    wanted = [scripted.classify(image, limits) for image in images]
-    assert len({answer.exit_index for answer in wanted}) > 1
+    expected = [scripted.classify(image, limits) for image in images]
+    assert len({answer.exit_index for answer in expected}) > 1
     for batch_size in (1, 4):
-        for want, got in zip(wanted, onnx.classify_many(images, batch_size, limits), strict=True):
+        for want, got in zip(expected, onnx.classify_many(images, batch_size, limits), strict=True):
             assert (want.class_index, want.exit_index) == (got.class_index, got.exit_index)
             assert (want.probability, want.score) == pytest.approx((got.probability, got.score), abs=1e-5)
     for want, got in zip(scripted.forward_all(images[0][None]), onnx.forward_all(images[0][None]), strict=True):

@@ -1,4 +1,4 @@
-"""One thread or all: the faster one is taken and remembered."""
+"""One thread or all: the faster number is chosen and cached."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def answers(clock: FakeClock, duration_s: dict[int, float]):
 
 
 @pytest.mark.parametrize(("duration_s", "best"), [({1: 0.02, 4: 0.01}, 4), ({1: 0.01, 4: 0.02}, 1)])
-def test_the_faster_one_is_taken_and_remembered(duration_s, best):
+def test_the_faster_one_is_chosen_and_cached(duration_s, best):
     clock = FakeClock()
     assert fastest_threads(answers(clock, duration_s), "bundle", "fp32", clock) == best == torch.get_num_threads()
 
@@ -37,14 +37,14 @@ def test_the_faster_one_is_taken_and_remembered(duration_s, best):
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"x": "y"}', '{"x": null}'])
-def test_damaged_memory_is_no_obstacle(content):
+def test_a_damaged_cache_is_ignored(content):
     CHOICES.path.parent.mkdir(parents=True)
     CHOICES.path.write_text(content)
     clock = FakeClock()
     assert fastest_threads(answers(clock, {1: 0.02, 4: 0.01}), "bundle", "fp32", clock) == 4
 
 
-def test_a_number_given_is_not_questioned(tiny_bundle, monkeypatch):
+def test_a_given_number_is_used(tiny_bundle, monkeypatch):
     monkeypatch.setenv("PI_DYNN_ENGINE", "fp32")
     assert Session(tiny_bundle, threads=3).threads == 3
     assert not CHOICES.path.exists()

@@ -1,4 +1,4 @@
-"""A network with marks: the same answers, steps that are where they say, for every family."""
+"""A network with marks: the same answers, the right steps, for every family."""
 
 import pytest
 import torch
@@ -37,9 +37,9 @@ def check(block):
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_steps_of_a_gfnet(precision):
-    found = kinds(session_of(random_gfnet(**GFNET), precision))
-    assert found[:2] == [("patch embedding", None), ("position", None)]
-    assert found[2:] == [
+    steps = kinds(session_of(random_gfnet(**GFNET), precision))
+    assert steps[:2] == [("patch embedding", None), ("position", None)]
+    assert steps[2:] == [
         *blocks(0, 1),
         *check(1),
         *blocks(2, 4),
@@ -51,18 +51,18 @@ def test_steps_of_a_gfnet(precision):
 
 
 def test_steps_of_a_distilled_gfnet():
-    found = kinds(session_of(random_gfnet(**GFNET, distilled=True, exit_heads="cls+dist")))
-    assert [kind for kind, _ in found[:4]] == ["patch embedding", "position", "tokens", "filter"]
+    steps = kinds(session_of(random_gfnet(**GFNET, distilled=True, exit_heads="cls+dist")))
+    assert [kind for kind, _ in steps[:4]] == ["patch embedding", "position", "tokens", "filter"]
 
 
 def test_stages_of_a_convolutional_network():
     model = create_model("branchynet", num_classes=10, image_size=32, exits="all").eval()
     session = session_of(model, "fp32")
-    found = kinds(session)
-    assert {kind for kind, _ in found} <= {"stage", "block", "exit norm", "head", "gate", "final norm", "final head"}
-    assert found[0] == ("block", 0)  # its stem does nothing
-    assert [block for kind, block in found if kind == "gate"] == model.exit_blocks
-    assert found[-1] == ("final head", model.depth - 1)
+    steps = kinds(session)
+    assert {kind for kind, _ in steps} <= {"stage", "block", "exit norm", "head", "gate", "final norm", "final head"}
+    assert steps[0] == ("block", 0)  # its stem does nothing
+    assert [block for kind, block in steps if kind == "gate"] == model.exit_blocks
+    assert steps[-1] == ("final head", model.depth - 1)
 
 
 @pytest.mark.parametrize("k", range(4))
