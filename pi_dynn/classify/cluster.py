@@ -1,8 +1,8 @@
 """Answers from the workers of a Dask scheduler, in the order of the images.
 
-A bounded number of tasks is in flight, a few for each thread of the workers. The scheduler gives the tasks of a worker
-that is gone to others; only the one result that arrives is used. A task that fails is cut into single images, so that
-an image which takes its worker down is the only one without an answer.
+A bounded number of tasks is in flight, a few for each thread of the workers. The scheduler moves the tasks of a lost
+worker to others, and only one result of each is used. A task that fails is retried as single images, so that only an
+image which makes its worker fail stays without an answer.
 """
 
 import uuid
@@ -30,13 +30,13 @@ from pi_dynn.runtime.thresholds import enabled_exits, resolve_thresholds
 Key = TypeVar("Key")
 Sendable = str | Path | Image | InputError
 Task = Callable[[str, list[Image], Fields], Fields]
-"""What a worker is asked: the name of its plugin, images and settings, to the results or a refusal."""
-SHIPPED_BYTES = 4 * 2**20  # a task that carries this much is full: what is in flight waits in the scheduler's memory
+"""A function run on a worker: from the name of its plugin, images and settings to the results or a refusal."""
+SHIPPED_BYTES = 4 * 2**20  # of image data in a task: tasks in flight are in the scheduler's memory
 
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """How work is shared out: images in a task, tasks in flight for each thread, whether the files travel along."""
+    """Scheduling: images per task, tasks in flight per thread, whether the files are sent with them."""
 
     images_per_task: int = 8
     tasks_ahead: int = 4
@@ -46,7 +46,7 @@ class ClusterSettings:
 
 @dataclass
 class _Task:
-    """Some images in their order, each to be answered or with the reason why it cannot be sent."""
+    """Some images in their order, or the errors of those that cannot be sent."""
 
     keys: list[Any] = field(default_factory=list)
     images: list[Image | InputError] = field(default_factory=list)
@@ -60,37 +60,37 @@ class _Task:
 
 
 class _Flight:
-    """Tasks that are with the scheduler, in order, and the answers of those that are back."""
+    """Submitted tasks in order, and the answers that have arrived."""
 
     def __init__(self, client: Client, call: Callable[[_Task], tuple[Any, ...]]) -> None:
         self._client, self._call = client, call
         self._waiting: deque[tuple[_Task, Future[Fields] | None]] = deque()
-        self._back: dict[Any, Fields | Exception] = {}
+        self._answers: dict[Any, Fields | Exception] = {}
         self._completed = as_completed(loop=client.loop, with_results=True, raise_errors=False)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def submit(self, task: _Task) -> None:
-        """Send a task off, unless nothing is in it to be sent."""
+        """Submit a task, unless it has no image to send."""
         self._waiting.append((task, self._send(task)))
 
     def first(self) -> tuple[_Task, Fields | Exception]:
-        """The task that was submitted first, with its answer or what went wrong. Raises: CancelledError."""
+        """The task that was submitted first, with its answer or its error. Raises: CancelledError."""
         task, future = self._waiting.popleft()
         return task, self._answer(future)
 
     def alone(self, task: _Task) -> Fields | Exception:
         """The answer to a task while no other is in flight. Raises: CancelledError.
 
-        When a worker dies, the scheduler suspects all that it held: only a task on its own is surely to blame.
+        When a worker dies, the scheduler blames all its tasks: only a task that ran alone is surely the cause.
         """
         for _, future in self._waiting:
             self._await(future)
         return self._answer(self._send(task))
 
     def cancel(self) -> None:
-        """Forget what has not come back."""
+        """Cancel the tasks without an answer."""
         if self._client.status == "running":
             self._client.cancel([future for _, future in self._waiting if future is not None])
 
@@ -103,24 +103,24 @@ class _Flight:
         return future
 
     def _await(self, future: Future[Fields] | None) -> None:
-        while future is not None and future.key not in self._back:
+        while future is not None and future.key not in self._answers:
             finished, result = next(self._completed)
             if isinstance(result, CancelledError):
                 raise result
-            self._back[finished.key] = result[1] if finished.status == "error" else result
+            self._answers[finished.key] = result[1] if finished.status == "error" else result
 
     def _answer(self, future: Future[Fields] | None) -> Fields | Exception:
         self._await(future)
-        return {"results": []} if future is None else self._back.pop(future.key)
+        return {"results": []} if future is None else self._answers.pop(future.key)
 
 
 class ClusterSession:
-    """What `classify` and `evaluate` ask of a Session, from a cluster's workers; a context manager.
+    """The methods of a Session that `classify` and `evaluate` need, run on a cluster's workers; a context manager.
 
-    The bundle goes to every worker once, to those that come later when they come. `engine` and `threads` are those of
-    the workers that have answered so far.
+    The bundle is sent to every worker once, also to those that join later. `engine` and `threads` are those of the
+    workers that have answered so far.
 
-    Raises: ClusterError where no scheduler or no worker is; InputError for exits that the bundle lacks.
+    Raises: ClusterError without a scheduler or a worker; InputError for exits that the bundle lacks.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class ClusterSession:
         blocks = None if exits is None else list(exits)
         options = {"engine": engine, "threads": threads, "exits": blocks, "accept_all": accept_all}
         self._plugin = BundlePlugin(bundle.data, bundle.source, options)
-        self._name = f"pi-dynn-{bundle.sha256[:12]}-{uuid.uuid4().hex[:12]}"  # two runs do not end each other's
+        self._name = f"pi-dynn-{bundle.sha256[:12]}-{uuid.uuid4().hex[:12]}"  # unique: runs must not remove each other's
 
     def __enter__(self) -> "ClusterSession":
         wait_s = self._settings.wait_s
@@ -157,13 +157,13 @@ class ClusterSession:
             raise ClusterError(
                 f"the scheduler at {self._address} has no worker: start `dask worker {self._address}` on each"
             ) from error
-        except Exception as error:  # whatever a worker's Python says about a pi_dynn that is not there
+        except Exception as error:  # any error of a worker without this pi_dynn
             self._client.close()
             raise ClusterError(f"a worker cannot take the bundle ({error}): install this pi_dynn on all") from error
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # a scheduler that is lost has nothing to forget
+        with suppress(OSError):  # a lost scheduler has nothing to unregister
             if self._client.status == "running":
                 self._client.unregister_worker_plugin(self._name)
         self._client.close()
@@ -179,7 +179,7 @@ class ClusterSession:
         return sum(threads for _, threads in self.workers.values())
 
     def resolve_thresholds(self, thresholds: Sequence[float] | float | None) -> list[float]:
-        """As a Session does."""
+        """As `Session.resolve_thresholds`."""
         return resolve_thresholds(self.manifest, self.enabled, thresholds)
 
     def answer_stream(
@@ -190,9 +190,9 @@ class ClusterSession:
         deadline_s: float | None = None,
         top: int = 1,
     ) -> Iterator[tuple[Key, Prediction | InputError]]:
-        """Each image's key with its answer or the InputError why there is none; order is kept.
+        """The key of each image with its answer or the InputError in its place; order is kept.
 
-        Raises: ClusterError when the scheduler is lost, or a worker cannot use the bundle.
+        Raises: ClusterError if the scheduler is lost, or a worker cannot use the bundle.
         """
         settings = {
             "batch_size": batch_size,
@@ -208,9 +208,9 @@ class ClusterSession:
     def stream_outputs(
         self, data: ImageFolder, alter: Alter | None = None, all_views: bool = False
     ) -> Iterator[tuple[int, Outputs | InputError]]:
-        """Each image's number with all exits' outputs, or why it cannot be read, in the order of `data`.
+        """The number of each image with the outputs of all exits or its error, in the order of `data`.
 
-        Raises: ClusterError, as `answer_stream`; InputError for an `alter`, which is code and is not sent.
+        Raises: ClusterError, as `answer_stream`; InputError for an `alter`, because code is not sent.
         """
         if alter is not None:
             raise InputError("altered images are made on this machine: leave the cluster out")
@@ -237,15 +237,15 @@ class ClusterSession:
                 yield key, result
 
     def _tasks(self, images: Iterable[tuple[Key, Sendable]], size: int) -> Iterator[_Task]:
-        task, carried = _Task(), 0
+        task, task_bytes = _Task(), 0
         for key, path in images:
             image = path if isinstance(path, InputError) else self._image(path)
-            carried += 0 if isinstance(image, InputError) else len(image[1] or b"")
+            task_bytes += 0 if isinstance(image, InputError) else len(image[1] or b"")
             task.keys.append(key)
             task.images.append(image)
-            if len(task.keys) == size or carried >= SHIPPED_BYTES:
+            if len(task.keys) == size or task_bytes >= SHIPPED_BYTES:
                 yield task
-                task, carried = _Task(), 0
+                task, task_bytes = _Task(), 0
         if task.keys:
             yield task
 
@@ -262,12 +262,12 @@ class ClusterSession:
     def _in_order(
         self, tasks: Iterable[_Task], function: Task, settings: Fields
     ) -> Iterator[tuple[_Task, Iterator[Fields]]]:
-        """Tasks with their results, in order; a task that failed comes back as single images."""
+        """Tasks with their results, in order; a task that failed is divided into single images."""
         flight = _Flight(self._client, lambda task: (function, self._name, task.sent, settings))
         try:
             room = submitted = 0
             for task in tasks:
-                if submitted >= room:  # now and then, for workers come and go
+                if submitted >= room:  # checked again after a while, because workers come and go
                     room, submitted = self._room(), 0
                 flight.submit(task)
                 submitted += 1
@@ -277,14 +277,14 @@ class ClusterSession:
                 yield from self._landed(flight)
         except ClusterError:
             raise
-        except (CancelledError, OSError) as error:  # the second where a call meets the closed connection first
+        except (CancelledError, OSError) as error:  # OSError if a call finds the closed connection first
             raise self._lost() from error
         finally:
             with suppress(OSError):
                 flight.cancel()
 
     def _landed(self, flight: "_Flight") -> Iterator[tuple[_Task, Iterator[Fields]]]:
-        """The first task of a flight with its results, or its images one by one."""
+        """The first task in flight with its results, or its images one by one after a failure."""
         task, answer = flight.first()
         if not isinstance(answer, Exception):
             yield task, self._checked(answer)
@@ -296,7 +296,7 @@ class ClusterSession:
             yield single, self._checked(answer)
 
     def _room(self) -> int:
-        """Tasks that may be in flight now. Raises: ClusterError if the scheduler does not say."""
+        """The number of tasks that may be in flight now. Raises: ClusterError if the scheduler is lost."""
         try:
             threads = sum(self._client.nthreads().values())
         except OSError as error:
@@ -316,7 +316,7 @@ class ClusterSession:
 
 
 def _path_or_content(data: ImageFolder, i: int) -> Path | Image:
-    """The path of an image; of one that is part of a larger file, such as CIFAR's, its content without loss."""
+    """The path of an image; for one in a larger file, such as CIFAR's, its name and its content as PNG."""
     source = data.source(i)
     if isinstance(source, Path):
         return source

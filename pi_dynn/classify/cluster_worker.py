@@ -1,7 +1,7 @@
-"""The worker's side of a cluster: a bundle that came once, the Session made of it, and tasks in plain data.
+"""The worker's side of a cluster: a plugin with the bundle and its Session, and the tasks, in plain data.
 
-Nothing here imports torch before the first task: a plugin is set up in the worker's event loop, which has to keep
-telling the scheduler that the worker is alive.
+Torch is imported in the first task only: a plugin is set up in the worker's event loop, which must not block or the
+scheduler takes the worker for dead.
 """
 
 import threading
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 Fields = dict[str, Any]
 Image = tuple[str, bytes | None]
-"""The path of an image, and the file's content where it was shipped along."""
+"""The path of an image, and the file's content if it was sent along, else None."""
 
 
 class BundlePlugin(WorkerPlugin):
     """A bundle on a worker, and its one Session there.
 
-    What travels are the file's bytes and plain values; the scheduler hands them to workers that join later, too.
+    It is sent as the file's bytes and plain values, also to workers that join later.
     """
 
     def __init__(self, data: bytes, source: str | None, options: Fields) -> None:
@@ -32,13 +32,13 @@ class BundlePlugin(WorkerPlugin):
         self._data, self._source, self._options = data, source, options
 
     def setup(self, worker: Worker) -> None:
-        """Get ready on `worker`; the Session waits for the first task."""
+        """Set up on `worker`; the Session is made in the first task."""
         self._worker = worker.address
         self._session: Session | None = None
         self._lock = threading.Lock()  # the Session answers one task at a time, however many threads the worker has
 
     def run(self, answers: Callable[["Session"], list[Fields]]) -> Fields:
-        """`answers(session)` with who gave them, or why this worker cannot give any."""
+        """The result of `answers(session)` with this worker's address, or why it cannot use the bundle."""
         import torch
 
         from pi_dynn.runtime.bundle import Bundle
@@ -96,7 +96,7 @@ def _plugin(name: str) -> BundlePlugin:
 
 
 def _opened(images: list[Image]) -> Iterator[tuple[str, str | BytesIO]]:
-    """The path of each image, with its content where it was sent along, else the path again."""
+    """The path of each image, with its content if it was sent along, else the path again."""
     return ((path, path if data is None else BytesIO(data)) for path, data in images)
 
 

@@ -1,4 +1,4 @@
-"""Answers on demand: one worker, one bounded queue, and counts for whoever watches."""
+"""Answers on demand: one worker thread, one bounded queue, and callbacks for all answers."""
 
 import queue
 import threading
@@ -17,7 +17,7 @@ from pi_dynn.runtime.session import Session
 
 
 class Busy(PiDynnError):
-    """The queue is full; `retry_s` is when there should be room again."""
+    """The queue is full; retry after `retry_s` seconds."""
 
     def __init__(self, waiting: int, retry_s: float) -> None:
         super().__init__(f"{waiting} images are waiting already: ask again in {retry_s:.0f} s")
@@ -26,9 +26,9 @@ class Busy(PiDynnError):
 
 @dataclass(frozen=True)
 class LiveAnswer(Record):
-    """One answer as it happens. `gross_j` is what the board drew meanwhile, None without a meter.
+    """One answer. `gross_j` is the energy of the whole board meanwhile, None without a meter.
 
-    `latency_s` of the prediction is the network's, `elapsed_s` that of decoding too, `waited_s` the queue's.
+    `latency_s` of the prediction is the network's, `elapsed_s` includes decoding, `waited_s` is the time in the queue.
     `meter_label` is MEASURED, ESTIMATED or SIMULATED.
     """
 
@@ -43,13 +43,13 @@ class LiveAnswer(Record):
 
 
 class LiveClassifier:
-    """Classifies encoded images one after the other in a thread of its own; a context manager.
+    """Classifies encoded images one after the other in its own thread; a context manager.
 
-    `watchers` are called with every LiveAnswer, in that thread.
+    `watchers` are callbacks for every LiveAnswer, called in that thread.
     """
 
     def __init__(self, session: Session, clock: Clock, power: LivePower | None = None, room: int = 8) -> None:
-        """`room` images may wait. Raises: InputError for no room at all."""
+        """`room` is the length of the queue. Raises: InputError if it is below 1."""
         if room < 1:
             raise InputError(f"room for {room} images: give 1 or more")
         self.session, self.power = session, power
@@ -66,7 +66,7 @@ class LiveClassifier:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Answer what is waiting, then end."""
+        """Answer the images in the queue, then end."""
         self._closing = True
         self._queue.put(None)
         self._thread.join()
@@ -77,12 +77,12 @@ class LiveClassifier:
         return self._queue.qsize()
 
     def watch(self, watcher: Callable[[LiveAnswer], object]) -> Callable[[], None]:
-        """Call `watcher` with every answer from now on; the function returned ends that."""
+        """Add a callback for every answer from now on; returns the function that removes it."""
         self.watchers.append(watcher)
         return lambda: self.watchers.remove(watcher)
 
     def submit(self, image: bytes) -> "Future[LiveAnswer]":
-        """The answer to come, or the InputError why there is none. Raises: Busy if no more may wait."""
+        """The future of the answer, or of an InputError. Raises: Busy if the queue is full."""
         future: Future[LiveAnswer] = Future()
         try:
             if self._closing:
@@ -96,20 +96,20 @@ class LiveClassifier:
     def _run(self) -> None:
         torch.set_num_threads(self.session.threads)  # OpenMP counts threads for each thread that calls it
         while (task := self._queue.get()) is not None:
-            image, asked_ns, future = task
+            image, submit_ns, future = task
             if not future.set_running_or_notify_cancel():
-                continue  # whoever asked has left
+                continue  # cancelled by the caller
             try:
-                answer = self._answer(image, asked_ns)
+                answer = self._answer(image, submit_ns)
             except PiDynnError as error:
                 self.failed += 1
                 future.set_exception(error)
             else:
-                for watcher in list(self.watchers):  # first, so that who has an answer finds it counted
+                for watcher in list(self.watchers):  # before the result, so that counters include it
                     watcher(answer)
                 future.set_result(answer)
 
-    def _answer(self, image: bytes, asked_ns: int) -> LiveAnswer:
+    def _answer(self, image: bytes, submit_ns: int) -> LiveAnswer:
         start_ns = self._clock.now_ns()
         prediction = self.session.classify(BytesIO(image), top=3)
         stop_ns = self._clock.now_ns()
@@ -121,7 +121,7 @@ class LiveClassifier:
             number=self.answered,
             prediction=prediction,
             elapsed_s=elapsed_s,
-            waited_s=(start_ns - asked_ns) * 1e-9,
+            waited_s=(start_ns - submit_ns) * 1e-9,
             gross_j=None if power is None else power.energy_j(start_ns, stop_ns),
             power_w=None if power is None else power.power_w,
             meter=None if power is None else power.info.name,

@@ -1,4 +1,4 @@
-"""Answers to an MQTT broker, which may go and come back."""
+"""Publishing of answers to an MQTT broker, with reconnection."""
 
 import threading
 from collections.abc import Callable
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from paho.mqtt.client import MQTTMessageInfo
     from paho.mqtt.reasoncodes import ReasonCode
 
-ANSWER_S = 10.0  # a broker that has not greeted by then is not one
+ANSWER_S = 10.0  # time-out of the first connection
 LAST_MESSAGE_S = 3.0
 KEEPALIVE_S = 15
 LONGEST_BACK_OFF_S = 30
-ON_THE_WAY = 20  # messages sent and not acknowledged; more are dropped
+ON_THE_WAY = 20  # messages sent but not acknowledged; further ones are dropped
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Broker:
 
 
 def parse_broker(url: str) -> Broker:
-    """The broker a URL names. Raises InputError, which does not repeat what may hold a password."""
+    """The broker of a URL. Raises InputError, without the parts that may hold a password."""
     expected = "expected mqtt://host/topic, or mqtts://user:password@host:port/topic"
     try:
         parts = urlsplit(url)
@@ -48,7 +48,7 @@ def parse_broker(url: str) -> Broker:
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
         raise InputError(f"the broker's address starts with {parts.scheme or 'nothing'}://; {expected}")
     if not topic or set(topic) & set("+#\0"):
-        raise InputError(f"the topic {topic!r} is empty or holds + or #, which are for those who subscribe; {expected}")
+        raise InputError(f"the topic {topic!r} is empty or holds + or #, which are for subscriptions only; {expected}")
     return Broker(
         host=parts.hostname,
         port=port or (8883 if parts.scheme == "mqtts" else 1883),
@@ -60,24 +60,24 @@ def parse_broker(url: str) -> Broker:
 
 
 class MqttPublisher:
-    """Publishes at QoS 1; a context manager that connects when entered, and waits for the last message at the end.
+    """Publishes at QoS 1; a context manager that connects on entry, and waits for the last message on exit.
 
-    While the broker is gone messages are dropped, not queued, and the connection is tried again with growing
-    pauses; `say` is told when it goes and when it is back.
+    While the broker is lost messages are dropped, not queued, and the connection is retried with exponential
+    back-off; the callback `say` reports when it is lost and when it is back.
 
     Attributes: published (messages acknowledged), unpublished (dropped, or not acknowledged yet).
 
-    Raises: InputError without paho-mqtt; when entered, BrokerUnavailable.
+    Raises: InputError without paho-mqtt; on entry BrokerUnavailable.
     """
 
     def __init__(self, broker: Broker, say: Callable[[str], None] = lambda text: None) -> None:
         with need_extra("mqtt", "--mqtt"):
             from paho.mqtt import client as paho
         self.broker, self.published = broker, 0
-        self._say, self._given = say, 0
+        self._say, self._messages = say, 0
         self._last: MQTTMessageInfo | None = None
         self._refusal: str | None = None
-        self._greeted, self._lost = threading.Event(), False
+        self._answered, self._lost = threading.Event(), False
         self._client = client = paho.Client(paho.CallbackAPIVersion.VERSION2)
         client.username_pw_set(broker.user, broker.password)
         if broker.tls:
@@ -93,8 +93,8 @@ class MqttPublisher:
         except OSError as error:
             raise BrokerUnavailable(f"{name}: cannot be reached ({error}); is a broker running there?") from error
         self._client.loop_start()
-        greeted = self._greeted.wait(ANSWER_S)
-        if not greeted or self._refusal is not None:
+        answered = self._answered.wait(ANSWER_S)
+        if not answered or self._refusal is not None:
             self._close()
             raise BrokerUnavailable(f"{name}: {self._refusal or 'does not answer'}; check address, user and password")
         return self
@@ -106,12 +106,12 @@ class MqttPublisher:
 
     @property
     def unpublished(self) -> int:
-        """Messages the broker has not acknowledged."""
-        return self._given - self.published
+        """The number of messages that the broker has not acknowledged."""
+        return self._messages - self.published
 
     def publish(self, text: str) -> bool:
-        """Whether the message is on its way; False if there is no connection, or no room, and it is dropped."""
-        self._given += 1
+        """Send a message; returns False if it is dropped, without a connection or with too many on their way."""
+        self._messages += 1
         if not self._client.is_connected():
             return False
         info = self._client.publish(self.broker.topic, text, qos=1)
@@ -132,7 +132,7 @@ class MqttPublisher:
         elif self._lost:
             self._lost = False
             self._say(f"{self.broker.name}: back")
-        self._greeted.set()
+        self._answered.set()
 
     def _gone(self, client: object, userdata: object, flags: object, reason: "ReasonCode", properties: object) -> None:
         if reason.is_failure and not self._lost and self._refusal is None:

@@ -1,4 +1,4 @@
-"""What a stream of answers leaves behind."""
+"""Summaries of streams of answers."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from pi_dynn.records import Record
 
 @dataclass(frozen=True)
 class ClassifySummary(Record):
-    """The end of a `classify` run: counts, throughput over the wall clock, mean latency of the network."""
+    """The summary of a `classify` run: counts, throughput over elapsed time, mean latency of the network."""
 
     KIND = "classify summary"
 
@@ -26,10 +26,10 @@ class ClassifySummary(Record):
 
 @dataclass(frozen=True)
 class WatchSummary(ClassifySummary):
-    """The end of a `watch`: a ClassifySummary, and what became of the frames.
+    """The summary of a `watch` run: a ClassifySummary and counts of frames.
 
-    `frames` came from the source, `dropped` of them were passed over; `reconnects` counts how often a camera came
-    back. `published` and `unpublished` count messages a broker did or did not acknowledge, None without one.
+    `frames` came from the source, `dropped` of them were not used; `reconnects` counts how often a camera came
+    back. `published` and `unpublished` count messages that a broker did or did not acknowledge, None without one.
     """
 
     KIND = "watch summary"

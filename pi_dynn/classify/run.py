@@ -1,4 +1,4 @@
-"""Classify a stream of images, by a calibration record if there is one, and count the answers."""
+"""Classification of a stream of images, optionally by a calibration record, and counts of the answers."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Key = TypeVar("Key")
 
 
 class Tally:
-    """Counts the answers of a stream. Its summary is right at any time, so an interrupted run loses nothing."""
+    """Counts the answers of a stream. The summary is valid at any time, also after an interrupt."""
 
     def __init__(self, session: "Session | ClusterSession", clock: Clock) -> None:
         self._session, self._clock = session, clock
@@ -36,7 +36,7 @@ class Tally:
     def count(
         self, answers: Iterable[tuple[Key, Prediction | InputError]]
     ) -> Iterator[tuple[Key, Prediction | InputError]]:
-        """The same answers, each counted as it passes."""
+        """The same answers, each counted."""
         for key, answer in answers:
             if isinstance(answer, InputError):
                 self._failed += 1
@@ -46,7 +46,7 @@ class Tally:
             yield key, answer
 
     def summary(self, interrupted: bool = False) -> ClassifySummary:
-        """Counts, throughput and exits up to now."""
+        """The summary of the answers so far."""
         images = sum(self._exit_counts)
         elapsed_s = (self._clock.now_ns() - self._start_ns) / 1e9
         return ClassifySummary(
@@ -66,7 +66,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Plan:
-    """A record, and the point of its curve to work at."""
+    """A calibration record, and the operating point in use."""
 
     record: CalibrationRecord
     point: OperatingPoint
@@ -75,11 +75,11 @@ class Plan:
 def plan_of(record: CalibrationRecord, point: OperatingPoint | None = None) -> Plan:
     """The plan of a record, at its own thresholds unless a point of its curve is given.
 
-    Raises: CalibrationError for a record of another score than the gate's, which is what a bundle computes.
+    Raises: CalibrationError for a record of another score than the gate's, because a bundle computes only that.
     """
     if record.score != GATE:
         raise CalibrationError(
-            f"the record's thresholds are for the score {record.score!r}, and a bundle stops by its gates: "
+            f"the record's thresholds are for the score {record.score!r}, and a bundle leaves by its gates: "
             "calibrate with --score gate, or build the score into a bundle with calibrate --fold"
         )
     if point is None:
@@ -88,7 +88,7 @@ def plan_of(record: CalibrationRecord, point: OperatingPoint | None = None) -> P
 
 
 def read_board_state(board: Board, battery_percent: Callable[[], float | None] = lambda: None) -> BoardState:
-    """How the board fares now."""
+    """The current state of the board."""
     bits = board.live_throttle_bits()
     return BoardState(board.temperature_c(), decode_throttle(bits).now if bits else (), battery_percent())
 
@@ -96,7 +96,7 @@ def read_board_state(board: Board, battery_percent: Callable[[], float | None] =
 def watched_for_drift(
     answers: Iterable[tuple[Key, Prediction | InputError]], watch: DriftWatch, on_drift: Callable[[Drift], None]
 ) -> Iterator[tuple[Key, Prediction | InputError]]:
-    """The same answers; `on_drift` is called when their exits are no longer those that `watch` expects."""
+    """The same answers; the callback `on_drift` reports a drift of their exits from those that `watch` expects."""
     for key, answer in answers:
         if isinstance(answer, Prediction):
             drift = watch.add(answer.exit_index)
@@ -117,7 +117,7 @@ def adapted_answers(
 ) -> Iterator[tuple[Key, Prediction | InputError]]:
     """Answers with thresholds that get cheaper while the board is hot or its battery low.
 
-    One image at a time, since thresholds may change between any two; `on_move` is called with each new point.
+    One image at a time, because thresholds may change between any two; `on_move` is the callback for each new point.
     """
     for key, x in prefetch(images, session.preprocess):
         if walker.watch(board_state(), clock.now_ns() / 1e9):

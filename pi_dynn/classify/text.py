@@ -1,4 +1,4 @@
-"""`classify` and `watch` in text, JSON and CSV."""
+"""The results of `classify` and `watch` as text, JSON and CSV."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ CSV_FIELDS = (
 
 def prediction_line(path: str, answer: Prediction, exits: int) -> str:
     """One image as a line."""
-    left_at = f"exit {answer.exit_index + 1} of {exits} (block {answer.block_index})"
+    exit_text = f"exit {answer.exit_index + 1} of {exits} (block {answer.block_index})"
     label = f"{answer.label} {percent(answer.probability)}"
     if not answer.accepted:
         label = f"none of these (nearest: {answer.label})"
-    line = f"{path}  {label}  {left_at}  {milliseconds(answer.latency_s)}"
+    line = f"{path}  {label}  {exit_text}  {milliseconds(answer.latency_s)}"
     others = "".join(f"\n    {label} {percent(probability)}" for label, probability in answer.top[1:])
     return line + others
 
 
 def prediction_object(path: str, answer: Prediction) -> dict[str, Any]:
-    """One image as a JSON object; `top` only where more than one class was asked for."""
+    """One image as a JSON object; with `top` only if it holds more than one class."""
     fields = answer.to_dict()
     if len(answer.top) < 2:
         del fields["top"]
@@ -54,9 +54,9 @@ def summary_line(summary: ClassifySummary) -> str:
 
 
 def frame_object(path: str, frame: int, time: str, age_s: float, answer: Prediction | Exception) -> dict[str, Any]:
-    """One frame as a JSON object: its number, when it was answered (UTC), how old it was then, and the answer.
+    """One frame as a JSON object: its number, the time of the answer (UTC), the age of the frame, and the answer.
 
-    Of a frame that could not be answered, `error` says why.
+    For a frame without an answer, `error` says why.
     """
     if isinstance(answer, Prediction):
         fields = prediction_object(path, answer)

@@ -1,4 +1,4 @@
-"""Classify what a camera, a video or a folder shows now, again and again."""
+"""Continuous classification of the newest frame of a camera, a video or a folder."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -13,9 +13,9 @@ from pi_dynn.runtime.session import Session
 
 
 def paced_frames(feed: FrameFeed, clock: Clock, every_s: float = 0.0, limit: int | None = None) -> Iterator[Frame]:
-    """The newest frame every `every_s` seconds, or without a pause for 0; frames never queue.
+    """The newest frame every `every_s` seconds, or without a pause for 0; frames are never queued.
 
-    The seconds count from frame to frame, so that none is made up for after a delay. `limit` ends it after so many.
+    Seconds count from frame to frame, so there is no burst after a delay. `limit` is the greatest number of frames.
 
     Raises: InputError for a pause below zero, before the first frame.
     """
@@ -44,7 +44,7 @@ def frame_answers(
     deadline_s: float | None = None,
     top: int = 1,
 ) -> Iterator[tuple[Frame, Prediction | InputError]]:
-    """Each frame with its answer, given before the next frame is asked for, or the InputError why there is none."""
+    """Each frame with its answer, or the InputError in its place; answered before the next frame is taken."""
     for frame in frames:
         try:
             if isinstance(frame.image, InputError):
@@ -56,7 +56,7 @@ def frame_answers(
 
 
 def watch_summary(summary: ClassifySummary, feed: FrameFeed) -> WatchSummary:
-    """The summary of the answers with what became of the feed's frames."""
+    """The summary of the answers with the counts of the feed's frames."""
     return WatchSummary(
         **asdict(summary),
         source=feed.name,

@@ -193,7 +193,7 @@ def test_a_worker_that_cannot_use_the_bundle_says_so(cluster, tiny_bundle, sourc
         list(run(workers, sources))
 
 
-def test_nobody_at_the_address(tiny_bundle):
+def test_no_scheduler_at_the_address(tiny_bundle):
     with pytest.raises(ClusterError, match=r"no scheduler at tcp://127.0.0.1:1 .*dask scheduler"):
         ClusterSession("tcp://127.0.0.1:1", tiny_bundle, settings=ClusterSettings(wait_s=0.5)).__enter__()
 

@@ -1,4 +1,4 @@
-"""Publishing to a real mosquitto that goes and comes back."""
+"""Publishing to a real mosquitto that is stopped and started again."""
 
 import shutil
 import socket
@@ -83,7 +83,7 @@ def test_a_broker_that_hangs_is_not_waited_for(broker):
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here to make a certificate")
 # paho-mqtt leaves the socket of a failed handshake to the garbage collector
 @pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning")
-def test_tls_and_a_certificate_nobody_vouches_for(tmp_path, monkeypatch):
+def test_tls_and_an_untrusted_certificate(tmp_path, monkeypatch):
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
@@ -116,7 +116,7 @@ def test_a_broker_that_refuses(tmp_path):
         mosquitto.close()
 
 
-def test_nobody_there_and_nobody_who_answers(monkeypatch):
+def test_no_broker_and_one_that_does_not_answer(monkeypatch):
     pytest.importorskip("paho.mqtt.client")
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Classifying by a record: drift is reported, and strain makes it cheaper."""
+"""Classifying by a record: drift is reported, and heat makes thresholds cheaper."""
 
 from types import SimpleNamespace
 
@@ -90,7 +90,7 @@ def test_drift_is_reported_once():
     assert run([0.1] * 500)[1] == []
 
 
-def test_heat_moves_it_down_the_curve_and_coolness_back():
+def test_heat_moves_it_down_the_curve_and_cooling_back():
     heat = iter([60.0] * 3 + [90.0] * 8 + [60.0] * 12)
     exits, _, moves = run([0.6] * 23, board_state=lambda: BoardState(next(heat)))
     assert [point.mean_cost for point in moves] == [20.0, 10.0, 20.0, 30.0]
@@ -110,7 +110,7 @@ def test_a_curve_without_anything_cheaper():
 
 
 def test_a_record_of_another_score():
-    with pytest.raises(CalibrationError, match="a bundle stops by its gates"):
+    with pytest.raises(CalibrationError, match="a bundle leaves by its gates"):
         plan_of(CalibrationRecord.from_dict(RECORD.to_dict() | {"score": "margin"}))
 
 

@@ -1,4 +1,4 @@
-"""A watch: its schedule on a clock that moves when told, and its answers on real sources."""
+"""A watch: its schedule on a fake clock, and its answers on real sources."""
 
 import shutil
 
@@ -29,7 +29,7 @@ def session(tiny_bundle):
 
 
 class SimulatedFeed(FrameFeed):
-    """A camera on a FakeClock with a frame every `period_s`: nobody waits, the clock moves on instead."""
+    """A camera on a FakeClock with a frame every `period_s`; waiting advances the clock."""
 
     def __init__(self, clock: FakeClock, period_s: float, frames: int = 1000) -> None:
         super().__init__("simulated", clock)
@@ -103,7 +103,7 @@ def test_the_schedule(session, latency_s, every_s, numbers):
 
 @settings(deadline=None, max_examples=40)
 @given(st.floats(0.0, 2.0), st.floats(0.0, 2.0))
-def test_answers_are_never_closer_than_asked_nor_later_than_needed(session, latency_s, every_s):
+def test_answers_are_at_least_the_pause_apart_and_no_later_than_needed(session, latency_s, every_s):
     feed, numbers, _ = simulated(session, latency_s, every_s)
     assert numbers == sorted(set(numbers))
     gaps = np.diff(feed.taken_s)
