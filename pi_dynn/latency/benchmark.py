@@ -1,4 +1,4 @@
-"""Latency of several variants, measured in turns in one run so that a busy moment hits all alike; and cold starts."""
+"""Latency of several variants, interleaved in one run so that disturbances affect all alike; and cold starts."""
 
 import json
 import subprocess
@@ -20,9 +20,9 @@ from pi_dynn.stats import bootstrap_interval, bootstrap_ratio_interval, median, 
 
 @dataclass(frozen=True)
 class Variant:
-    """Something to time: one call is one answer for the `i`-th image, on `threads` threads if it says so.
+    """A variant to time: one call of `run` answers the `i`-th image, on `threads` threads if given.
 
-    `block_index` is the block after which every answer leaves, None where they leave at several.
+    `block_index` is the block after which every answer leaves, None if they leave at several.
     """
 
     name: str
@@ -53,7 +53,7 @@ def measure(variants: list[Variant], rounds: int, threads: int, clock: Clock, wa
 def session_variants(
     session: Session, inputs: Sequence[Tensor], name: str, each_exit: bool = False, threads: int | None = None
 ) -> list[Variant]:
-    """Full depth, each exit forced if asked for, and the natural mix of a session over `inputs` in turn."""
+    """A session over `inputs` in turn: at full depth, with `each_exit` forced to each exit, and its natural mix."""
 
     def timed(thresholds: list[float] | None) -> Callable[[int], object]:
         return lambda i: session.classify(inputs[i % len(inputs)], thresholds)
@@ -69,9 +69,9 @@ def session_variants(
 
 
 def peer_variants(peer: Peer, inputs: Sequence[Tensor], exits: Sequence[int] | None, title: str = "") -> list[Variant]:
-    """A peer at full depth, and leaving for image `i` at `exits[i]`, where the session it is compared with leaves.
+    """A peer at full depth, and with image `i` leaving at `exits[i]`, the exit of the session it is compared with.
 
-    What its own gates would say does not matter: it does the work of the same exits, and asks the same gates.
+    The peer computes the same blocks and gates, but the scores of its own gates are ignored.
     """
     batches = [x.unsqueeze(0) for x in inputs]
 
@@ -79,16 +79,16 @@ def peer_variants(peer: Peer, inputs: Sequence[Tensor], exits: Sequence[int] | N
         peer.answer(batches[i % len(batches)], [0.0 if k == j else 2.0 for j in range(count)])
 
     name, count = f"{title}{peer.name}", peer.exits
-    found = [Variant(f"{name}, full depth", "none taken", lambda i: answer(i, None, count))]
+    variants = [Variant(f"{name}, full depth", "none taken", lambda i: answer(i, None, count))]
     if exits is not None and count:
         chosen = list(exits)
         by_exit = Variant(f"{name}, with exits", "the same", lambda i: answer(i, chosen[i % len(chosen)], count))
-        found.append(by_exit)
-    return found
+        variants.append(by_exit)
+    return variants
 
 
 def natural_exits(session: Session, inputs: Sequence[Tensor]) -> list[int]:
-    """The exit each input leaves at, at the bundle's own thresholds."""
+    """The exit of each input at the bundle's own thresholds."""
     return [session.classify(x).exit_index for x in inputs]
 
 
@@ -109,7 +109,7 @@ def _row(variant: Variant, times_s: list[float], first_s: list[float], threads: 
     )
 
 
-# The clock is ours and imports nothing; all times are its own.
+# All times are those of pi_dynn.clock, which imports nothing else.
 _PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -131,15 +131,15 @@ status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text
 peak = int(status["VmHWM"].split()[0])
 print(json.dumps([marks, peak, session.engine, session.threads]))
 """
-_KIB = 1024  # the unit of VmHWM; ru_maxrss would begin with the memory of the process that started this one
+_KIB = 1024  # the unit of VmHWM; ru_maxrss would include the memory of the parent process
 
 
 def measure_cold_start(
     bundle: Path | None, engine: str, threads: int | None, photograph: str | Path, processes: int = 3
 ) -> ColdStart:
-    """Start `processes` processes one after the other; each loads the bundle and answers one photograph.
+    """The cold start over `processes` fresh processes, each of which loads the bundle and answers one photograph.
 
-    The engine is chosen anew only if no choice is remembered, as in any other run.
+    The engine is chosen again only if no choice is cached, as in any other run.
 
     Raises: PiDynnError if such a process fails.
     """

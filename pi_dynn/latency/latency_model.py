@@ -1,7 +1,7 @@
-"""Latency as a sum of blocks and exit checks: fitted on a machine, kept for it, and checked against images.
+"""A model of latency as a sum of blocks and exit checks: fitted and saved per machine, and checked against images.
 
-The parts are what a profile measures inside the network; what no step accounts for, the call itself, is in the
-start. A budget can then be kept without timing every exit, and exits that a bundle does not have can be priced.
+The terms are those that a profile measures inside the network; the time outside of steps, that of the call itself,
+is in the start. It predicts exits without timing each of them, also exits that a bundle does not have.
 """
 
 import platform
@@ -27,11 +27,11 @@ _BLOCK = ("filter", "MLP", "block", "stage")
 
 
 def fit_latency_model(session: Session, inputs: Sequence[Tensor], n: int, clock: Clock) -> LatencyModel:
-    """The model of this bundle on this machine, from `n` answers at full depth and `n` forced out at each exit.
+    """The model of this bundle on this machine, from `n` answers at full depth and `n` forced to each exit.
 
-    A step's latency is its median at full depth. To the start goes what an answer took more than its steps, and
-    all is scaled by an answer without marks over the same one with them: medians of pairs, so that a busy moment
-    moves neither.
+    A step's latency is its median at full depth. The time of an answer beyond its steps is added to the start, and
+    all terms are scaled by the time without marks over that with marks: medians over pairs, which are robust to
+    disturbances.
     """
     runs = [time_steps(session, inputs, n, clock, session.forced_thresholds(k)) for k in range(session.exits + 1)]
     block_s, check_s, last_s, start_s = _parts(runs[-1], session.manifest.depth)
@@ -55,13 +55,13 @@ def fit_latency_model(session: Session, inputs: Sequence[Tensor], n: int, clock:
 
 
 def _parts(deep: TimedRuns, depth: int) -> tuple[list[float], float, float, float]:
-    """Medians at full depth: every block, an exit check, the last answer, and what is before the first block."""
+    """Medians at full depth: every block, an exit check, the last answer, and the time before the first block."""
     block_s, checks_s, last_s, start_s = [0.0] * depth, [0.0], 0.0, 0.0
     done = -1  # the last block whose time is known
-    for step, taken in zip(deep.network.steps, step_times(deep), strict=True):
-        time_s = median(taken)
+    for step, times_s in zip(deep.network.steps, step_times(deep), strict=True):
+        time_s = median(times_s)
         if step.kind in _BLOCK and step.block_index is not None:
-            # A stage that could not be told apart is shared out among its blocks.
+            # The time of a stage that could not be divided is shared equally by its blocks.
             blocks = range(min(done + 1, step.block_index), step.block_index + 1)
             for block in blocks:
                 block_s[block] += time_s / len(blocks)
@@ -86,7 +86,7 @@ def check_latency_model(
     clock: Clock,
     thresholds: list[float] | None = None,
 ) -> LatencyCheck:
-    """The model beside the natural mix over `inputs`: each image `rounds` times, its latency their median."""
+    """The model compared with the natural mix over `inputs`: the latency of each image is the median of `rounds`."""
     limits = session.resolve_thresholds(thresholds)
     times: list[list[float]] = [[] for _ in inputs]
     exits = [0] * len(inputs)
@@ -95,7 +95,7 @@ def check_latency_model(
             start_ns = clock.now_ns()
             _, exits[i], _ = session.answer(x.unsqueeze(0), limits)
             times[i].append((clock.now_ns() - start_ns) / 1e9)
-    latency_s = np.array([median(taken) for taken in times])
+    latency_s = np.array([median(times_s) for times_s in times])
     left, predicted = np.array(exits), model.predict_s(session.manifest.blocks)
     predicted_s, measured_s = float(np.mean([predicted[k] for k in exits])), float(latency_s.mean())
     rows = [
@@ -112,17 +112,17 @@ def check_latency_model(
 
 
 def save_latency_model(model: LatencyModel) -> Path:
-    """Keep a model on this machine in place of the one before; the file it is in."""
+    """Save the model for this machine, replacing an earlier one; returns the file."""
     MODELS.keep(model.to_dict(), model.bundle, model.engine, model.threads)
     return MODELS.path
 
 
 def saved_latency_model(session: Session) -> LatencyModel:
-    """The model kept for this bundle, engine and threads on this machine. Raises: CalibrationError if none is."""
+    """The saved model of this bundle, engine and threads on this machine. Raises: CalibrationError if there is none."""
     try:
         return LatencyModel.from_dict(MODELS.get(session.bundle.sha256, session.engine, session.threads))
     except ValueError as error:  # of a damaged model, and of None
         raise CalibrationError(
-            f"no latency model of this bundle on engine {session.engine} with {session.threads} threads is kept here: "
-            "fit one with `pi-dynn profile --fit`"
+            f"no latency model of this bundle on engine {session.engine} with {session.threads} threads is saved "
+            "on this machine: fit one with `pi-dynn profile --fit`"
         ) from error

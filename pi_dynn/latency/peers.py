@@ -1,6 +1,6 @@
-"""The same network as others would run it, to be timed beside a session: eager, compiled, ONNX Runtime, ExecuTorch.
+"""Peers: the same network in other runtimes, for comparison with a session: eager, compiled, ONNX Runtime, ExecuTorch.
 
-Every peer answers one image and may leave early, the gate being asked between its stages.
+Every peer answers one image and may leave early, with the gate evaluated between its stages.
 Shape letters: B batch, K exits.
 """
 
@@ -32,7 +32,7 @@ Gate = Layer  # logits (1, classes) -> value before the sigmoid (1,)
 
 @dataclass(frozen=True)
 class Peer:
-    """A network as someone runs it: `answer(x, thresholds)` of one image (1, 3, H, W) gives the exit it left at.
+    """A network in some runtime: `answer(x, thresholds)` of one image (1, 3, H, W) returns its exit.
 
     It has `exits` of them before the last answer, and needs as many thresholds.
     """
@@ -43,12 +43,12 @@ class Peer:
 
 
 def session_peer(name: str, session: Session) -> Peer:
-    """A session of ours as a peer among others."""
+    """A session as a peer."""
     return Peer(name, lambda x, thresholds: session.answer(x, thresholds)[1], session.exits)
 
 
 def staged_peer(name: str, stages: Sequence[Stage], gates: Sequence[Gate]) -> Peer:
-    """K + 1 stages run in turn; after each but the last its gate is asked, outside of the stage."""
+    """A peer of K + 1 stages; after each but the last its gate is evaluated, outside of the stage."""
 
     def answer(x: Tensor, thresholds: list[float]) -> int:
         with torch.inference_mode():
@@ -63,7 +63,7 @@ def staged_peer(name: str, stages: Sequence[Stage], gates: Sequence[Gate]) -> Pe
 
 
 def eager_peer(model: nn.Module, exits: Sequence[int]) -> Peer:
-    """The training form as it was trained, which is what published work runs."""
+    """The training form without changes, as published work runs it."""
     return staged_peer("eager, fp32", training_stages(model, exits), training_gates(model, exits))
 
 
@@ -121,7 +121,7 @@ class TrainingStage(nn.Module):
 
 
 def training_stages(model: nn.Module, exits: Sequence[int]) -> list[TrainingStage]:
-    """The training form cut behind each of `exits`. Raises: ModelError for a family that has no blocks in a row."""
+    """The training form, divided after each of `exits`. Raises: ModelError for a network that is no chain of blocks."""
     model = _in_blocks(model)
     stem: Layer
     heads: list[Layer]
@@ -149,9 +149,9 @@ def training_gates(model: nn.Module, exits: Sequence[int]) -> list[nn.Module]:
 
 
 def _in_blocks(model: nn.Module) -> GFNet | ChainNetwork:
-    """The network, if it is blocks in a row. Raises: ModelError."""
+    """The network, if it is a chain of blocks. Raises: ModelError."""
     if not isinstance(model, (GFNet, ChainNetwork)):
-        raise ModelError(f"{type(model).__name__} cannot be cut into stages: compare a GFNet or a chain of blocks")
+        raise ModelError(f"{type(model).__name__} cannot be divided into stages: compare a GFNet or a chain of blocks")
     return model
 
 
@@ -184,7 +184,7 @@ def executorch_stages(
     network = in_whole_tensors(deploy_form(model, exits, "fp32", None))
     size = _in_blocks(model).image_size
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter warns of its own future
+        warnings.simplefilter("ignore")  # the exporter's deprecation warnings
         program = lowered(network, torch.zeros(1, 3, size, size), precision)
     portable_lib._unsafe_reset_threadpool(threads)
     loaded = Runtime.get().load_program(program)

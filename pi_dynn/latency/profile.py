@@ -1,4 +1,4 @@
-"""Where the time of an answer goes, measured inside the network, beside what the machine could do at best."""
+"""A profile of the network's steps, compared with the roofline of the machine."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ _ROUNDS = 12
 def measure_roofline(engine: str, threads: int, board: BoardSnapshot, clock: Clock) -> Roofline:
     """The roofline of this machine for a network on `engine`, with `threads` threads.
 
-    Memory is always timed. Arithmetic is the data sheet's for a Cortex-A72 or A76 of known frequency, the best
-    of some plain products elsewhere.
+    Memory is always timed. Arithmetic is from the data sheet for a Cortex-A72 or A76 of known frequency; on other
+    processors the best of some matrix products is timed.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -67,7 +67,7 @@ def _int8_product(engine: str) -> Callable[[], object]:
 
 
 def _best_s(run: Callable[[], object], clock: Clock) -> float:
-    """A tenth percentile: near the best, without being one lucky reading."""
+    """The tenth percentile of the time of `run`: near the best, but robust to one outlier."""
     times = []
     with torch.inference_mode():
         for _ in range(_ROUNDS):
@@ -78,7 +78,7 @@ def _best_s(run: Callable[[], object], clock: Clock) -> float:
 
 
 _quantized = torch.ops.quantized
-INT8_PRODUCTS = {  # operators: what unpacks the weight they are given, its output channels first
+INT8_PRODUCTS = {  # operators, and the functions that unpack their weights, output channels first
     _quantized.linear_dynamic.default: _quantized.linear_unpack,
     _quantized.linear.default: _quantized.linear_unpack,
     _quantized.linear_relu.default: _quantized.linear_unpack,
@@ -89,7 +89,7 @@ INT8_PRODUCTS = {  # operators: what unpacks the weight they are given, its outp
 
 @dataclass
 class Work:
-    """What one hit of a step computes and moves."""
+    """The work of one hit of a step: multiply-adds and bytes moved."""
 
     macs: int = 0
     int8_macs: int = 0
@@ -97,16 +97,16 @@ class Work:
 
 
 def count_work(network: TimedNetwork, x: Tensor, thresholds: list[float]) -> dict[int, Work]:
-    """The work of every step that an answer for `x` (1, 3, H, W) takes, by the number of the step."""
+    """The work of every step of an answer for `x` (1, 3, H, W), by the index of the step."""
     counter = _Counter()
     with counter:
         network.run_marked(x, thresholds)
-    counter.work.pop(-1, None)  # behind the last step
+    counter.work.pop(-1, None)  # after the last step
     return counter.work
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up operators between the marks."""
+    """Counts the operators between the marks."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # of torch, which has no type for it
@@ -134,20 +134,20 @@ class _Counter(TorchDispatchMode):
 
 
 def _macs(operator: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> int:
-    """Multiply-adds by torch's own table of operators; 0 for what is no product."""
+    """Multiply-adds from torch's own table of operators; 0 for operators without products."""
     formula = flop_registry.get(operator.overloadpacket)
     return 0 if formula is None else int(formula(*args, **kwargs, out_val=result)) // 2
 
 
 def _is_view(operator: OpOverload) -> bool:
-    """Whether an operator returns its input's memory in another shape, and so moves nothing."""
+    """Whether an operator returns its input's memory in another shape, without moving data."""
     aliases = [value.alias_info for value in operator._schema.returns]
     return any(alias is not None and not alias.is_write for alias in aliases)
 
 
 def _tensors(values: Iterable[object]) -> list[Tensor]:
-    found = [value for value in values if isinstance(value, Tensor)]
-    return found + [one for value in values if isinstance(value, (list, tuple)) for one in _tensors(value)]
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    return tensors + [one for value in values if isinstance(value, (list, tuple)) for one in _tensors(value)]
 
 
 WARM_UP = 3
@@ -155,7 +155,7 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class TimedRuns:
-    """Answers of the network with marks, each with the same answer without them, one after the other in turns."""
+    """Answers of the network with marks, each paired with the same answer without marks, in alternating order."""
 
     network: TimedNetwork
     runs: list[TimedRun]
@@ -171,17 +171,17 @@ def time_steps(
     limits = session.resolve_thresholds(thresholds)
     batches = [x.unsqueeze(0) for x in inputs]
     _warm_up(session, network, batches[0])
-    found = TimedRuns(network, [], [], [])
+    timed = TimedRuns(network, [], [], [])
     for i in range(n):
         x = batches[i % len(batches)]
-        for marked in (True, False) if i % 2 else (False, True):  # neither is always the first to see the image
+        for marked in (True, False) if i % 2 else (False, True):  # the first run of an image is slower
             start_ns = clock.now_ns()
             run = network.run(x, limits) if marked else session.answer(x, limits)
-            taken_s = (clock.now_ns() - start_ns) / 1e9
-            (found.marked_s if marked else found.plain_s).append(taken_s)
+            elapsed_s = (clock.now_ns() - start_ns) / 1e9
+            (timed.marked_s if marked else timed.plain_s).append(elapsed_s)
             if isinstance(run, TimedRun):
-                found.runs.append(run)
-    return found
+                timed.runs.append(run)
+    return timed
 
 
 def profile(session: Session, timed: TimedRuns, x: Tensor, roofline: Roofline | None) -> Profile:
@@ -207,12 +207,12 @@ def profile(session: Session, timed: TimedRuns, x: Tensor, roofline: Roofline | 
 
 
 def _steps(timed: TimedRuns, work: dict[int, Work], roofline: Roofline | None) -> list[ProfileStep]:
-    """A row for every step that was taken at least once."""
+    """A row for every step that was run at least once."""
     times = step_times(timed)
-    in_all = sum(len(taken) * median(taken) for taken in times if taken)
+    in_all = sum(len(times_s) * median(times_s) for times_s in times if times_s)
     rows = []
-    for number, taken in enumerate(times):
-        if not taken:
+    for number, times_s in enumerate(times):
+        if not times_s:
             continue
         step, done = timed.network.steps[number], work.get(number, Work())
         float_macs = done.macs - done.int8_macs
@@ -220,10 +220,10 @@ def _steps(timed: TimedRuns, work: dict[int, Work], roofline: Roofline | None) -
             ProfileStep(
                 kind=step.kind,
                 block_index=step.block_index,
-                hits=len(taken),
-                total_s=sum(taken),
-                per_hit_s=median(taken),
-                share=len(taken) * median(taken) / in_all,
+                hits=len(times_s),
+                total_s=sum(times_s),
+                per_hit_s=median(times_s),
+                share=len(times_s) * median(times_s) / in_all,
                 macs=done.macs,
                 int8_macs=done.int8_macs,
                 moved_bytes=done.moved_bytes,
@@ -268,7 +268,7 @@ def chrome_trace(timed: TimedRuns) -> dict[str, Any]:
 
 
 def _warm_up(session: Session, network: TimedNetwork, x: Tensor) -> None:
-    """Visit every depth, for the first run of a graph prepares it."""
+    """Run every depth, because the first runs of a graph compile it."""
     for _ in range(WARM_UP):
         for k in range(session.exits + 1):
             network.run(x, session.forced_thresholds(k))

@@ -1,4 +1,4 @@
-"""What benchmarks, profiles and latency models leave behind. SI units throughout."""
+"""Records of benchmarks, profiles and latency models. SI units throughout."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +10,8 @@ from pi_dynn.records import Record
 class LatencyRow(Record):
     """Latency of one variant over `n` runs, interleaved with the others; `speedup` against the first row.
 
-    `speedup` is a ratio of medians; rows saved before there was an interval of it have None. `block_index` is the
-    block after which every answer left, None where they left at several, and for the full depth in files of 0.1.
+    `speedup` is a ratio of medians; its interval is None in old files. `block_index` is the block after which every
+    answer left, None if they left at several, and for the full depth in files of 0.1.
     """
 
     KIND = "latency"
@@ -31,7 +31,7 @@ class LatencyRow(Record):
 
     @classmethod
     def from_dict(cls, values: Any) -> "LatencyRow":
-        """The inverse of `to_dict`. Rows of release 0.1 named their block only, and counted it from one."""
+        """The inverse of `to_dict`. Rows of release 0.1 have the block in the name only, counted from one."""
         if isinstance(values, dict) and "block_index" not in values:
             name, _, number = str(values.get("name")).rpartition(", block ")
             if number.isdecimal() and name:
@@ -42,7 +42,7 @@ class LatencyRow(Record):
 
 @dataclass(frozen=True)
 class ColdStart(Record):
-    """A fresh process up to its first answer: medians over `processes`, and the most memory any of them held.
+    """A fresh process up to its first answer: medians over `processes`, and their greatest memory use.
 
     `import_s` loads the package and torch, `read_s` reads and verifies the bundle, `ready_s` chooses the engine
     and warms up every depth, `first_s` decodes and answers one photograph.
@@ -62,12 +62,12 @@ class ColdStart(Record):
 
 @dataclass(frozen=True)
 class ProfileStep(Record):
-    """One step of the network over all answers: `hits` of them took it, in `total_s` together.
+    """One step of the network over all answers: run in `hits` of them, for `total_s` in all.
 
     `per_hit_s` is the median, so that one interruption does not count, and `share` is that of hits times median
     in all steps. `macs` are the multiply-adds of one hit,
     `int8_macs` those of them in int8; `moved_bytes` is what its operators read and write, weights included.
-    `roof_s` is the least time the machine's roofline allows for a hit, None where there is no roofline.
+    `roof_s` is the least time for a hit by the machine's roofline, None without one.
     """
 
     kind: str
@@ -84,9 +84,9 @@ class ProfileStep(Record):
 
 @dataclass(frozen=True)
 class Roofline(Record):
-    """What a machine can do at best on `threads` threads: multiply-adds a second, and bytes a second.
+    """The peak performance of a machine on `threads` threads: multiply-adds per second, and bytes per second.
 
-    `source` says for each whether a small product was timed or the core's data sheet tells.
+    `source` says whether they were timed or are from the core's data sheet.
     """
 
     fp32_macs_per_s: float
@@ -103,9 +103,9 @@ class Roofline(Record):
 
 @dataclass(frozen=True)
 class Profile(Record):
-    """Where the time of `n` answers went, step by step in the order a full answer takes them.
+    """The time of `n` answers by step, in the order of an answer at full depth.
 
-    `disturbance` is the time with the marks over the time without, the median of pairs run in turns, and
+    `disturbance` is the time with marks over the time without, the median of pairs in alternating order, and
     `disturbance_ci95` its interval. `latency_s` is the median answer without marks.
     """
 
@@ -130,7 +130,7 @@ class Profile(Record):
 class LatencyModel(Record):
     """Latency on one machine as a sum: a start, blocks, exit checks, and the last answer instead of a check.
 
-    `block_s` has one value per block. `bundle`, `engine`, `threads`, `torch` and `machine` say what it is of.
+    `block_s` has one value per block. `bundle`, `engine`, `threads`, `torch` and `machine` say what it is for.
     """
 
     KIND = "latency model"
@@ -146,24 +146,24 @@ class LatencyModel(Record):
     machine: str
 
     def predict_s(self, blocks: list[int]) -> list[float]:
-        """Latency of leaving after each of `blocks` (rising), where all exits before it were checked in vain.
+        """The latency of leaving after each of `blocks` (rising), with all exits before it checked.
 
         The last of `blocks` is the final answer if it is the network's last block.
         """
-        found = []
+        latencies_s = []
         for checks, block in enumerate(blocks, start=1):
             is_last = block == len(self.block_s) - 1
             done_s = self.start_s + sum(self.block_s[: block + 1])
-            found.append(done_s + (checks - is_last) * self.check_s + is_last * self.last_s)
-        return found
+            latencies_s.append(done_s + (checks - is_last) * self.check_s + is_last * self.last_s)
+        return latencies_s
 
 
 @dataclass(frozen=True)
 class LatencyCheck(Record):
-    """A latency model beside measurements it was not fitted to: the natural mix of exits over images.
+    """A latency model compared with measurements it was not fitted to: the natural mix of exits over images.
 
-    `exits` has, per exit, the block it stands after, the predicted and the measured latency (None where no
-    image left). `error` is predicted over measured mean, less one.
+    `exits` has, per exit, the block before it, the predicted and the measured latency (None if no image left).
+    `error` is predicted over measured mean, less one.
     """
 
     KIND = "latency check"

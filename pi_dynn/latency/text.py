@@ -1,4 +1,4 @@
-"""`benchmark` and `profile` in text and Markdown."""
+"""The results of `benchmark` and `profile` as text and Markdown."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ HEADERS = ("step", "hits", "total", "per hit", "share", "multiply-adds", "moved"
 
 
 def profile_table(profile: Profile, markdown: bool = False) -> str:
-    """Every step in the order of a full answer, blocks with their filter and MLP, then each kind in all."""
+    """All steps in the order of a full answer, blocks with their filter and MLP, then the totals of each kind."""
     rows = []
     for step in profile.steps:
         rows.append(_row(step_name(step), [step]))
@@ -19,7 +19,7 @@ def profile_table(profile: Profile, markdown: bool = False) -> str:
 
 
 def step_name(step: ProfileStep) -> str:
-    """What people call a step."""
+    """The name of a step for people."""
     if step.block_index is None:
         return step.kind
     if step.kind in ("filter", "MLP"):
@@ -39,7 +39,7 @@ def _by_kind(steps: Sequence[ProfileStep]) -> dict[str, list[ProfileStep]]:
 
 
 def _row(name: str, steps: Sequence[ProfileStep]) -> tuple[str, ...]:
-    """One line for some steps together: a hit of them is one hit of each."""
+    """One line for one or several steps; a hit of several is one hit of each."""
     hits = sum(step.hits for step in steps)
     total_s = sum(step.total_s for step in steps)
     median_s = sum(step.per_hit_s * step.hits for step in steps)
@@ -61,7 +61,7 @@ def _row(name: str, steps: Sequence[ProfileStep]) -> tuple[str, ...]:
 
 
 def profile_notes(profile: Profile) -> list[str]:
-    """What the table is of, what measuring cost, and the roof it is held against."""
+    """Notes on the table: what was profiled, the cost of the marks, and the roofline."""
     low, high = profile.disturbance_ci95
     lines = [
         f"{profile.model} {profile.precision} on {profile.engine}, {profile.threads} threads, {profile.n} answers; "
@@ -78,7 +78,7 @@ def profile_notes(profile: Profile) -> list[str]:
 
 
 def model_text(model: LatencyModel, blocks: Sequence[int]) -> str:
-    """The parts of a latency model, and what it says of each exit."""
+    """The terms of a latency model, and its prediction for each exit."""
     each = sum(model.block_s) / len(model.block_s)
     lines = [
         f"start {milliseconds(model.start_s)}, block {milliseconds(each)} (mean of {len(model.block_s)}), "
@@ -90,10 +90,10 @@ def model_text(model: LatencyModel, blocks: Sequence[int]) -> str:
 
 
 def check_table(check: LatencyCheck, markdown: bool = False) -> str:
-    """Predicted beside measured: each exit, then the mean over the images."""
+    """Predicted and measured latency of each exit, then the mean over the images."""
     rows = [
-        (f"block {block}", str(count), milliseconds(predicted), "-" if found is None else milliseconds(found), "")
-        for (block, predicted, found), count in zip(check.exits, check.exit_counts, strict=True)
+        (f"block {block}", str(count), milliseconds(predicted), "-" if measured is None else milliseconds(measured), "")
+        for (block, predicted, measured), count in zip(check.exits, check.exit_counts, strict=True)
     ]
     mean = (milliseconds(check.predicted_s), milliseconds(check.measured_s), f"{100 * check.error:+.1f} %")
     rows.append(("mean", str(sum(check.exit_counts)), *mean))

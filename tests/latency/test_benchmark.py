@@ -1,4 +1,4 @@
-"""Variants timed in turns, peers that leave where they are told, and fresh processes."""
+"""Interleaved variants, peers with given exits, and fresh processes."""
 
 import pytest
 import torch
@@ -47,11 +47,11 @@ def test_rows_are_exact_on_a_fake_clock():
 
 
 def test_each_variant_runs_on_its_threads():
-    seen = []
-    variants = [Variant(str(n), "", lambda i: seen.append(torch.get_num_threads()), threads=n) for n in (1, 2)]
+    order = []
+    variants = [Variant(str(n), "", lambda i: order.append(torch.get_num_threads()), threads=n) for n in (1, 2)]
     rows = measure(variants, 2, 1, PerfClock(), warm_up=1)
     torch.set_num_threads(1)
-    assert seen == [1, 2, 1, 2, 1, 2] and [row.threads for row in rows] == [1, 2]
+    assert order == [1, 2, 1, 2, 1, 2] and [row.threads for row in rows] == [1, 2]
 
 
 def test_session_variants(session, inputs):
@@ -82,21 +82,21 @@ def test_a_chain_is_cut_with_some_of_its_exits():
     assert (peer.answer(x, [0.0]), peer.answer(x, [2.0])) == (0, 1)
 
 
-def test_a_family_without_a_row_of_blocks_is_refused():
-    with pytest.raises(ModelError, match="cannot be cut"):
+def test_a_network_without_a_chain_of_blocks_is_refused():
+    with pytest.raises(ModelError, match="cannot be divided"):
         training_stages(torch.nn.Linear(2, 2), [])
 
 
 def test_peers_leave_where_the_session_does(session, inputs):
-    seen = []
+    order = []
     peer = session_peer("ours", session)
-    spy = type(peer)("spy", lambda x, limits: seen.append(peer.answer(x, limits)), peer.exits)
+    spy = type(peer)("spy", lambda x, limits: order.append(peer.answer(x, limits)), peer.exits)
     full, mixed = peer_variants(spy, inputs, [2, 0, 1], "t, ")
     assert (full.name, mixed.name) == ("t, spy, full depth", "t, spy, with exits")
     for i in range(4):
         mixed.run(i)
     full.run(0)
-    assert seen == [2, 0, 1, 2, 3]
+    assert order == [2, 0, 1, 2, 3]
     assert [variant.name for variant in peer_variants(spy, inputs, None)] == ["spy, full depth"]
 
 
@@ -108,7 +108,7 @@ def test_unknown_peers_and_missing_packages(tiny_model, tiny_bundle, monkeypatch
         peers_of("executorch", tiny_model, tiny_bundle, 1)
 
 
-def test_a_fresh_process_tells_its_parts_and_its_memory(tiny_bundle_path, photographs):
+def test_a_fresh_process_reports_its_parts_and_its_memory(tiny_bundle_path, photographs):
     start = measure_cold_start(tiny_bundle_path, "fp32", 1, photographs / "photograph0.jpg", processes=1)
     assert min(start.import_s, start.read_s, start.ready_s, start.first_s) > 0
     assert 50e6 < start.peak_bytes < 4e9 and (start.engine, start.threads) == ("fp32", 1)

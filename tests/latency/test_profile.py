@@ -1,4 +1,4 @@
-"""Profiles and latency models: shares, operators, prediction and what is kept."""
+"""Profiles and latency models: shares, operators, prediction and saved models."""
 
 import json
 
@@ -65,7 +65,7 @@ def test_multiply_adds_are_those_of_the_layers(result):
     assert head == width * 5
 
 
-def test_work_depends_on_the_way_taken(session, inputs):
+def test_work_depends_on_the_exit(session, inputs):
     network = session.timed_network
     shallow = count_work(network, inputs[0][None], session.forced_thresholds(0))
     deep = count_work(network, inputs[0][None], session.forced_thresholds(3))
