@@ -26,10 +26,10 @@ def run(tmp_path_factory):
 
 def row(name: str, median_s: float, block_index: int | None = None) -> str:
     interval = (median_s, median_s)
-    made = LatencyRow(name, "", 1, 9, median_s, median_s, median_s, interval, 1.0, block_index=block_index).to_dict()
+    fields = LatencyRow(name, "", 1, 9, median_s, median_s, median_s, interval, 1.0, block_index=block_index).to_dict()
     if block_index is None:
-        del made["block_index"]  # as release 0.1 wrote it
-    return json.dumps(made)
+        del fields["block_index"]  # as release 0.1 wrote it
+    return json.dumps(fields)
 
 
 def test_a_saved_run_gives_joules_and_seconds(run):

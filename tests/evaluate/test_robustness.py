@@ -26,12 +26,12 @@ def result(name, severity, acc1, deep=0.9) -> ConditionResult:
 
 
 def test_conditions_are_judged_against_the_clean_exits():
-    made = {None: outputs(60, 90), "fog": outputs(10, 50), "snow": outputs(58, 70)}
-    conditions = [(name, None if name is None else 3, None, None) for name in made]
-    clean, fog, snow = judge_conditions(conditions, lambda condition: made[condition[0]], [0.5], MANIFEST)
+    outputs_of = {None: outputs(60, 90), "fog": outputs(10, 50), "snow": outputs(58, 70)}
+    conditions = [(name, None if name is None else 3, None, None) for name in outputs_of]
+    clean, fog, snow = judge_conditions(conditions, lambda condition: outputs_of[condition[0]], [0.5], MANIFEST)
     assert (clean.acc1, clean.mean_macs, clean.mean_depth, clean.p_value) == (0.9, 22.0, 6.6, None)
     assert (fog.acc1, fog.exit_rates) == (0.5, [0.1, 0.9]) and fog.p_value < 1e-9 < 0.5 < snow.p_value
-    (on_record,) = judge_conditions(conditions[1:2], lambda _: made["fog"], [0.5], MANIFEST, expected=[0.1, 0.9])
+    (on_record,) = judge_conditions(conditions[1:2], lambda _: outputs_of["fog"], [0.5], MANIFEST, expected=[0.1, 0.9])
     assert on_record.p_value == pytest.approx(1.0)
 
 
@@ -40,7 +40,7 @@ def test_answers_among_a_few_classes_are_not_lost_to_the_others():
     assert outputs(0, 40, among=[0, 2]).right[1].mean() == 1.0  # class 1 cannot be meant
 
 
-def test_conditions_on_the_fly_start_with_the_images_as_they_are():
+def test_conditions_on_the_fly_start_with_the_clean_images():
     conditions = list(corrupted_conditions("data", ["fog"], [1, 5]))
     assert [condition[:2] for condition in conditions] == [(None, None), ("fog", 1), ("fog", 5)]
     assert conditions[0][3] is None and callable(conditions[1][3])
@@ -60,5 +60,5 @@ def test_alexnets_own_errors_make_one():
     assert summary.relative == pytest.approx(1.0) and summary.full_depth_relative == 0.0
     assert summary.beyond_clean is None
     assert summarise(whole[1:], published=True).relative is None  # one severity is missing
-    kept = RobustnessResult("c", "imagenet-c", [0.5], [2, 11], whole, summary, "ab")
-    assert RobustnessResult.from_dict(kept.to_dict()) == kept
+    saved = RobustnessResult("c", "imagenet-c", [0.5], [2, 11], whole, summary, "ab")
+    assert RobustnessResult.from_dict(saved.to_dict()) == saved

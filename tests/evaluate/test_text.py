@@ -1,4 +1,4 @@
-"""What `calibrate` prints, and the pictures it saves."""
+"""The text and figures of `calibrate`."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -86,7 +86,7 @@ def test_a_promise_in_text(corrected, words):
     assert words in last and "bound reached 0.830 points" in last
 
 
-def test_an_exit_nobody_took_is_noted():
+def test_an_exit_without_images_is_noted():
     assert empty_exit_notes(RECORD) == ["none of 252 images left at the exit after block 5: its accuracy is not known"]
 
 

@@ -29,8 +29,8 @@ def test_the_record_holds_what_the_rule_chose():
 
 
 def test_a_record_made_twice_is_the_same():
-    made = [calibrate(OUTPUTS, MANIFEST, "ab", SOURCE, "msdnet", RuleSettings())[0] for _ in range(2)]
-    assert made[0] == made[1]
+    records = [calibrate(OUTPUTS, MANIFEST, "ab", SOURCE, "msdnet", RuleSettings())[0] for _ in range(2)]
+    assert records[0] == records[1]
 
 
 def test_temperatures_are_the_records():
@@ -51,7 +51,7 @@ def test_a_record_of_the_inverted_score_is_refused_in_one_line():
         rescored(OUTPUTS, replace(record, score="entropy-inverted"))
 
 
-def test_nan_and_labels_that_show_nothing():
+def test_nan_and_labels_unfit_for_calibration():
     broken = ExitOutputs(LOGITS, np.full((3, 600), np.nan), LABELS, [])
     with pytest.raises(CalibrationError, match="600 of 600 scores of exit 1 are NaN"):
         calibrate(broken, MANIFEST, "ab", SOURCE, "sweep", RuleSettings())

@@ -61,7 +61,7 @@ def test_a_stream_without_a_stated_length_is_cut_off_at_the_limit(client):
     assert reply.status_code == 413
 
 
-def test_a_damaged_form_is_the_fault_of_who_sent_it(client):
+def test_a_damaged_form_is_an_error_of_the_client(client):
     reply = client.post("/classify", content=b"--x", headers={"content-type": "multipart/form-data; boundary=x"})
     assert reply.status_code == 400
     assert client.post("/classify", data={"a": "b"}, files={}).status_code in (400, 422)
@@ -76,7 +76,7 @@ def test_health_and_metrics(client):
     assert "pi_dynn_latency_seconds_count{" in text
 
 
-def test_only_who_brings_the_token_comes_in(session):
+def test_access_needs_the_token(session):
     settings = WebSettings(token="secret")
     with TestClient(build_app(LiveClassifier(session, PerfClock()), settings)) as client:
         for path in ("/", "/metrics", "/events"):
@@ -90,7 +90,7 @@ def test_only_who_brings_the_token_comes_in(session):
 
 
 class Held:
-    """A session that answers only once it is let."""
+    """A session that answers only after it is released."""
 
     def __init__(self, session) -> None:
         self._session, self.preprocess = session, session.preprocess
