@@ -1,4 +1,4 @@
-"""`build_bundle`: a trained network to the one file a Pi needs."""
+"""`build_bundle`, which makes a bundle of a trained network."""
 
 import copy
 import io
@@ -26,7 +26,7 @@ from pi_dynn.runtime.engine_choice import self_test_answers
 from pi_dynn.runtime.engines import available_engines, using_engine
 from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
 
-# What is set after loading, by the runtime or an exporter; freezing must leave it alone.
+# Attributes set after loading, by the runtime or an exporter, which freezing must preserve.
 SET_AFTER_LOADING = {
     QuantLinear: ("packed", "reduce_range", "in_float", "weight_float"),
     SeparableFilter: ("whole_tensors",),
@@ -93,7 +93,7 @@ def build_bundle(
 
 
 def _packing_engine(precision: str) -> str | None:
-    """The engine int8 weights are packed for while they are made; loading packs them for the machine it is on."""
+    """The engine that int8 weights are packed for at first; loading packs them for its own machine."""
     if precision == "fp32":
         return None
     engines = available_engines()
@@ -191,7 +191,7 @@ def _check(
         raise ModelError(f"the model takes {model.image_size} px, the preprocessing makes {preprocess.size}")
 
 
-WORST_RELATIVE_ERROR = 1e-4  # folding only reorders float32 arithmetic; a mistake is off by far more
+WORST_RELATIVE_ERROR = 1e-4  # folding only reorders float32 arithmetic; a mistake causes a far larger error
 
 
 def deploy_chain(model: ChainNetwork, exits: list[int]) -> EarlyExitNetwork:

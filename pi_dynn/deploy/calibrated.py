@@ -1,4 +1,4 @@
-"""A bundle with what calibration found built in: thresholds, the score they belong to, and temperatures."""
+"""A bundle with a calibration built in: thresholds, their score, and temperatures."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from pi_dynn.runtime.engines import available_engines
 
 
 class ScaledGate(nn.Module):
-    """A gate that judges logits as they were before their division by `temperature`."""
+    """A gate on logits as they were before their division by `temperature`."""
 
     def __init__(self, gate: nn.Module, temperature: float) -> None:
         super().__init__()
@@ -30,8 +30,8 @@ class ScaledGate(nn.Module):
 def fold_temperatures(network: EarlyExitNetwork, temperatures: Sequence[float]) -> None:
     """Divide the logits of every exit, the last answer included, by its temperature (K + 1), in place.
 
-    A gate judges the logits it was trained on, so it multiplies by the temperature again: scores, and with them
-    the exits taken at given thresholds, stay as they were.
+    A gate needs the logits it was trained on, so it multiplies by the temperature again: scores, and so the exits at
+    given thresholds, do not change.
 
     Raises: ModelError for a wrong count, a temperature that is not positive, or heads of another kind.
     """
@@ -57,7 +57,7 @@ def _rescaled(gate: nn.Module, temperature: float) -> nn.Module:
 
 
 def _linear_of(head: nn.Module) -> nn.Module | None:
-    """The part of a head in whose weight and bias its logits are linear: the head itself, or its last layer."""
+    """The linear layer that gives a head's logits: the head itself, or its last layer."""
     for part in (head, *reversed(list(head.children()))):
         if all(isinstance(getattr(part, name, None), Tensor) for name in ("weight", "bias")):
             return part
@@ -70,9 +70,9 @@ OWN = "gate"  # the gates the bundle has
 
 
 def score_gate(score: str, num_classes: int) -> nn.Module:
-    """A gate that judges an exit by the score named.
+    """A gate that computes the score `name` of an exit.
 
-    Raises: ModelError for a score that one exit cannot tell by itself, or that is not known.
+    Raises: ModelError for an unknown score, or one that needs several exits.
     """
     if score == "patience":
         raise ModelError(

@@ -1,4 +1,4 @@
-"""A checkpoint to a bundle: the network's shape is read off its card or its weights."""
+"""Export of a checkpoint to a bundle; the network is determined by its card or its weights."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ CALIBRATION_IMAGES = 128
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What the file does not tell; None leaves it to the file: all its exits, its size, class numbers as labels."""
+    """Options that a file lacks or that replace its own; for None its exits, its size, class numbers as labels."""
 
     model: str | None = None
     exits: list[int] | None = None

@@ -34,7 +34,7 @@ class CentredNorm(nn.Module):
     """A LayerNorm without its affine part, of tokens whose channels have the mean zero: (..., C) -> (..., C).
 
     Then the variance is the mean square, half the instructions of BareNorm. The result is that of the norm over
-    sqrt(C): who folds it in multiplies by `scale`.
+    sqrt(C), so the folding code multiplies by `scale`.
     """
 
     def __init__(self, norm: nn.LayerNorm) -> None:
@@ -47,14 +47,14 @@ class CentredNorm(nn.Module):
         return x * self.inverse(x)
 
     def inverse(self, x: Tensor) -> Tensor:
-        """What each token is multiplied with: (..., C) -> (..., 1)."""
+        """The factor of each token: (..., C) -> (..., 1)."""
         norm = torch.linalg.vector_norm(x, 2.0, [-1], True)
         return torch.addcmul(self.least, norm, norm).rsqrt_()
 
 
 def centred(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (out, in) and bias (out) whose outputs have the mean zero and differ in nothing else.
+    """Weight (out, in) and bias (out) with the mean of their outputs removed.
 
-    A norm takes the mean of its input away; what only norms read may as well be written without one.
+    A norm removes the mean of its input, so tokens that only norms read may be written without it.
     """
     return (weight.double() - weight.double().mean(0)).float(), (bias.double() - bias.double().mean()).float()

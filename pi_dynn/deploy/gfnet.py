@@ -119,7 +119,7 @@ class DeployBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, C) to tokens of the same shape."""
         hidden = self.fc1(self.norm2(self.filter(self.norm1(x))))
-        # In place: nobody else holds what the linear layers give.
+        # In place: nothing else refers to the outputs of the linear layers.
         return self.fc2(torch.ops.aten.gelu_(hidden)).add_(x)
 
 

@@ -1,6 +1,6 @@
 """The network a Pi runs: stages with an exit after each, decided per sample.
 
-It knows nothing of the family it came from: a stem, stages of tokens (or feature maps), heads and gates, which
+It is independent of the network's family: a stem, stages of tokens (or feature maps), heads and gates, which
 `assemble` puts together.
 Shape letters: B batch, K exits. Scores are gate values in 0..1; the last answer has the score 1.
 """
@@ -40,7 +40,7 @@ class FusedGate(nn.Module):
 
 
 def deploy_gate(gate: nn.Module, num_classes: int) -> nn.Module:
-    """What judges an exit on the device: logits (B, classes) -> (B,), before the sigmoid."""
+    """The gate of an exit on the device: logits (B, classes) -> (B,), before the sigmoid."""
     return FusedGate(gate, num_classes) if isinstance(gate, LearnableUncertaintyGate) else copy.deepcopy(gate)
 
 
@@ -53,7 +53,7 @@ class ExitResult(NamedTuple):
 
 
 class BatchResult(NamedTuple):
-    """The answers for a batch, each sample judged alone."""
+    """The answers for a batch, independent for each sample."""
 
     logits: Tensor  # (B, classes)
     exit_index: Tensor  # (B,) int64
@@ -61,7 +61,7 @@ class BatchResult(NamedTuple):
 
 
 class StageResult(NamedTuple):
-    """What one stage leaves behind: its features, and the answer its exit would give."""
+    """The output of one stage: its features, and the answer of its exit."""
 
     features: Tensor
     logits: Tensor  # (B, classes)
@@ -77,7 +77,7 @@ def logistic(value: float) -> float:
 
 
 class EarlyExitNetwork(nn.Module):
-    """Stages run in turn until an exit is sure enough of its answer.
+    """Runs stages in order until the score of an exit reaches its threshold.
 
     stages and heads have K + 1 entries, gates K: the last stage always answers.
     """

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
-# What costs time, and what lies between: a norm or an activation that stays in float in between is exact.
+# Operators worth quantising; norms and activations between them stay in float and are exact.
 STATIC_OPERATIONS = ["Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool"]
 
 
 def dynamic_graphs(graphs: Mapping[str, "ModelProto"]) -> dict[str, "ModelProto"]:
-    """The graphs, by file, with products by constant weights in int8; their inputs are quantised as they come."""
+    """The graphs, by file, with products by constant weights in int8; their inputs are quantised dynamically."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     def quantise(graph: "ModelProto", path: str) -> None:
@@ -48,12 +48,12 @@ def dynamic_graphs(graphs: Mapping[str, "ModelProto"]) -> dict[str, "ModelProto"
 def static_graphs(graphs: Mapping[str, "ModelProto"], images: Tensor) -> dict[str, "ModelProto"]:
     """The graphs, by file, in int8 all through, with the ranges that `images` (N, 3, H, W) fill.
 
-    A stage is shown what the stage before makes of the images in float, all of them, whether they would leave or not.
+    A stage is calibrated on the float outputs of the stage before for all images, whether they would leave or not.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     class Inputs(CalibrationDataReader):
-        """One input at a time, as the quantiser asks for them."""
+        """A reader of one input at a time, for the quantiser."""
 
         def __init__(self, arrays: list[np.ndarray]) -> None:
             self._rows = iter([{"input": array} for array in arrays])
@@ -92,7 +92,7 @@ def in_float(graph: "ModelProto") -> list[str]:
 
 
 def _through_file(graph: "ModelProto", quantise: Callable[["ModelProto", str], None]) -> "ModelProto":
-    """What `quantise(graph, path)` writes; ONNX Runtime's quantisers know no other way."""
+    """The file that `quantise(graph, path)` writes; ONNX Runtime's quantisers work on files only."""
     import onnx
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
@@ -104,7 +104,7 @@ def _through_file(graph: "ModelProto", quantise: Callable[["ModelProto", str], N
 
 
 OPSET = 17  # the first with LayerNormalization
-WORST_RELATIVE_ERROR = {"fp32": 1e-4, "int8": 0.10, "static": 0.30}  # what is broken is off by more than all of it
+WORST_RELATIVE_ERROR = {"fp32": 1e-4, "int8": 0.10, "static": 0.30}  # a broken graph has a far larger error
 
 
 class StageWithExit(nn.Module):
@@ -291,7 +291,7 @@ def optimised(graph: "ModelProto") -> "ModelProto":
 
 
 def _assert_parity(network: torch.jit.ScriptModule, files: dict[str, bytes], x: Tensor, precision: str) -> None:
-    """Raise ModelError unless the graphs give the logits of the network at every exit, and at full depth."""
+    """Raise ModelError unless the graphs give the network's logits at every exit and at full depth."""
     with torch.inference_mode(), torch.jit.optimized_execution(False):
         wanted = [torch.cat(exits) for exits in zip(*(network.forward_all(one) for one in x.split(1)), strict=True)]
     stages = OnnxNetwork([files[stage_file(k)] for k in range(len(wanted))], threads=1)

@@ -41,7 +41,7 @@ def attach_exits(
     block numbers, or names: "layer2" is the last block of it. "all" means after every block but the last.
 
     Raises: ModelError for a backbone that is no such chain or answers other than `num_classes` classes, for
-    exits that cannot stand there, and for features no head can read.
+    exits at impossible blocks, and for features no head can read.
     """
     network = BackboneWithExits(backbone, after, num_classes, image_size)
     network.name = type(backbone).__name__.lower()
@@ -50,7 +50,7 @@ def attach_exits(
 
 
 class BackboneWithExits(ChainNetwork):
-    """A backbone and its exits. `forward` is the backbone's own, so it gives what it gave before."""
+    """A backbone and its exits. `forward` is that of the backbone alone."""
 
     def __init__(
         self, backbone: nn.Module, after: Sequence[int | str] | str | None, num_classes: int, image_size: int
@@ -122,7 +122,7 @@ def chain_of(backbone: nn.Module) -> Chain:
         return backbone.chain()
     if isinstance(backbone, nn.Sequential):
         return Chain(nn.Identity(), [[block] for block in backbone], nn.Identity())
-    from pi_dynn.data.torchvision_ops import torchvision  # slow to import: only where one of its networks can be
+    from pi_dynn.data.torchvision_ops import torchvision  # slow to import, so only if one of its networks may be given
 
     models = torchvision.models
     if isinstance(backbone, models.ResNet):
@@ -153,7 +153,7 @@ def _kind(module: nn.Module) -> str:
 def torchvision_network(
     name: str, *, num_classes: int, image_size: int, exits: Sequence[int] | str | None = None, **form: Any
 ) -> nn.Module:
-    """The network torchvision calls `name`, ready for exits; one that is no chain known here is returned as it is.
+    """The network torchvision calls `name`, ready for exits; one that is no known chain is returned unchanged.
 
     Raises: ModelError for a name torchvision does not know, and for exits or a `form` the network cannot have.
     """

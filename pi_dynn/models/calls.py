@@ -1,4 +1,4 @@
-"""Which layers a network calls on its way to each of its exits, seen through forward hooks."""
+"""The calls of layers up to each exit of a network, recorded with forward hooks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class CallTrace:
 
 
 class _Recorder:
-    """Hooks on every module. Calls inside a layer that is taken whole are not recorded."""
+    """Hooks on every module. Calls inside a layer that is taken as a whole are not recorded."""
 
     def __init__(self, model: nn.Module, taken_whole: Callable[[nn.Module], bool]) -> None:
         self.calls: list[tuple[str, nn.Module, tuple, tuple]] = []
@@ -67,7 +67,7 @@ class _Recorder:
 
 
 def trace_calls(model: nn.Module, image_size: int, taken_whole: Callable[[nn.Module], bool]) -> CallTrace:
-    """Run `model.forward_exits` once on an empty image and see who is called.
+    """The calls of one `model.forward_exits` on an empty image.
 
     Recorded are layers without children and those `taken_whole`, whose children are then left out. An exit
     ends with the last layer that makes or reads its logits. Its check is what `model.forward` does not call.
@@ -84,7 +84,7 @@ def trace_calls(model: nn.Module, image_size: int, taken_whole: Callable[[nn.Mod
     try:
         with torch.no_grad():
             recorder, answers = _record(model, model.forward_exits, x, taken_whole)
-            # Without exits there is nothing to tell from the trunk.
+            # Without exits all calls are those of the trunk.
             trunk = recorder if len(answers) == 1 else _record(model, model.forward, x, taken_whole)[0]
     finally:
         for module, training in modes:
@@ -117,7 +117,7 @@ def _end_of_exit(recorder: _Recorder, block: int, logits: Tensor) -> int:
 
 
 def _not_in(trunk: list[tuple], calls: list[tuple]) -> list[bool]:
-    """Per call, whether it is an extra one beside the trunk's calls, which come in the same order."""
+    """Whether each call is not among the trunk's calls, which come in the same order."""
     extra, position = [], 0
     for name, *_ in calls:
         in_trunk = position < len(trunk) and trunk[position][0] == name

@@ -1,6 +1,6 @@
-"""Weights with a card that says what they are: safetensors, the card in its metadata.
+"""Weights with a card that describes them: safetensors, with the card in its metadata.
 
-`load_checkpoint` and `pi-dynn export` read these files as they read any other.
+`load_checkpoint` and `pi-dynn export` read these files like any other checkpoint.
 """
 
 import json
@@ -24,7 +24,7 @@ CARD = "pi_dynn"
 
 @dataclass(frozen=True)
 class Card(Record):
-    """How to build the network again, what its outputs mean, and the manifests of the stages it went through."""
+    """How to build the network, its labels and preprocessing, and the manifests of its training stages."""
 
     KIND = "card"
 
@@ -54,7 +54,7 @@ def read_card(path: str | Path) -> Card | None:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(CARD)
     except (SafetensorError, OSError):
-        return None  # a PyTorch file, or none at all: whoever loads the weights says so
+        return None  # a PyTorch file, or none: loading the weights reports that
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Networks that are a chain of blocks, each reading only what the one before it left, with exits after some.
+"""Networks that are a chain of blocks, each reading only the output of the one before, with exits after some.
 
 Exit number k, in the order of the exit blocks, has the keys `intermediate_heads.{k}.*` and `gates.{k}.*`.
 """
@@ -17,7 +17,7 @@ from pi_dynn.models.conv_norm import NormLinear
 
 @dataclass(frozen=True)
 class Chain:
-    """A network as what runs in turn: a stem, the modules of every block, and the head."""
+    """A network as a sequence: a stem, the modules of every block, and the head."""
 
     stem: nn.Module
     blocks: list[list[nn.Module]]
@@ -25,7 +25,7 @@ class Chain:
 
 
 class ChainNetwork(nn.Module):
-    """Base of the networks whose `chain` says all: `forward_exits` and the deploy form follow from it.
+    """Base of the networks defined by their `chain`, from which `forward_exits` and the deploy form follow.
 
     Attributes: num_classes, image_size, depth (number of blocks), exit_blocks.
     """
@@ -34,7 +34,7 @@ class ChainNetwork(nn.Module):
     exit_blocks: list[int]
 
     def __init__(self, num_classes: int, image_size: int, depth: int, exits: Sequence[int] | str | None) -> None:
-        """Raises: ModelError for exits that cannot stand there."""
+        """Raises: ModelError for exits at impossible blocks."""
         super().__init__()
         self.num_classes, self.image_size, self.depth = num_classes, image_size, depth
         self.exit_blocks = resolve_exits(exits, depth)
@@ -77,7 +77,7 @@ def check_pooled_exits(exit_heads: str) -> None:
 
 
 def check_plain(name: str, distilled: bool = False, exit_heads: str = "cls", **unknown: object) -> None:
-    """Raise ModelError for the forms only networks with tokens have, and for arguments nobody knows."""
+    """Raise ModelError for forms that only networks with tokens have, and for unknown arguments."""
     check_pooled_exits(exit_heads)
     if distilled:
         raise ModelError(f"{name} has no distilled form: leave out distilled=True")

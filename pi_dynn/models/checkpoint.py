@@ -1,4 +1,4 @@
-"""Weights from the files people have into a network."""
+"""Loading of published and own checkpoint files into a network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from pi_dynn.models.checkpoint_file import read_checkpoint
 from pi_dynn.models.gfnet import PREFIX_TOKENS
 from pi_dynn.models.resize import resize_state_dict
 
-TRAINING_ONLY = ("fc1.",)  # EAE: projects features to the teacher's width, of no use afterwards
+TRAINING_ONLY = ("fc1.",)  # EAE: projects features to the teacher's width, not needed after training
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was done with the keys of a checkpoint; `fits` if the network got all of its weights from it."""
+    """The report of loading a checkpoint, by keys; `fits` if the network got all of its weights from it."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     misshaped: tuple[str, ...]  # "key (file 10x384, model 45x384)"
-    left_out: tuple[str, ...]  # known and of no use here: other exits, training-only projections
+    left_out: tuple[str, ...]  # known but not needed here: other exits, training-only projections
     resized_from: int | None  # image size of the file, where it is another
     hints: tuple[str, ...] = ()
 
@@ -40,9 +40,9 @@ def load_checkpoint(
 
     Reads PyTorch files (a bare state dict or one under "model", "net" or "state_dict"; `module.` prefixes)
     and safetensors, without ever running code from them. Exits are matched by block; `file_exits` are the
-    blocks the file's exits follow, where neither the file nor its number of exits tells. A plain network of
-    another image size is resized (see resize.py). With `strict=False` what fits is loaded and the report
-    tells the rest; otherwise nothing is loaded unless all fits.
+    blocks the file's exits follow, needed if neither the file nor its number of exits shows them. A plain network of
+    another image size is resized (see resize.py). With `strict=False` all that fits is loaded and the report
+    names the rest; otherwise nothing is loaded unless everything fits.
 
     Raises: CheckpointError for a file that cannot be read safely or, naming every missing, unexpected and
     mis-shaped key, one that does not fit.
@@ -89,8 +89,8 @@ def image_size_of(state: Mapping[str, Tensor]) -> int | None:
 def grid_of(state: Mapping[str, Tensor]) -> tuple[int, int] | None:
     """The grid (a, b) the first filter of an isotropic GFNet lays its tokens out on; None for another family.
 
-    It is read off the filter itself, `(a, b//2+1, C, 2)`: grids of one token count can need equally many
-    parameters (11 x 6 and 22 x 3), so no count can tell them apart.
+    It is taken from the shape of the filter, `(a, b//2+1, C, 2)`: grids of the same number of tokens can have
+    equally many parameters (11 x 6 and 22 x 3), so a count cannot distinguish them.
     """
     weight, positions = state.get("blocks.0.filter.complex_weight"), state.get("pos_embed")
     if weight is None or positions is None or weight.dim() != 4 or positions.dim() != 3:

@@ -1,4 +1,4 @@
-"""Which network a checkpoint is of: by its own card, or by what its weights tell. `train` and `export` read it here."""
+"""The network of a checkpoint, from its card or from the shapes of its weights; for `train` and `export`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ def card_of(
 ) -> Card:
     """What the checkpoint at `path` is: `create_model(card.model, **card.arguments)` builds its network.
 
-    A card in the file tells all; without one the weights of a GFNet do, and those of another network once its name
-    `model` is given. `image_size` and `exits` stand in for what the weights do not tell, or ask for another size and
-    other exits; branches, which a network takes whole or not at all, stay.
+    It is read from a card in the file, else from the weights of a GFNet, or those of another network whose name
+    `model` is given. `image_size` and `exits` replace what the weights do not show, or choose another size and other
+    exits; BranchyNet's branches are always kept.
 
-    Raises: CheckpointError, ModelError for a file whose network cannot be told.
+    Raises: CheckpointError, ModelError for a file whose network cannot be determined.
     """
     file, card = read_checkpoint(path), read_card(path)
     name = canonical_name(model or (card.model if card else architecture_of(file.state)))
@@ -43,7 +43,7 @@ def card_of(
 def _card_from_weights(file: CheckpointFile, name: str, image_size: int | None, exits: Sequence[int] | None) -> Card:
     size = image_size or image_size_of(file.state)
     if size is None:
-        raise CheckpointError(f"the checkpoint {str(file.path)!r} does not tell its image size: pass --image-size")
+        raise CheckpointError(f"the checkpoint {str(file.path)!r} does not contain its image size: pass --image-size")
     two, three = (_on_meta(name, classes, size) for classes in (2, 3))
     classes = _classes_of(file, name, two.state_dict(), three.state_dict())
     arguments = {
@@ -62,7 +62,7 @@ def _on_meta(name: str, classes: int, image_size: int) -> nn.Module:
 
 
 def _classes_of(file: CheckpointFile, name: str, two: Mapping[str, Tensor], three: Mapping[str, Tensor]) -> int:
-    """The number of classes of the file: the length of what differs between two and three classes.
+    """The number of classes of the file, from the first dimension that depends on it.
 
     Raises: CheckpointError for a file without that key.
     """
@@ -79,7 +79,7 @@ def _has_branches(file: CheckpointFile) -> bool:
 
 
 def trained_exits(file: CheckpointFile, depth: int) -> list[int]:
-    """Blocks out of `depth` after which the file has exits. Raises CheckpointError if it does not tell."""
+    """Blocks out of `depth` after which the file has exits. Raises CheckpointError if that is not clear."""
     branches = sorted({(match[1], int(match[2])) for key in file.state if (match := BRANCH_KEY.fullmatch(key))})
     if branches:  # branch1 follows block 0
         return [number - (kind == "branch") for kind, number in branches]
@@ -91,7 +91,7 @@ def architecture_of(state: Mapping[str, Tensor]) -> str:
     """The registered GFNet the weights belong to, by width and blocks. Raises ModelError if it is not one."""
     head = state.get("head.weight")
     if head is None or head.dim() != 2 or not _filter_blocks(state):
-        raise ModelError("the weights are no GFNet's and have no card that tells their network: pass --model")
+        raise ModelError("the weights are no GFNet's and no card names their network: pass --model")
     shape = head.shape[1], _filter_blocks(state)
     fitting = [name for name in (*SIZES, *PYRAMID_SIZES) if _shape_of(name) == shape]
     if len(fitting) != 1:

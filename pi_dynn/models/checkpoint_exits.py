@@ -49,9 +49,9 @@ def blocks_of_exits(
 ) -> dict[int, int]:
     """The block that each exit number of a file follows.
 
-    In this order: what is stated; an exit after every block but the last, or numbers with gaps, are block
-    indices themselves; four exits of twelve blocks stand as published; as many exits as the network has
-    stand where its exits stand.
+    In this order: `stated`; with an exit after every block but the last, or with gaps in the numbers, the numbers are
+    block indices; four exits of twelve blocks are at the published blocks; as many exits as the network has are at
+    its blocks.
 
     Raises: CheckpointError if none of these holds, or two of them disagree.
     """

@@ -21,7 +21,7 @@ EXIT_BLOCKS = "exit_blocks"  # optional entry beside the weights, or in the meta
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """The weights in a file, and the blocks its exits follow where the file says so."""
+    """The weights in a file, and the blocks its exits follow if the file contains them."""
 
     path: Path
     state: dict[str, Tensor]
@@ -65,7 +65,7 @@ def _read_pickle(path: Path) -> object:
     try:
         # Published files carry their command line as a Namespace, which holds plain values and runs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch warns of here ends in an error below
+            warnings.simplefilter("ignore")  # what torch warns about here raises an error below
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can fail in any way
         refused = re.search(r"GLOBAL (\S+)", str(error))
@@ -94,9 +94,9 @@ def _state_dict_in(content: object, path: Path) -> Mapping[str, Tensor]:
     state = content if wrapper is None else content[wrapper]
     strangers = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strangers or not state:
-        found = f"entries that are no tensors ({', '.join(strangers[:5])})" if strangers else "no entries"
+        entries = f"entries that are no tensors ({', '.join(strangers[:5])})" if strangers else "no entries"
         raise CheckpointError(
-            f"the checkpoint {str(path)!r} has no state dict, bare or under {', '.join(WRAPPERS)}: it has {found}"
+            f"the checkpoint {str(path)!r} has no state dict, bare or under {', '.join(WRAPPERS)}: it has {entries}"
         )
     return state
 

@@ -1,4 +1,4 @@
-"""Convolutions and linear layers with a batch norm: the parts that fold into one another once trained.
+"""Convolutions and linear layers with a batch norm, which can be folded after training.
 
 RecNeXt and LSNet are made of them and name them differently in their checkpoints, hence `names`. How they are
 folded is in deploy/fuse.py. Shape letters: B batch, C channels, H W feature map.
@@ -72,7 +72,7 @@ class NormLinear(nn.Sequential):
 
 
 class MeanOfHeads(nn.Module):
-    """The mean answer of two heads on the same features, one taught by labels, one by a teacher."""
+    """The mean answer of two heads on the same features, one trained on labels, one on a teacher."""
 
     def __init__(self, head: nn.Module, head_dist: nn.Module) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ PREFIX_TOKENS = 2  # class and distillation token of a distilled network
 
 @dataclass(frozen=True)
 class GFNetSize:
-    """The numbers that tell one isotropic GFNet from another."""
+    """The hyperparameters of an isotropic GFNet."""
 
     dim: int
     depth: int
@@ -104,7 +104,7 @@ def drop_path_layer(p: float) -> nn.Module:
     """
     if p == 0.0:
         return nn.Identity()
-    from pi_dynn.data.torchvision_ops import torchvision  # as slow to import as torch: only where it is needed
+    from pi_dynn.data.torchvision_ops import torchvision  # slow to import, so only if it is needed
 
     return torchvision.ops.StochasticDepth(p, "row")
 

@@ -26,7 +26,7 @@ SMALLEST_IMAGE = 32  # one token is left in the last stage
 
 @dataclass(frozen=True)
 class PyramidSize:
-    """The numbers that tell one GFNet-H from another; dims and depths are per stage."""
+    """The hyperparameters of a GFNet-H; dims and depths are per stage."""
 
     dims: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]

@@ -1,4 +1,4 @@
-"""LSNet: look at a large surrounding, aggregate a small one with a kernel made for the place; early exits.
+"""LSNet: convolutions whose small kernels are predicted per position from a large neighbourhood; early exits.
 
 Paper: "LSNet: See Large, Focus Small", arXiv 2503.23135. Parameter names and shapes are those of the published
 checkpoints. Blocks are counted through all stages, and an exit after the last block of a stage stands before
@@ -27,7 +27,7 @@ ConvBN = partial(ConvNorm, bias=False, names=("c", "bn"))
 
 @dataclass(frozen=True)
 class LSNetSize:
-    """The numbers that tell one LSNet from another, per stage."""
+    """The hyperparameters of an LSNet, per stage."""
 
     dims: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]
@@ -35,7 +35,7 @@ class LSNetSize:
 
 
 def closed(layer: ConvNorm) -> ConvNorm:
-    """`layer` with its norm's scale at zero, so that the branch it ends starts as nothing."""
+    """`layer` with its norm's scale at zero, so that its residual branch starts as zero."""
     nn.init.zeros_(layer[1].weight)
     return layer
 
@@ -81,7 +81,7 @@ class SqueezeExcite(nn.Module):
 
 
 class LargeKernelPerception(nn.Module):
-    """What a 7 x 7 surrounding says about the kernel for its middle: (B, C, H, W) -> (B, C/8, 9, H, W)."""
+    """The 3 x 3 kernels of every position, from its 7 x 7 neighbourhood: (B, C, H, W) -> (B, C/8, 9, H, W)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class LargeKernelPerception(nn.Module):
 
 
 class LargeSmallConv(nn.Module):
-    """x + norm of x aggregated by the kernels its surroundings ask for: (B, C, H, W) kept."""
+    """x + norm of x aggregated by the predicted kernels: (B, C, H, W) kept."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class Block(nn.Module):
 
 
 def build_block(stage: int, index: int, dim: int, heads: int, side: int) -> Block:
-    """Even blocks mix with a static convolution, odd ones by what they see; `side` is that of the map."""
+    """Even blocks mix with a static convolution, odd ones with predicted kernels; `side` is that of the map."""
     if index % 2 == 0:
         wide, narrow = ConvBN(dim, dim, 3, groups=dim), ConvBN(dim, dim, groups=dim)
         return Block(dim, ResidualDepthwise(wide, narrow, names=("conv", "conv1")), excite=True)

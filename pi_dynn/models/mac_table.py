@@ -1,4 +1,4 @@
-"""What a network costs in multiply-adds, layer by layer and exit by exit. Plain records, no torch."""
+"""The multiply-adds of a network, by layer and by exit. Plain records, no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class LayerMacs(Record):
 
 @dataclass(frozen=True)
 class ExitMacs(Record):
-    """What an answer after `block_index` costs in all: the blocks, the checks passed before, its own check."""
+    """The multiply-adds of an answer after `block_index`: its blocks, the exit checks before it, its own check."""
 
     block_index: int
     macs: float
@@ -42,7 +42,7 @@ class MacTable(Record):
 
     @property
     def total(self) -> float:
-        """Cost of the final answer after every exit was checked in vain."""
+        """Cost of the final answer, all exit checks included."""
         return self.exits[-1].macs
 
     @property
@@ -59,13 +59,13 @@ class MacTable(Record):
         for block in blocks:
             if block not in known:
                 raise InputError(f"no exit stands after block {block}: choose from {known}")
-        kept = [k for k, block in enumerate(known) if block in blocks] + [len(known)]
+        indices = [k for k, block in enumerate(known) if block in blocks] + [len(known)]
         layers = []
         for layer in self.layers:
-            if not layer.is_check or layer.exit_index in kept:
-                later = next(new for new, old in enumerate(kept) if old >= layer.exit_index)
+            if not layer.is_check or layer.exit_index in indices:
+                later = next(new for new, old in enumerate(indices) if old >= layer.exit_index)
                 layers.append(LayerMacs(layer.name, layer.kind, layer.macs, later, layer.is_check))
-        return build_table(self.model, self.image_size, self.rule, [self.exits[k].block_index for k in kept], layers)
+        return build_table(self.model, self.image_size, self.rule, [self.exits[k].block_index for k in indices], layers)
 
     def mean(self, counts: Sequence[float]) -> float:
         """Mean cost where `counts[k]` images (or their share) leave at exit k, the final answer last.

@@ -33,7 +33,7 @@ STRIDE = 8  # of the stem
 
 @dataclass(frozen=True)
 class RecNeXtSize:
-    """The numbers that tell one RecNeXt from another; dims, depths and ratios are per stage."""
+    """The hyperparameters of a RecNeXt; dims, depths and ratios are per stage."""
 
     dims: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]
@@ -92,7 +92,7 @@ class Block(nn.Module):
 
 
 class LendingBlock(Block):
-    """A Block that appends its attended quarter to those it was handed: (B, C + S, H, W) -> (B, C + S + C/4, H, W)."""
+    """A Block that appends its attended quarter to those of its input: (B, C + S, H, W) -> (B, C + S + C/4, H, W)."""
 
     def __init__(self, dim: int, ratio: float, attn: nn.Module, drop_path: float) -> None:
         super().__init__(dim, ratio, attn, drop_path)
@@ -107,7 +107,7 @@ class LendingBlock(Block):
 
 
 class BorrowingBlock(Block):
-    """A Block that adds the four quarters it was handed instead of attending: (B, 2C, H, W) -> (B, C, H, W)."""
+    """A Block that adds the four quarters of its input instead of attending: (B, 2C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, dim: int, ratio: float, drop_path: float) -> None:
         super().__init__(dim, ratio, nn.Identity(), drop_path)
@@ -167,9 +167,9 @@ class Stage(nn.Module):
 def stage_blocks(
     stage: int, dim: int, ratio: float, drop_paths: Sequence[float], kernel: str, share_channel: bool
 ) -> list[nn.Module]:
-    """The blocks of one stage. Positions get few in the last stages, which attend without a coarser grid.
+    """The blocks of one stage. The last stages have few positions and attend without a coarser grid.
 
-    With shared channels that starts a stage earlier, and the last stage lends and borrows quarters.
+    With shared channels that starts one stage earlier, and the last stage shares its quarters.
     """
     direct = stage >= (2 if share_channel else 3)
     attention = partial(LinearAttention, grouped=False) if direct else RecursiveAttention

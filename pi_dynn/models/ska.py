@@ -1,4 +1,4 @@
-"""Small-kernel aggregation: every position has a 3 x 3 kernel of its own, computed from its surroundings.
+"""Small-kernel aggregation: a convolution with a different, computed 3 x 3 kernel at every position.
 
 The published kernel needs a GPU. This is the same in plain PyTorch: nine shifted views of the padded map,
 multiplied and added in turn, where the usual way out, `unfold`, writes a copy nine times the map's size.
