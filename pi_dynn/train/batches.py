@@ -1,7 +1,7 @@
-"""Batches in an order that depends on the seed and the epoch alone.
+"""Batches in an order that depends only on the seed and the epoch.
 
-Which sample comes when, and the random numbers it is augmented with, are the same however many workers load
-them and however many processes share the work; so an interrupted run can go on bit for bit from any epoch.
+The order of the samples and the random numbers of their augmentation do not depend on the number of workers or
+processes, so an interrupted run can be resumed bit for bit from any epoch.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from pi_dynn.train.processes import ALONE, Processes
 
 
 def derived_seed(*parts: int) -> int:
-    """A seed made of several numbers, each of which changes it altogether; below 2**63."""
+    """A seed below 2**63, hashed from several numbers."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
 
 
 class Batches(Protocol):
-    """What the engine draws from."""
+    """The protocol of batches for the engine."""
 
     steps: int  # batches of one epoch
     samples: int  # of one batch, over all processes
@@ -37,7 +37,7 @@ class Batches(Protocol):
 class Order:
     """The order of an epoch: a permutation, or draws with replacement where there are `weights`.
 
-    Every batch is cut into one share for each process; what does not fill the last batch is left out.
+    Every batch is divided into one share per process; an incomplete last batch is left out.
     """
 
     size: int
@@ -80,7 +80,7 @@ class Order:
 
 
 class TensorBatches:
-    """Batches of tensors that lie in memory, indexed alike along their first axis."""
+    """Batches of tensors in memory, indexed along their first axis."""
 
     def __init__(self, tensors: tuple[Tensor, ...], order: Order) -> None:
         self.tensors, self.order = tensors, order
@@ -92,7 +92,7 @@ class TensorBatches:
 
 
 class _Seeded(Dataset):
-    """A dataset asked with (index, seed): what its transforms draw depends on the seed alone."""
+    """A dataset indexed by (index, seed): its random transforms depend on the seed alone."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset

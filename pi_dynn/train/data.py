@@ -16,12 +16,12 @@ from pi_dynn.files import file_sha256
 from pi_dynn.train.images import decode_all
 from pi_dynn.train.processes import Processes
 
-LEAST_IMAGES = 2  # of a part, for its figures to mean anything at all
+LEAST_IMAGES = 2  # images in a part, so that its figures mean something
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images, and how they are shared out. Shares of 0 leave a part out; None takes the published one."""
+    """The images and their split. A share of 0 leaves a part out; None takes the published one."""
 
     root: Path
     layout: str | None = None
@@ -42,7 +42,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class TrainData:
-    """Images to train on, to choose by and to report on (None: none); `record` describes them for a manifest."""
+    """The training, held-out and test images (None: none); `record` describes them for a manifest."""
 
     train: ImageFolder
     calibrate: ImageFolder
@@ -62,7 +62,7 @@ class TrainData:
 
 
 def open_train_data(settings: DataSettings, out: Path, processes: Processes) -> TrainData:
-    """Open the images and split them as the split file says; without one, split and write it to `out`.
+    """The images, split by the split file; without one a new split is written to `out`.
 
     Raises: DatasetError for images that are missing, or a part that is empty.
     """

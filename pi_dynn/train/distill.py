@@ -13,7 +13,7 @@ from pi_dynn.train.transfer import Mix, unmixed
 
 
 def hard_distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy against the class the teacher names. Shapes: (B, classes) both."""
+    """Cross-entropy against the teacher's top class. Shapes: (B, classes) both."""
     return F.cross_entropy(logits, teacher.argmax(1))
 
 
@@ -22,8 +22,8 @@ def soft_distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) 
 
     Shapes: (B, classes) both.
     """
-    student, wanted = (F.log_softmax(z / temperature, dim=1) for z in (logits, teacher))
-    divergence = F.kl_div(student, wanted, reduction="sum", log_target=True) * temperature**2
+    student, target = (F.log_softmax(z / temperature, dim=1) for z in (logits, teacher))
+    divergence = F.kl_div(student, target, reduction="sum", log_target=True) * temperature**2
     return divergence / len(logits)
 
 
@@ -68,13 +68,13 @@ class Distillation(Stage):
         x, y = self.mix(x, y)
         cls, dist = (logits.float() for logits in self.model.forward_heads(x))
         with torch.no_grad():
-            wanted = self.teacher(x).float()
+            target = self.teacher(x).float()
         if self.kind == "hard":
-            taught = hard_distillation_loss(dist, wanted)
+            teacher_loss = hard_distillation_loss(dist, target)
         else:
-            taught = soft_distillation_loss(dist, wanted, self.temperature)
-        told = F.cross_entropy(cls, y, label_smoothing=self.label_smoothing)
-        return (1 - self.alpha) * told + self.alpha * taught
+            teacher_loss = soft_distillation_loss(dist, target, self.temperature)
+        label_loss = F.cross_entropy(cls, y, label_smoothing=self.label_smoothing)
+        return (1 - self.alpha) * label_loss + self.alpha * teacher_loss
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         x, labels = self.held_out

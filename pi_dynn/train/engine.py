@@ -1,8 +1,8 @@
-"""The one loop all stages of training share, and what it needs to know of a stage.
+"""The training loop of all stages, and the interface of a stage.
 
-An epoch depends on its number, the seed and what the last epoch left behind, on nothing else: the random
-numbers are set anew at its start. So a run that is killed goes on from its last whole epoch as if nothing had
-happened, and no generator needs to be saved.
+An epoch depends only on its number, the seed and the state after the last epoch: random generators are seeded at
+its start. So a killed run resumes from its last complete epoch with the same results, and no generator needs to be
+saved.
 """
 
 import math
@@ -24,11 +24,11 @@ from pi_dynn.train.run_folder import RunFolder
 class Stage(nn.Module):
     """A network, its loss on a batch, and its figures after an epoch. Subclasses are the stages.
 
-    `forward(*batch)` gives the loss. The engine trains, averages and saves `model`; what else a stage holds, a
-    teacher for instance, stays as it is.
+    `forward(*batch)` returns the loss. The engine trains, averages and saves `model`; other modules of a stage, such
+    as a teacher, are not changed.
     """
 
-    watched = "accuracy"  # the figure that tells the best epoch: higher is better
+    watched = "accuracy"  # the figure that chooses the best epoch: higher is better
     some_unused = False  # whether some parameters get no gradient in some steps
 
     def __init__(self, model: nn.Module) -> None:
@@ -43,20 +43,20 @@ class Stage(nn.Module):
         """Called before the first batch of an epoch, counted from 0."""
 
     def end_epoch(self, metrics: dict[str, float]) -> bool:
-        """Called with what `evaluate` gave; True ends the training."""
+        """Called with the figures of `evaluate`; True ends the training (early stopping)."""
         return False
 
     def memory(self) -> dict:
-        """What the stage must know again when it goes on after an interruption: tensors and plain values."""
+        """The state that the stage needs to resume: tensors and plain values."""
         return {}
 
     def recall(self, memory: dict) -> None:
-        """Take up what `memory` gave."""
+        """Restore the result of `memory`."""
 
 
 @torch.inference_mode()
 def accuracy(model: nn.Module, x: Tensor, labels: Tensor, device: torch.device, batch_size: int = 128) -> float:
-    """Share of normalised images x (N, 3, H, W) whose class `model` names; labels (N,)."""
+    """Accuracy of `model` on normalised images x (N, 3, H, W) with labels (N,)."""
     was_training = model.training
     model.eval()
     right = 0
@@ -66,19 +66,19 @@ def accuracy(model: nn.Module, x: Tensor, labels: Tensor, device: torch.device, 
     return right / len(labels)
 
 
-GUARD_STEPS = 16  # a GPU is asked this often whether the loss is still a number: asking stops it
+GUARD_STEPS = 16  # steps between tests of the loss for NaN, each of which synchronises the GPU
 
 Row = dict[str, float | int]
 
 
 class Callback:
-    """Called while a network is trained. Does nothing; subclasses do."""
+    """The base of callbacks for progress; its methods are no-ops."""
 
     def on_step(self, steps: int) -> None:
-        """So many steps more are done."""
+        """Called after every so many steps."""
 
     def on_epoch(self, name: str, row: Row) -> None:
-        """An epoch of the stage called `name` has ended with these figures."""
+        """Called at the end of an epoch of the stage `name` with its figures."""
 
 
 class TensorBoardCallback(Callback):
@@ -103,7 +103,7 @@ class TensorBoardCallback(Callback):
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a training run works with: the processes, a folder to write to, a callback and a clock."""
+    """The environment of a training run: processes, folder, callback and clock."""
 
     processes: Processes = ALONE
     folder: RunFolder | None = None
@@ -114,10 +114,10 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training left: a row per epoch, the best epoch counted from 1, and the network to use.
+    """The result of training: a row per epoch, the best epoch counted from 1, and the network to use.
 
-    `model` holds the average of the weights, or the weights themselves where no average was kept, of the last
-    epoch; `best` the state dict of the best one.
+    `model` holds the average of the weights, or without an average the weights, of the last epoch; `best` is the
+    state dict of the best one.
     """
 
     history: list[Row]
@@ -128,7 +128,7 @@ class Fitted:
 
 
 def fit(stage: Stage, batches: Batches, recipe: Recipe, context: RunContext | None = None) -> Fitted:
-    """Train `stage.model` in place; goes on from the state in the folder, if there is one.
+    """Train `stage.model` in place, resuming from the state in the folder if there is one.
 
     Raises: PiDynnError when the loss is no longer finite.
     """
@@ -176,11 +176,11 @@ class Trainer:
 
     @property
     def answering(self) -> nn.Module:
-        """The network that is judged and saved: the average, where there is one."""
+        """The network that is evaluated and saved: the average, if there is one."""
         return self.average.module if self.average is not None else self.stage.model
 
     def train_epoch(self, epoch: int, most_steps: int | None = None) -> Row:
-        """One pass over the batches, or its first `most_steps`; loss, speed and the share of time waited for data."""
+        """One pass over the batches, or its first `most_steps`; loss, speed and share of time spent waiting."""
         recipe, processes, clock = self.recipe, self.context.processes, self.context.clock
         torch.manual_seed(derived_seed(recipe.seed, epoch, 2, processes.rank))
         self.stage.train()
@@ -245,7 +245,7 @@ class Trainer:
         self.context.callback.on_epoch(self.context.name, row)
 
     def _save(self) -> None:
-        """Weights first, the state last: a run that dies in between does the epoch again."""
+        """Save weights first and the state last, so that a run killed in between repeats the epoch."""
         folder = self.context.folder
         if self.best_epoch == len(self.history):
             folder.save_weights("best", self.best)

@@ -1,4 +1,4 @@
-"""Exits of a frozen backbone: heads warm up, then heads and gates learn in turns, on cached features.
+"""Training of exits on a frozen backbone: heads first, then gates and heads alternately, on cached features.
 
 Shape letters: G exits before the final answer, B batch, N held-out images.
 
@@ -43,26 +43,26 @@ def best_exit(ce: Tensor, costs: Tensor, trade_off: float) -> Tensor:
 
 
 def gate_targets(best: Tensor, gates: int) -> Tensor:
-    """What every gate should say, (G, B) bool: open from a sample's best exit on, closed before it."""
+    """Target of every gate, (G, B) bool: True from a sample's best exit on, False before it."""
     return torch.arange(gates, device=best.device)[:, None] >= best[None, :]
 
 
 def positive_weights(positives: Tensor, samples: int) -> Tensor:
-    """Weight (G,) of the open targets of every gate: closed ones over open ones, at most 5.
+    """Weight (G,) of the positive targets of every gate: negatives over positives, at most 5.
 
-    `positives` (G,) are the counts of open targets among `samples` held-out images.
+    `positives` (G,) are the counts of positive targets among `samples` held-out images.
     """
     counts = positives.double()
     return ((samples - counts) / counts.clamp_min(0.1)).clamp_max(MOST_POSITIVE_WEIGHT).float()
 
 
 def gate_loss(gate_logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Mean binary cross-entropy of the gates, open targets weighted. Shapes: (G, B), (G, B), (G,)."""
+    """Mean binary cross-entropy of the gates, positive targets weighted. Shapes: (G, B), (G, B), (G,)."""
     return F.binary_cross_entropy_with_logits(gate_logits, targets.to(gate_logits.dtype), pos_weight=weights[:, None])
 
 
 def leaving_probabilities(gates: Tensor) -> Tensor:
-    """How likely a sample leaves at every exit, from gate values (G, B).
+    """The probability that a sample leaves at each exit, from gate values (G, B).
 
     p_l = max(0, min(g_l, 1 - sum of g_j over j < l)).
     """
@@ -71,20 +71,20 @@ def leaving_probabilities(gates: Tensor) -> Tensor:
 
 
 def weighted_classifier_loss(ce: Tensor, gates: Tensor) -> Tensor:
-    """Mean over exits and samples of p_l * CE_l, brought back to the size of the plain loss. Shapes: (G, B) both.
+    """Mean over exits and samples of p_l * CE_l, rescaled to the size of the plain loss. Shapes: (G, B) both.
 
-    Heads learn most from the samples that are to leave at them. The factor that keeps each sample's sum is a
-    number, not a part of the graph: with a gradient through it the weights would cancel, as they do in the
-    published code, and plain cross-entropy would be left.
+    Heads learn most from the samples that leave at them. The factor that keeps each sample's sum is detached: with a
+    gradient through it the weights would cancel, as they do in the published code, and plain cross-entropy would
+    remain.
     """
     p = leaving_probabilities(gates.detach())
     weighted = p * ce
-    ratio = ce.sum(0) / weighted.sum(0).clamp_min(1e-12)  # 0 below the line: no exit wants the sample
+    ratio = ce.sum(0) / weighted.sum(0).clamp_min(1e-12)  # denominator 0: the sample leaves at no exit
     return (weighted * ratio.detach()).mean()
 
 
 class ExitStage(Stage):
-    """What both halves share: the network's heads on a batch of features, backbone frozen."""
+    """The base of both phases: the network's heads on a batch of features, with a frozen backbone."""
 
     some_unused = True
 
@@ -97,7 +97,7 @@ class ExitStage(Stage):
                 head.requires_grad_(True)
 
     def exit_logits(self, heads: list[list[nn.Module]], flat: tuple[Tensor, ...]) -> list[Tensor]:
-        """Logits (B, classes) of every exit from what its heads see."""
+        """Logits (B, classes) of every exit from the inputs of its heads."""
         return [head_logits(h, x) for h, x in zip(heads, regroup(flat, len(heads[0])), strict=True)]
 
     @torch.no_grad()
@@ -115,7 +115,7 @@ class ExitStage(Stage):
 
 
 class HeadWarmup(ExitStage):
-    """Heads alone, early ones with the larger weights. A head that gets no better is put back and frozen."""
+    """Heads alone, early ones with larger weights. A head that stops improving is restored to its best and frozen."""
 
     watched = "mean_accuracy"
 
@@ -162,7 +162,7 @@ class HeadWarmup(ExitStage):
             head.load_state_dict(weights)
 
     def restore_best(self) -> None:
-        """Give every head the weights it was best with."""
+        """Restore the best weights of every head."""
         for k in range(len(self.heads)):
             self._restore(k)
 
@@ -175,10 +175,10 @@ class HeadWarmup(ExitStage):
 
 
 class Bilevel(ExitStage):
-    """Gates and heads in turns, `turn` batches each, gates first.
+    """Gates and heads alternately, `turn` batches each, gates first.
 
-    A gate learns to open where leaving is best by cross-entropy plus `trade_off` times cost, and at all exits
-    after that one; a head learns most from the samples its gate lets go.
+    A gate learns to let a sample leave at the exit with the least cross-entropy plus `trade_off` times cost, and at
+    all later ones; a head learns most from the samples that its gate lets leave.
     """
 
     watched = "utility"  # minus what the gates are to minimise, with the exits that gates above one half take

@@ -1,4 +1,4 @@
-"""What the exit heads of a frozen backbone see, computed once and kept on disk.
+"""The inputs of the exit heads of a frozen backbone, computed once and cached on disk.
 
 Every head is a linear layer on a pooled feature vector. With these in memory an epoch of heads and gates takes
 a fraction of a second instead of a pass through the network.
@@ -37,7 +37,7 @@ def exit_heads(model: nn.Module) -> list[list[nn.Module]]:
 
 
 def head_logits(heads: list[nn.Module], inputs: list[Tensor]) -> Tensor:
-    """Logits (B, classes) of one exit from what each of its heads sees, (B, C) each."""
+    """Logits (B, classes) of one exit from the inputs of its heads, (B, C) each."""
     return sum(head(x) for head, x in zip(heads, inputs, strict=True)) / len(heads)
 
 
@@ -50,7 +50,7 @@ class ExitFeatures:
     labels: Tensor
 
     def flat(self) -> tuple[Tensor, ...]:
-        """Labels, final logits, then all inputs in order: what a batch of the exits stage is cut from."""
+        """Labels, final logits, then all inputs in order: the columns of a batch of the exits stage."""
         return (self.labels, self.final, *(x for exit_inputs in self.inputs for x in exit_inputs))
 
 
@@ -61,7 +61,7 @@ def regroup(flat: tuple[Tensor, ...], heads_per_exit: int) -> list[list[Tensor]]
 
 @torch.no_grad()
 def collect_features(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]]) -> ExitFeatures:
-    """Run the network over batches of normalised images (B, 3, H, W) and labels (B,), and keep what heads see."""
+    """The features of batches of normalised images (B, 3, H, W) and labels (B,)."""
     heads = exit_heads(model)
     device = next(model.parameters()).device
     seen: list[list[list[Tensor]]] = [[[] for _ in exit_heads_] for exit_heads_ in heads]

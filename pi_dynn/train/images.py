@@ -1,4 +1,4 @@
-"""Training images: decoded once into memory, augmented and mixed afresh at every visit."""
+"""Training images: decoded once into memory, augmented and mixed again in every epoch."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -44,7 +44,7 @@ def hold_images(data: ImageFolder, preprocess: Preprocess, most_bytes: int) -> T
 
 
 class QuarterTurn(torch.nn.Module):
-    """Turn by 0, 90, 180 or 270 degrees at random: scenes seen from above have no upright."""
+    """Rotate by 0, 90, 180 or 270 degrees at random, for aerial images."""
 
     def forward(self, image: Tensor) -> Tensor:
         return torch.rot90(image, int(torch.randint(4, ())), (-2, -1))

@@ -1,4 +1,4 @@
-"""What a network starts from and learns from: a checkpoint, a bundle, a network of torchvision."""
+"""Initial weights and teachers: checkpoints, bundles and networks of torchvision."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engines import available_engines
 from pi_dynn.train.teacher_network import TeacherNetwork
 
-HEADS = ("head.", "head_dist.", "intermediate_", "gates.", "fc.", "classifier.", "heads.")  # may be fresh
+HEADS = ("head.", "head_dist.", "intermediate_", "gates.", "fc.", "classifier.", "heads.")  # may be newly initialised
 MOST_MATRIX_TOKENS = 100  # up to here a filter trains faster as matrices than by FFT on a CPU
 
 
 def start_from(model: nn.Module, path: Path) -> dict:
-    """Put the weights of a checkpoint into `model`, all but heads of other classes; what was taken, for a manifest.
+    """Load a checkpoint into `model`, except heads of other classes; returns the report for a manifest.
 
     Raises: CheckpointError if anything but heads and gates would be left untrained.
     """
@@ -46,7 +46,7 @@ def faster_on(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def teacher_file(source: str) -> tuple[str | None, Path]:
-    """The network a teacher says it is, as in NAME=FILE, and its file. Raises ModelError for a name without a file."""
+    """The network and the file of a teacher, as in NAME=FILE. Raises ModelError for a name without a file."""
     name, _, file = source.partition("=")
     try:
         canonical_name(name)
@@ -63,11 +63,11 @@ def teacher_file(source: str) -> tuple[str | None, Path]:
 def open_teacher(source: str, classes: Sequence[str], students: Preprocess, device: torch.device) -> TeacherNetwork:
     """The teacher behind a bundle or a checkpoint, or the network NAME behind `NAME=FILE`.
 
-    Raises: ModelError for a teacher that does not know the classes, CheckpointError for a file that does not fit.
+    Raises: ModelError for a teacher without the classes, CheckpointError for a file that does not fit.
     """
     name, path = teacher_file(source)
     if name is not None:
-        card = read_card(path)  # weights from elsewhere have none: they are taken to be made for these images
+        card = read_card(path)  # other weights have none and are assumed to be for these images
         own = students if card is None else card.preprocess
         model = create_model(name, num_classes=len(classes), image_size=own.size)
         load_checkpoint(model, path)

@@ -23,11 +23,11 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
     def share(self, value: Any) -> Any:
-        """`value` of the first process, in all of them."""
+        """Broadcast `value` of the first process to all."""
         if self.world == 1:
             return value
         box = [value]
@@ -35,7 +35,7 @@ class Processes:
         return box[0]
 
     def wait(self) -> None:
-        """Return once all processes are here."""
+        """Wait until all processes are here (barrier)."""
         if self.world > 1:
             dist.barrier()
 

@@ -1,4 +1,4 @@
-"""How a network is trained, in numbers: optimiser, schedule, and what is decayed."""
+"""The hyperparameters of training: optimiser, schedule and weight decay."""
 
 import math
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ OPTIMIZERS = ("adamw", "sgd")
 
 @dataclass(frozen=True)
 class Recipe(Record):
-    """The numbers of one run of the engine. `batch_size` is that of all processes together.
+    """The hyperparameters of one run of the engine. `batch_size` is that of all processes together.
 
-    `patience` counts the epochs without a better score after which training ends, 0 means never; `ema_decay`
-    of 0 keeps no average of the weights.
+    `patience` is that of early stopping: the epochs without a better score after which training ends, 0 for never;
+    with an `ema_decay` of 0 there is no average of the weights.
     """
 
     epochs: int
@@ -35,7 +35,7 @@ class Recipe(Record):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises: InputError for a number that makes no sense."""
+        """Raises: InputError for a number out of range."""
         if self.optimizer not in OPTIMIZERS:
             raise InputError(f"optimizer={self.optimizer!r} is not known: give one of {', '.join(OPTIMIZERS)}")
         if self.epochs < 1 or self.batch_size < 1:
@@ -74,7 +74,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def ema_decay_at(update: int, recipe: Recipe) -> float:
-    """Share of the average that stays at an update, counted from 1."""
+    """Decay of the average at an update, counted from 1."""
     if not recipe.ema_warmup:
         return recipe.ema_decay
     return min(recipe.ema_decay, (1 + update) / (10 + update))

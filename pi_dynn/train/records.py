@@ -1,4 +1,4 @@
-"""What a training job says before it starts and when it is done. Plain records, SI units."""
+"""The plan and the result of a training job. Plain records, SI units."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from pi_dynn.records import Record
 
 @dataclass(frozen=True)
 class TrainPlan(Record):
-    """What would be trained. `parts` counts images per part; the times are measured on a few real steps, or None."""
+    """The plan of a job. `parts` counts images per part; the times are measured on a few real steps, or None."""
 
     KIND = "training plan"
 
@@ -31,7 +31,7 @@ class TrainPlan(Record):
 
 @dataclass(frozen=True)
 class TrainResult(Record):
-    """What a training job left. Accuracies in 0..1, None without a test part; `depth_accuracies` per exit block."""
+    """The result of a training job. Accuracies in 0..1, None without a test part; `depth_accuracies` per exit block."""
 
     KIND = "training result"
 

@@ -34,7 +34,7 @@ TIMED_STEPS = 4
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How images are loaded and changed while training."""
+    """Loading and augmentation of images for training."""
 
     crop: float = 1.0
     augment: str = "randaugment"
@@ -48,7 +48,7 @@ class ImageSettings:
 
 @dataclass(frozen=True)
 class TeachingSettings:
-    """The teacher, and how it is listened to."""
+    """The teacher, and the loss of distillation."""
 
     teacher: str
     kind: str = "hard"
@@ -60,7 +60,7 @@ class TeachingSettings:
 class TrainSettings:
     """One transfer or distillation. `warmup_epochs` go into the recipe once the steps of an epoch are known.
 
-    A `model` of None is that of the checkpoint `init`. An `exit_weight` above 0 trains `exits` along.
+    A `model` of None is that of the checkpoint `init`. With an `exit_weight` above 0 the `exits` are trained, too.
     """
 
     data: DataSettings
@@ -97,7 +97,7 @@ class ImageTraining:
 
     @property
     def kind(self) -> str:
-        """Which stage this is."""
+        """The name of the stage."""
         if self.settings.teaching is not None:
             return "distill"
         return "joint" if self.settings.exit_weight else "transfer"
@@ -131,7 +131,7 @@ class ImageTraining:
         )
 
     def manifest(self) -> dict:
-        """What is trained on what, how, and with which versions."""
+        """The manifest: network, images, hyperparameters and versions."""
         teaching = self.settings.teaching
         options: dict[str, Any] = asdict(self.settings.images) | {"exit_weight": self.settings.exit_weight}
         del options["workers"], options["memory_bytes"]  # they change nothing
@@ -152,13 +152,13 @@ class ImageTraining:
         }
 
     def card(self, manifest: dict) -> Card:
-        """What the weights file will say, with the stages before this one."""
+        """The card of the weights file, with the stages before this one."""
         before = None if self.settings.init is None else read_card(self.settings.init)
         stages = [*(before.stages if before else []), manifest]
         return Card(self.model.name, self.model.arguments, self.data.classes, self.preprocess, stages)
 
     def plan(self) -> TrainPlan:
-        """What would be done, and how long it would take by a few real steps. Trains nothing that is kept."""
+        """The plan, with times from a few real steps, whose training is discarded."""
         trainer = self._trainer(RunContext(self.processes, name=self.kind))
         return measured_plan(trainer, self.data, {self.kind: self.recipe})
 
@@ -166,7 +166,7 @@ class ImageTraining:
         return Trainer(self.stage, self.batches, self.recipe, context)
 
     def train(self, callback: Callback) -> Fitted:
-        """Train to the end, or go on with a run that was interrupted; the network is left with its best weights."""
+        """Train to the end, also resuming an interrupted run; the network is left with its best weights."""
         manifest = self.manifest()
         folder = RunFolder(self.settings.out, self.card(manifest))
         if self.processes.first:
@@ -177,7 +177,7 @@ class ImageTraining:
         return fitted
 
     def run(self, callback: Callback) -> TrainResult:
-        """Train, then judge the best weights on the test part."""
+        """Train, then evaluate the best weights on the test part."""
         fitted = self.train(callback)
         test, depths = None, {}
         if self.data.test is not None and self.processes.first:
@@ -199,13 +199,13 @@ class ImageTraining:
 
 
 def _network(settings: TrainSettings, data: TrainData) -> tuple[nn.Module, dict | None]:
-    """The network to train, with the weights it starts from, and what was taken from where."""
+    """The network to train with its initial weights, and the report of their origin."""
     name, size, card = settings.model, settings.image_size, None
     if settings.init is not None and (name is None or size is None):
         card = card_of(settings.init, model=name, image_size=size)
     name = name or (card and card.model)
     if name is None:
-        raise InputError("no network is named: give --model, or --init with a checkpoint that tells its own")
+        raise InputError("no network is named: give --model, or --init with a checkpoint that names its own")
     size = size or (card and card.arguments["image_size"])
     if size is None:
         raise InputError(f"{name}: no image size is given: give --image-size, 224 is the published one")
@@ -219,7 +219,7 @@ def _network(settings: TrainSettings, data: TrainData) -> tuple[nn.Module, dict 
 
 
 def versions() -> dict[str, str]:
-    """The versions a run depends on."""
+    """The versions that a run depends on."""
     return {
         "pi_dynn": __version__,
         "torch": str(torch.__version__),
@@ -231,7 +231,7 @@ def versions() -> dict[str, str]:
 def measured_plan(trainer: Trainer, data: TrainData, recipes: dict[str, Recipe], other_s: float = 0.0) -> TrainPlan:
     """The plan of a job, timed on a few real steps; `other_s` is known to be needed besides."""
     context, model, steps = trainer.context, trainer.stage.model, trainer.batches.steps
-    trainer.train_epoch(0, 1)  # the first step is slow: workers start, memory is found
+    trainer.train_epoch(0, 1)  # the first step is slow: workers start, memory is allocated
     started_ns = context.clock.now_ns()
     row = trainer.train_epoch(0, TIMED_STEPS)
     step_s = (context.clock.now_ns() - started_ns) / 1e9 / min(TIMED_STEPS, steps)

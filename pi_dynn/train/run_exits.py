@@ -49,7 +49,7 @@ class ExitsSettings:
     recipe: Recipe  # of the bilevel half
     warmup: Recipe
     init: Path | None = None
-    model: str | None = None  # of `init`, where the file does not tell; so is the size
+    model: str | None = None  # of `init`, if the file does not contain it; so is the size
     image_size: int | None = None
     joint: TrainSettings | None = None
     exits: list[int] | str = "all"
@@ -111,7 +111,7 @@ class ExitTraining:
         return len(part) * (8 if self.settings.all_views else 1)
 
     def manifest(self) -> dict:
-        """What is trained on what, how, and with which versions."""
+        """The manifest: network, images, hyperparameters and versions."""
         settings = self.settings
         options: dict[str, Any] = {
             name: getattr(settings, name)
@@ -131,7 +131,7 @@ class ExitTraining:
         }
 
     def features(self, part: ImageFolder, name: str) -> ExitFeatures:
-        """What the heads see of a part, from the file in the run's folder or computed and kept there."""
+        """The features of a part, from the file in the run's folder or computed and cached there."""
         key = {
             "backbone": backbone_sha256(self.model),
             "data": self.data.record,
@@ -158,7 +158,7 @@ class ExitTraining:
                 yield self.preprocess.tensor(view.permute(0, 2, 3, 1).numpy()), labels
 
     def plan(self) -> TrainPlan:
-        """What would be done, and how long it would take by a few real steps."""
+        """The plan, with times from a few real steps."""
         if self.joint is not None:
             plan = self.joint.plan()
             return replace(plan, stage=self.kind, recipes=plan.recipes | {"gates": self.settings.recipe.to_dict()})
@@ -184,7 +184,7 @@ class ExitTraining:
         )
 
     def run(self, callback: Callback) -> TrainResult:
-        """Train heads and gates, choose the exits to keep, write the bundle, judge it on the test part."""
+        """Train heads and gates, choose the exits to keep, write the bundle, evaluate it on the test part."""
         settings, manifest = self.settings, self.manifest()
         epochs = 0
         if self.joint is not None:

@@ -1,6 +1,6 @@
-"""The folder of one run: its manifest, its log, its weights, and the state it can go on from.
+"""The folder of one run: its manifest, its log, its weights, and the state to resume from.
 
-`run.json` says what is trained on what, how and with which versions, and a resumed run must agree with it;
+`run.json` is the manifest (network, images, hyperparameters, versions), which a resumed run must match;
 `log.csv` has a row per epoch; `best.safetensors` holds the weights of the best epoch by the held-out images,
 `last.safetensors` those of the last one; `state.pt` is everything a resumed run needs.
 """
@@ -24,13 +24,13 @@ COMPARED = ("stage", "model", "arguments", "recipe", "options", "data", "init") 
 
 
 class RunFolder:
-    """Files of one run below `path`; each is replaced whole or not at all."""
+    """The files of one run below `path`, each written atomically."""
 
     def __init__(self, path: str | Path, card: Card) -> None:
         self.path, self.card = Path(path), card
 
     def begin(self, manifest: dict, resume: bool) -> None:
-        """Write the manifest, or check that the run that is resumed was started with the same one.
+        """Write the manifest, or check that a resumed run was started with the same one.
 
         Raises: InputError if there is a run in the folder and `resume` is not asked for, or another run.
         """
@@ -67,11 +67,11 @@ class RunFolder:
         return path
 
     def save_state(self, state: dict) -> None:
-        """Replace what a resumed run starts from."""
+        """Replace the state to resume from."""
         write_atomically(self.path / "state.pt", lambda stream: torch.save({"format": STATE_FORMAT, **state}, stream))
 
     def load_state(self) -> dict | None:
-        """What `save_state` was given last; None before the first epoch has ended.
+        """The last saved state; None before the end of the first epoch.
 
         Raises: CheckpointError for a file that is not what `save_state` writes.
         """
@@ -89,7 +89,7 @@ class RunFolder:
 
 
 def _difference(key: str, started: object, now: object) -> str:
-    """Where two entries of a manifest part, in words."""
+    """The difference of two entries of a manifest, for messages."""
     if isinstance(started, dict) and isinstance(now, dict):
         parts = [name for name in {**started, **now} if started.get(name) != now.get(name)]
         return ", ".join(f"{key}.{name}={started.get(name)!r}, not {now.get(name)!r}" for name in parts)

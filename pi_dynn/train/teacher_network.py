@@ -1,4 +1,4 @@
-"""A trained network that answers in a student's stead: its image size, its colours, its order of classes."""
+"""A teacher adapted to a student's image size, normalisation and order of classes."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,10 +14,10 @@ class TeacherNetwork(nn.Module):
     """Logits of a teacher for the student's input.
 
     `answer` maps the teacher's input (B, 3, S, S) to logits (B, its classes); if it is a module it moves along with
-    this one. The student's input is turned back to colours, brought to the teacher's size and
-    normalised as the teacher was trained.
+    this one. The student's input is converted back to colours, resized to the teacher's size and normalised as for
+    the teacher.
 
-    Raises: ModelError if the teacher does not know one of the student's classes.
+    Raises: ModelError if the teacher lacks one of the student's classes.
     """
 
     def __init__(

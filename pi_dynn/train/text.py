@@ -1,4 +1,4 @@
-"""Training in text: the plan, a line per epoch, the result."""
+"""Training as text: the plan, a line per epoch, the result."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -11,7 +11,7 @@ SPOKEN = ("epoch", "lr", "loss", "images_per_s", "waited")
 
 
 def plan_text(plan: TrainPlan) -> str:
-    """What would be trained, and how long it would take."""
+    """The plan with its estimated times."""
     parts = ", ".join(f"{count:,} to {name}" for name, count in plan.parts.items())
     lines = [
         f"{plan.stage}: {plan.model}, {plan.parameters:,} parameters, {plan.trained_parameters:,} of them trained",
@@ -42,7 +42,7 @@ def epoch_text(name: str, row: Mapping[str, float]) -> str:
 
 
 def result_text(result: TrainResult) -> str:
-    """What training left."""
+    """The result of training."""
     lines = [
         f"{result.stage}: {result.epochs} epochs, best {result.best_epoch}",
         f"accuracy {percent(result.accuracy, 2)} on the calibrate part, "

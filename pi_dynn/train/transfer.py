@@ -17,12 +17,12 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def unmixed(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The batch as it is."""
+    """The batch without changes (no mixing)."""
     return x, y
 
 
 class Transfer(Stage):
-    """Cross-entropy on (mixed) batches; judged by the accuracy of the last answer."""
+    """Cross-entropy on (mixed) batches; evaluated by the accuracy of the last answer."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Transfer(Stage):
         right = exit_accuracies(model, x, labels)
         blocks = [*model.exit_blocks, model.depth - 1]
         figures = {f"acc_{block}": value for block, value in zip(blocks, right, strict=True)}
-        # All exits count as in the loss: the last answer alone may well be best before they are.
+        # All exits count as in the loss, because the last answer may reach its best before they do.
         weights = [self.exit_weight] * (len(right) - 1) + [1.0]
         weighted = sum(weight * value for weight, value in zip(weights, right, strict=True)) / sum(weights)
         return {"joint_accuracy": weighted} | figures
