@@ -49,7 +49,7 @@ def positive(text: str) -> int:
     metavar="N1,N2,...",
     help="Compare these, or all up to the cores there are.",
 )
-@click.option("--each-exit", is_flag=True, help="Also force every image out at each exit in turn.")
+@click.option("--each-exit", is_flag=True, help="Also force all images to leave at each exit in turn.")
 @click.option(
     "--against",
     type=WORDS,
@@ -72,7 +72,7 @@ def command(
     as_json: bool,
     choice: SessionChoice,
 ) -> None:
-    """Measure latency: full depth and with exits, every variant in turns in one run.
+    """Measure latency at full depth and with exits, all variants interleaved in one run.
 
     Images are decoded beforehand; without PATH they are the bundled sample photographs. Engine fp32 computes an
     int8 bundle in floats. What --against names leaves for each image where the bundle does; eager, compile and
@@ -119,7 +119,7 @@ def _engines(engines: list[str] | Literal["all"] | None, engine: str) -> list[st
 
 
 def _thread_counts(counts: list[int] | Literal["all"] | None, threads: int | None) -> Sequence[int | None]:
-    """The counts to compare; None is what a session takes by itself. Raises: click.UsageError."""
+    """The counts to compare; None lets the session choose. Raises: click.UsageError."""
     if counts is None:
         return [threads]
     if threads is not None:
@@ -165,7 +165,7 @@ def _variants(
 def _peer_variants(
     session: "Session", inputs: list["Tensor"], names: list[str], threads: int | None
 ) -> list["Variant"]:
-    """The bundle's network as others run it, leaving where the bundle does."""
+    """The bundle's network in other runtimes, with the exits of the bundle."""
     from pi_dynn.latency.benchmark import natural_exits, peer_variants
     from pi_dynn.latency.peers import peers_of, session_peer
     from pi_dynn.models import create_model

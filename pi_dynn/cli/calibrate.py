@@ -177,8 +177,8 @@ def command(
 ) -> int:
     """Choose thresholds on held-out images: for an accuracy, for a budget, or with a promise.
 
-    Give the images a part of a written split of their own: thresholds chosen on images that the network was
-    trained on are too bold, and accuracy on images they were chosen on is too good.
+    Use a part of a saved split that is not used otherwise: on images that the network was trained on its scores are
+    overconfident, and accuracy on the images that thresholds were chosen on is too optimistic.
 
     \b
     Examples:
@@ -219,11 +219,11 @@ def command(
     kept = record if fold is None else _fold(session.bundle, record, fold, rejection)
     if output is not None:
         save_record(output, kept)
-    seen = outputs if others is None else _collect(session, others, f"compare on {compare}")
+    evaluated = outputs if others is None else _collect(session, others, f"compare on {compare}")
     networks = _static(static, choice, others or data)
     own = session.manifest.thresholds if record.score == "gate" else None
-    _show(Calibrated(record, result, outputs, seen, compare, own, networks), as_json, plot)
-    return ExitStatus.ERROR if outputs.failed or seen.failed else ExitStatus.OK
+    _show(Calibrated(record, result, outputs, evaluated, compare, own, networks), as_json, plot)
+    return ExitStatus.ERROR if outputs.failed or evaluated.failed else ExitStatus.OK
 
 
 def _costs(session: "Session", options: dict[str, Any], unit: str) -> list[float]:
@@ -273,7 +273,7 @@ def _rejection(
 def _fold(
     bundle: "Bundle", record: "CalibrationRecord", path: Path, rejection: "Rejection | None"
 ) -> "CalibrationRecord":
-    """Save the calibrated bundle; the record as it holds for that one, whose own score and temperatures these are."""
+    """Save the calibrated bundle; returns the record for it, whose score is the gate and whose temperatures are 1."""
     from pi_dynn.calibrate.scores import GATE
     from pi_dynn.deploy.calibrated import calibrated_bundle
 
@@ -308,15 +308,15 @@ def _static(given: Sequence[str], choice: SessionChoice, data: "ImageFolder") ->
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration and what it is judged on: its own images, or those of the part it is `compared` on.
+    """A calibration and the images it is evaluated on: its own, or those of the part `compared`.
 
-    `own` are the thresholds of the bundle, None where its score is another.
+    `own` are the thresholds of the bundle, None if the record has another score.
     """
 
     record: "CalibrationRecord"
     choice: "Choice"
     outputs: "ExitOutputs"
-    seen: "ExitOutputs"
+    evaluated: "ExitOutputs"
     compared: str | None
     own: list[float] | None
     static: "list[StaticNetwork]"
@@ -328,12 +328,12 @@ def _show(shown: Calibrated, as_json: bool, plot: Path | None) -> None:
     from pi_dynn.evaluate import text
     from pi_dynn.evaluate.thresholds import exit_outcomes, reliability
 
-    record, choice, seen = shown.record, shown.choice, shown.seen
+    record, choice, evaluated = shown.record, shown.choice, shown.evaluated
     results = []
     if shown.compared is not None or plot is not None:
-        finding, reporting = (exit_outcomes(one, record.score, record.costs) for one in (shown.outputs, seen))
+        finding, reporting = (exit_outcomes(one, record.score, record.costs) for one in (shown.outputs, evaluated))
         results = compare_rules(finding, reporting, record.cost_unit, own=shown.own)
-    rows = reliability(seen, record)
+    rows = reliability(evaluated, record)
     if as_json:
         click.echo(json.dumps(record.to_dict()))
         for result in results if shown.compared is not None else ():
@@ -344,8 +344,8 @@ def _show(shown: Calibrated, as_json: bool, plot: Path | None) -> None:
         click.echo(text.record_text(record, choice.point, choice.before) + "\n")
         click.echo(text.reliability_table(rows))
         if shown.compared is not None:
-            click.echo(f"\non part {shown.compared}, {len(seen.labels)} images no rule has seen:")
-            click.echo(text.comparison_text(results, len(seen.labels), record.images, str(record.part)))
+            click.echo(f"\non part {shown.compared}, {len(evaluated.labels)} images that no rule was chosen on:")
+            click.echo(text.comparison_text(results, len(evaluated.labels), record.images, str(record.part)))
     for note in text.empty_exit_notes(record):
         click.echo(f"Note: {note}", err=True)
     if plot is not None:
@@ -353,14 +353,14 @@ def _show(shown: Calibrated, as_json: bool, plot: Path | None) -> None:
 
 
 def _plot(folder: Path, shown: Calibrated, results: "list[RuleResult]", rows: "list[ExitReliability]") -> None:
-    """Save the plots; what they are of is said on stderr."""
+    """Save the plots; a note on stderr says which images they are of."""
     from pi_dynn.calibrate.outcomes import operating_point
     from pi_dynn.evaluate import plots
     from pi_dynn.evaluate.thresholds import exit_outcomes
     from pi_dynn.figures import save_figure
 
     record = shown.record
-    point = operating_point(exit_outcomes(shown.seen, record.score, record.costs), record.thresholds)
+    point = operating_point(exit_outcomes(shown.evaluated, record.score, record.costs), record.thresholds)
     unit = record.cost_unit
     figures = {
         "trade-off": plots.trade_off_figure(results, point, unit, shown.static if unit == "macs" else ()),

@@ -29,7 +29,7 @@ DEFAULT_FOLDER = Path("calibration")  # where records are kept in a checkout
 def budget_options(command: Callable) -> Callable:
     """--budget-ms, --budget-mj and --adaptive."""
     for option in (
-        click.option("--adaptive", is_flag=True, help="Get cheaper while the board is hot or its battery low."),
+        click.option("--adaptive", is_flag=True, help="Lower the cost while the board is hot or its battery low."),
         click.option(
             "--budget-mj", type=click.FloatRange(0, min_open=True), metavar="MJ", help="The same for mean energy."
         ),
@@ -37,7 +37,7 @@ def budget_options(command: Callable) -> Callable:
             "--budget-ms",
             type=click.FloatRange(0, min_open=True),
             metavar="MS",
-            help="Mean latency allowed; the record that fits is looked for in --calibration, file or folder.",
+            help="Greatest mean latency; thresholds are taken from the records in --calibration, a file or folder.",
         ),
     ):
         command = option(command)

@@ -156,7 +156,7 @@ def show_answer(
 
 @contextmanager
 def csv_rows(path: Path) -> Iterator[Callable[[dict[str, Any]], object]]:
-    """A function that adds a row to the CSV file at `path`, which appears whole when the block ends."""
+    """Yields a function that adds a row to the CSV file at `path`, written atomically when the body ends."""
     from pi_dynn.classify.text import CSV_FIELDS
     from pi_dynn.files import replacing
 

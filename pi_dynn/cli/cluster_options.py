@@ -36,7 +36,7 @@ def check_cluster(cluster: str | None, ship: bool, **left_here: object) -> None:
 
 @contextmanager
 def answering_session(choice: SessionChoice, cluster: str | None, ship: bool) -> Iterator["Session | ClusterSession"]:
-    """A Session here, or one that a cluster's workers stand for.
+    """A Session on this machine, or one on a cluster's workers.
 
     Raises: InputError without Dask, ClusterError.
     """

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     help="Seconds of idle power before and after.",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Images run together.")
-@click.option("--each-exit", is_flag=True, help="Also force everyone out at each exit in turn; check that they add up.")
+@click.option("--each-exit", is_flag=True, help="Also force all images to each exit; check that the sum agrees.")
 @click.option("--baseline", type=click.Path(path_type=Path), metavar="BUNDLE", help="Measure this in turns with it.")
 @click.option("--name", help="Name in the table. [default: the network and its precision]")
 @click.option("--save", type=click.Path(path_type=Path), metavar="RUN.json", help="Keep the run, raw trace included.")
@@ -45,8 +45,8 @@ def command(**options: Any) -> int:
     """Measure what one answer costs, in millijoules, with its 95 % interval.
 
     Idle power is measured before and after the trials; net energy is what an answer adds to it. Without a power
-    meter the figures come from a model and say ESTIMATED; --meter fake rehearses the run on a simulated board.
-    --meter replay:RUN.json works the figures of a saved run out again.
+    meter the figures come from a model and say ESTIMATED; --meter fake runs on a simulated board.
+    --meter replay:RUN.json computes the figures of a saved run again.
 
     \b
     Examples:
@@ -70,7 +70,7 @@ def command(**options: Any) -> int:
 def _measure(
     backend: dict[str, Any], meter_name: str, require_meter: bool, **options: Any
 ) -> "tuple[Measurement, list[EnergyResult]]":
-    """Open the meter first, for it may be missing, then the sessions; measure and work the figures out."""
+    """Open the meter first, because it may be missing, then the sessions; measure and compute the figures."""
     from pi_dynn.board import Board
     from pi_dynn.clock import PerfClock
     from pi_dynn.energy.protocol import EnergyParts

@@ -18,14 +18,14 @@ from pi_dynn.cli.options import BLOCKS, NUMBERS, threshold_option, thresholds_op
     show_default=True,
     help="onnx: a graph per stage and one of the full depth, for ONNX Runtime.",
 )
-@click.option("--model", metavar="NAME", help="Network the weights belong to. [default: told by the file]")
+@click.option("--model", metavar="NAME", help="Network the weights belong to. [default: from the file]")
 @click.option(
     "--exits", type=BLOCKS, metavar="B1,B2,...", help="Blocks to keep exits after. [default: all in the checkpoint]"
 )
 @threshold_option
 @thresholds_option
 @click.option("--labels", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Class names, one a line.")
-@click.option("--image-size", type=click.IntRange(16), help="Image size in pixels. [default: told by the weights]")
+@click.option("--image-size", type=click.IntRange(16), help="Image size in pixels. [default: from the weights]")
 @click.option("--crop", type=click.FloatRange(0.1, 1.0), help="Centre share to keep. [default: all]")
 @click.option("--mean", type=NUMBERS, metavar="R,G,B", help="Mean of the pixels, of 1. [default: ImageNet's]")
 @click.option(

@@ -46,10 +46,10 @@ def meter_options(command: Callable) -> Callable:
 
 def take_backend_options(options: dict[str, Any]) -> dict[str, Any]:
     """Move what belongs to the meter's backend out of `options`; what was not given is left to the backend."""
-    taken = {name: options.pop(name) for name in _BACKEND_OPTIONS}
-    if taken["address"] is not None:
+    backend = {name: options.pop(name) for name in _BACKEND_OPTIONS}
+    if backend["address"] is not None:
         try:
-            taken["address"] = int(taken["address"], 0)
+            backend["address"] = int(backend["address"], 0)
         except ValueError:
-            raise click.UsageError(f"--i2c-address {taken['address']!r}: expected a number such as 0x40") from None
-    return {name: value for name, value in taken.items() if value is not None}
+            raise click.UsageError(f"--i2c-address {backend['address']!r}: expected a number such as 0x40") from None
+    return {name: value for name, value in backend.items() if value is not None}

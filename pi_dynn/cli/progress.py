@@ -1,4 +1,4 @@
-"""A progress bar on stderr, shown only where somebody can watch it."""
+"""Progress bars on stderr, shown only on a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from datetime import timedelta
 
 @contextmanager
 def progress(description: str, total: int | None = None, enabled: bool = True) -> Iterator[Callable[[], None]]:
-    """Yields a function to call after each item; does nothing unless stderr is a terminal."""
+    """Yields a function to call after each item; a no-op unless stderr is a terminal."""
     if not enabled or not sys.stderr.isatty():
         yield lambda: None
         return
@@ -38,7 +38,7 @@ def progress(description: str, total: int | None = None, enabled: bool = True) -
 def stage_progress() -> Iterator[Callable[[str, float, float], None]]:
     """Yields a function to call with what is done next, the seconds done and the seconds in all.
 
-    The bar is drawn at these calls only: a bar that redraws itself would cost energy in the middle of a measurement.
+    The bar is drawn at these calls only, because a bar that redraws itself would use energy during a measurement.
     """
     if not sys.stderr.isatty():
         yield lambda what, done_s, total_s: None

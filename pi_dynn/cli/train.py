@@ -94,7 +94,7 @@ def distill(**given: Any) -> None:
 
 @command.command()
 @click.option("--init", type=PATH, metavar="CKPT", help="Trained network; its weights stay as they are.")
-@click.option("--model", metavar="NAME", help="Network of --init. [default: told by the file]")
+@click.option("--model", metavar="NAME", help="Network of --init. [default: from the file]")
 @click.option("--joint", "joint_model", metavar="NAME", help="Train this network and its exits together instead.")
 @click.option("--joint-epochs", type=click.IntRange(1), default=100, show_default=True, help="Of --joint.")
 @click.option(
