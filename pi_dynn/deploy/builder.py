@@ -59,10 +59,10 @@ def build_bundle(
     packed_engine = _packing_engine(precision)
     self_test: list = []
     if calibration is None:
-        scripted, found = script_and_freeze(deploy_form(model, list(exits), precision, packed_engine)), {}
+        scripted, report = script_and_freeze(deploy_form(model, list(exits), precision, packed_engine)), {}
     else:
         try:
-            scripted, found, self_test = _static_form(model, list(exits), calibration, packed_engine)
+            scripted, report, self_test = _static_form(model, list(exits), calibration, packed_engine)
         except RuntimeError as error:  # what torch.ao makes of some networks cannot be run
             reason = str(error).strip().splitlines()[-1]
             raise ModelError(f"{model.name} has no {INT8_STATIC} form that runs ({reason}): use fp32") from error
@@ -85,7 +85,7 @@ def build_bundle(
             weights_sha256=weights_sha256,
             pi_dynn_version=version("pi_dynn"),
             torch_version=torch.__version__,
-            notes={"parameters": sum(p.numel() for p in model.parameters())} | found | (notes or {}),
+            notes={"parameters": sum(p.numel() for p in model.parameters())} | report | (notes or {}),
             self_test=self_test,
         )
 
@@ -109,12 +109,12 @@ def _static_form(
     """
     convolutions = isinstance(model, ChainNetwork)
     quantise = quantise_statically if convolutions else quantise_products
-    network, found = quantise(deploy_form(model, exits, "fp32", None), images, engine)
+    network, report = quantise(deploy_form(model, exits, "fp32", None), images, engine)
     with using_engine(engine), warnings.catch_warnings():  # frozen parts go through a file, and are packed anew
         warnings.filterwarnings("ignore", message="The TorchScript type system", category=UserWarning)  # torch.ao's own
         scripted = script_and_freeze(network)
     self_test = self_test_answers(scripted, model.image_size) if convolutions else []
-    return scripted, {"static_int8": found.to_dict()}, self_test
+    return scripted, {"static_int8": report.to_dict()}, self_test
 
 
 def deploy_form(model: nn.Module, exits: list[int], precision: str, engine: str | None) -> EarlyExitNetwork:
@@ -211,9 +211,9 @@ def assert_parity(model: ChainNetwork, network: EarlyExitNetwork, exits: list[in
     size = model.image_size
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     blocks = [*exits, model.depth - 1]
-    wanted = [logits for block, logits, _ in model.forward_exits(x) if block in blocks]
-    for block, got, want in zip(blocks, network.forward_all(x), wanted, strict=True):
-        error = float((got - want).norm() / want.norm())
+    expected = [logits for block, logits, _ in model.forward_exits(x) if block in blocks]
+    for block, answer, reference in zip(blocks, network.forward_all(x), expected, strict=True):
+        error = float((answer - reference).norm() / reference.norm())
         if not error <= WORST_RELATIVE_ERROR:  # NaN is no parity either
             raise ModelError(
                 f"the folded network is off by {error:.1e} after block {block}: are its weights finite and trained?"

@@ -50,9 +50,9 @@ def export(source: Path | None, settings: ExportSettings, form: str = "torchscri
         return onnx_bundle(bundle, "int8", calibration_images(_preprocess_of(bundle), settings.data))
     if form != "onnx":
         raise InputError(f"{source or 'the embedded bundle'} is a bundle already: pass --format onnx for its ONNX form")
-    given = [name for name, value in vars(replace(settings, precision=None, data=None)).items() if value is not None]
-    if given:
-        raise InputError(f"a bundle keeps its {', '.join(given)}: leave out --{given[0].replace('_', '-')}")
+    options = [name for name, value in vars(replace(settings, precision=None, data=None)).items() if value is not None]
+    if options:
+        raise InputError(f"a bundle keeps its {', '.join(options)}: leave out --{options[0].replace('_', '-')}")
     bundle = load_bundle(source)
     if settings.data is None:
         return onnx_bundle(bundle, settings.precision)
@@ -94,11 +94,11 @@ def export_checkpoint(path: Path, settings: ExportSettings) -> Bundle:
     thresholds = 0.9 if settings.thresholds is None else settings.thresholds
     if isinstance(thresholds, (int, float)):
         thresholds = [float(thresholds)] * len(exits)
-    given = {"crop": settings.crop, "mean": settings.mean, "std": settings.std}
+    options = {"crop": settings.crop, "mean": settings.mean, "std": settings.std}
     preprocess = replace(
         card.preprocess,
         size=model.image_size,
-        **{name: value for name, value in given.items() if value is not None},
+        **{name: value for name, value in options.items() if value is not None},
     )
     return build_bundle(
         model.eval(),

@@ -88,17 +88,17 @@ def norm_as_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tenso
 
 def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     """A convolution of the same geometry with other weights."""
-    made = nn.Conv2d(
+    copy = nn.Conv2d(
         conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, groups=conv.groups
     )
-    made.weight.copy_(weight)
-    made.bias.copy_(bias)
-    return made
+    copy.weight.copy_(weight)
+    copy.bias.copy_(bias)
+    return copy
 
 
 def linear_of(weight: Tensor, bias: Tensor) -> PooledLinear:
     """A PooledLinear with this weight (out, in) and bias (out)."""
-    made = PooledLinear(weight.shape[1], weight.shape[0])
-    made.weight.copy_(weight)
-    made.bias.copy_(bias)
-    return made
+    layer = PooledLinear(weight.shape[1], weight.shape[0])
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+    return layer

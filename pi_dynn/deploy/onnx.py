@@ -87,8 +87,8 @@ def static_graphs(graphs: Mapping[str, "ModelProto"], images: Tensor) -> dict[st
 
 def in_float(graph: "ModelProto") -> list[str]:
     """The nodes of head and gate, which cost less than quantising their input would."""
-    kept = [node.name for node in graph.graph.node if node.name.startswith(("/head/", "/gate/"))]
-    return [*kept, *(f"{name}_MatMul" for name in kept)]  # what the quantiser calls a Gemm it takes apart
+    nodes = [node.name for node in graph.graph.node if node.name.startswith(("/head/", "/gate/"))]
+    return [*nodes, *(f"{name}_MatMul" for name in nodes)]  # what the quantiser calls a Gemm it takes apart
 
 
 def _through_file(graph: "ModelProto", quantise: Callable[["ModelProto", str], None]) -> "ModelProto":
@@ -293,10 +293,12 @@ def optimised(graph: "ModelProto") -> "ModelProto":
 def _assert_parity(network: torch.jit.ScriptModule, files: dict[str, bytes], x: Tensor, precision: str) -> None:
     """Raise ModelError unless the graphs give the network's logits at every exit and at full depth."""
     with torch.inference_mode(), torch.jit.optimized_execution(False):
-        wanted = [torch.cat(exits) for exits in zip(*(network.forward_all(one) for one in x.split(1)), strict=True)]
-    stages = OnnxNetwork([files[stage_file(k)] for k in range(len(wanted))], threads=1)
+        expected = [torch.cat(exits) for exits in zip(*(network.forward_all(one) for one in x.split(1)), strict=True)]
+    stages = OnnxNetwork([files[stage_file(k)] for k in range(len(expected))], threads=1)
     whole = OnnxNetwork([files[FULL_DEPTH]], threads=1)
-    for got, want in zip([*stages.forward_all(x), *whole.forward_all(x)], [*wanted, wanted[-1]], strict=True):
-        error = relative_error([got], [want])
+    for answer, reference in zip(
+        [*stages.forward_all(x), *whole.forward_all(x)], [*expected, expected[-1]], strict=True
+    ):
+        error = relative_error([answer], [reference])
         if not error <= WORST_RELATIVE_ERROR[precision]:
             raise ModelError(f"the {precision} ONNX graphs are off by {error:.1e}: are the network's weights trained?")

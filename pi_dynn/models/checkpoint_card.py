@@ -35,8 +35,8 @@ def card_of(
     name = canonical_name(model or (card.model if card else architecture_of(file.state)))
     if card is None or canonical_name(card.model) != name:
         card = _card_from_weights(file, name, image_size, exits)
-    given = {"image_size": image_size, "exits": None if exits is None or _has_branches(file) else list(exits)}
-    arguments = card.arguments | {key: value for key, value in given.items() if value is not None}
+    options = {"image_size": image_size, "exits": None if exits is None or _has_branches(file) else list(exits)}
+    arguments = card.arguments | {key: value for key, value in options.items() if value is not None}
     return Card(name, arguments | {"exits": arguments.get("exits") or None}, card.classes, card.preprocess, card.stages)
 
 

@@ -64,12 +64,12 @@ def collect_features(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]]) -
     """The features of batches of normalised images (B, 3, H, W) and labels (B,)."""
     heads = exit_heads(model)
     device = next(model.parameters()).device
-    seen: list[list[list[Tensor]]] = [[[] for _ in exit_heads_] for exit_heads_ in heads]
+    columns: list[list[list[Tensor]]] = [[[] for _ in exit_heads_] for exit_heads_ in heads]
     hooks = []
     for k, exit_heads_ in enumerate(heads):
         for j, head in enumerate(exit_heads_):
             hooks.append(
-                head.register_forward_pre_hook(lambda _, inputs, to=seen[k][j]: to.append(inputs[0].float().cpu()))
+                head.register_forward_pre_hook(lambda _, inputs, to=columns[k][j]: to.append(inputs[0].float().cpu()))
             )
     final, labels = [], []
     model.eval()
@@ -80,7 +80,7 @@ def collect_features(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]]) -
     finally:
         for hook in hooks:
             hook.remove()
-    inputs = [[torch.cat(batches) for batches in exit_inputs] for exit_inputs in seen]
+    inputs = [[torch.cat(batches) for batches in exit_inputs] for exit_inputs in columns]
     return ExitFeatures(inputs, torch.cat(final), torch.cat(labels))
 
 

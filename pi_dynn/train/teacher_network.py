@@ -30,14 +30,14 @@ class TeacherNetwork(nn.Module):
         """`classes` are the teacher's and the student's, by name."""
         super().__init__()
         self._answer, self.size = answer, own.size
-        known, wanted = classes
-        missing = [name for name in wanted if name not in known]
+        known, required = classes
+        missing = [name for name in required if name not in known]
         if missing:
             raise ModelError(
                 f"the teacher does not know the class {missing[0]!r} (it knows {', '.join(list(known)[:4])}, ...): "
                 "train a teacher on this data set with `pi-dynn train transfer`"
             )
-        self.register_buffer("order", torch.tensor([list(known).index(name) for name in wanted]), persistent=False)
+        self.register_buffer("order", torch.tensor([list(known).index(name) for name in required]), persistent=False)
         own_mean, own_std, mean, std = (
             torch.tensor(values).view(1, 3, 1, 1) for values in (own.mean, own.std, students.mean, students.std)
         )
