@@ -135,17 +135,17 @@ def _sessions(choice: SessionChoice, engines: list[str]) -> list["Session"]:
     """A session for each engine; of several one that does not work here is left out with a note."""
     from pi_dynn.errors import EngineUnavailable
 
-    found = []
+    sessions = []
     for name in engines:
         try:
-            found.append(replace(choice, engine=name).open())
+            sessions.append(replace(choice, engine=name).open())
         except EngineUnavailable as error:
             if len(engines) == 1:
                 raise
             click.echo(f"Note: {error}", err=True)
-    if not found:
+    if not sessions:
         raise EngineUnavailable(f"none of the engines {', '.join(engines)} works here: choose others or auto")
-    return found
+    return sessions
 
 
 def _variants(
@@ -153,13 +153,13 @@ def _variants(
 ) -> list["Variant"]:
     from pi_dynn.latency.benchmark import session_variants
 
-    found = []
+    variants = []
     for session in sessions:
         name = f"{session.manifest.precision} {session.engine}"
         for count in counts:
             title = name if len(counts) == 1 else f"{name}, {count} threads"
-            found += session_variants(session, inputs, title, each_exit, count)
-    return found
+            variants += session_variants(session, inputs, title, each_exit, count)
+    return variants
 
 
 def _peer_variants(

@@ -95,18 +95,18 @@ def budget_and_unit(options: dict) -> tuple[float | None, str]:
 
     Raises: click.UsageError for options that contradict each other.
     """
-    given = [name for name in _UNITS if options[name] is not None]
-    if len(given) > 1:
+    budgets = [name for name in _UNITS if options[name] is not None]
+    if len(budgets) > 1:
         raise click.UsageError("give only one of --budget-macs, --budget-ms and --budget-mj")
     named = {"macs": "macs", "ms": "s", "mj": "J", None: None}[options["cost_unit"]]
-    if not given:
+    if not budgets:
         return None, named or "macs"
-    unit, scale = _UNITS[given[0]]
+    unit, scale = _UNITS[budgets[0]]
     if named not in (None, unit):
         raise click.UsageError(
-            f"--{given[0].replace('_', '-')} and --cost-unit {options['cost_unit']} contradict each other"
+            f"--{budgets[0].replace('_', '-')} and --cost-unit {options['cost_unit']} contradict each other"
         )
-    return options[given[0]] * scale, unit
+    return options[budgets[0]] * scale, unit
 
 
 def rule_settings(options: dict[str, Any], budget: float | None) -> "RuleSettings":
@@ -289,21 +289,21 @@ def _fold(
     return replace(record, bundle=built.sha256, score=GATE, temperatures=[1.0] * len(record.exits))
 
 
-def _static(given: Sequence[str], choice: SessionChoice, data: "ImageFolder") -> "list[StaticNetwork]":
+def _static(texts: Sequence[str], choice: SessionChoice, data: "ImageFolder") -> "list[StaticNetwork]":
     """Networks without exits: bundles at their own full depth on `data`, or figures as they are given."""
     from pi_dynn.calibrate.records import StaticNetwork
 
-    found = []
-    for text in given:
+    networks = []
+    for text in texts:
         figures = re.fullmatch(r"(.+)=([\d.]+)@([\d.]+)", text)
         if figures and not Path(text).exists():
-            found.append(StaticNetwork(figures[1], float(figures[2]) / 100, float(figures[3]) * 1e6))
+            networks.append(StaticNetwork(figures[1], float(figures[2]) / 100, float(figures[3]) * 1e6))
             continue
         session = replace(choice, bundle=Path(text)).open()
         outputs = _collect(session, data, Path(text).name)
         accuracy = float(outputs.right[-1].mean())
-        found.append(StaticNetwork(session.manifest.model, accuracy, float(session.manifest.macs[-1])))
-    return found
+        networks.append(StaticNetwork(session.manifest.model, accuracy, float(session.manifest.macs[-1])))
+    return networks
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def answering_session(choice: SessionChoice, cluster: str | None, ship: bool) ->
         from pi_dynn.classify.cluster import ClusterSession, ClusterSettings
 
     for name in ("distributed", "distributed.client", "tornado.application"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said in one line, by us
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # pi_dynn reports errors in one line
     with ClusterSession(
         cluster,
         choice.load_bundle(),

@@ -92,7 +92,10 @@ def test_the_comparison_is_of_the_other_part(calibrate, split):
     results = [RuleResult.from_dict(line["comparison"]) for line in lines[1:]]
     assert {"full depth", "bundle", "sweep", "budget", "percentile", "msdnet"} <= {result.rule for result in results}
     text = calibrate(*arguments).out
-    assert "on part test, 12 images that no rule was chosen on:" in text and "sweep, pruned" not in text.split("exits in %")[0]
+    assert (
+        "on part test, 12 images that no rule was chosen on:" in text
+        and "sweep, pruned" not in text.split("exits in %")[0]
+    )
 
 
 def test_evaluate_takes_a_record(pi_dynn, calibrate, dataset, tiny_bundle_path, record_path, tmp_path):

@@ -67,11 +67,11 @@ def test_json_is_one_object_a_subject_and_nothing_else(energy, tiny_bundle_path)
     status, out, _ = energy(*arguments)
     assert status == ExitStatus.OK
     base, other = [json.loads(line) for line in out.splitlines()]
-    wanted = {
+    keys = {
         "net_j", "net_ci95_j", "gross_j", "latency_s", "idle_power_w", "active_power_w", "n", "trials", "exits",
         "sample_rate_hz", "largest_gap_s", "valid", "invalid_reasons", "board", "bundle", "measured", "meter", "scope",
     }  # fmt: skip
-    assert wanted <= set(base)
+    assert keys <= set(base)
     assert (other["measured"], other["meter"], other["n"], other["trials"]) == (False, "fake", 40, 2)
     assert {"block_index", "share", "accuracy", "latency_s", "net_j"} <= set(other["exits"][0])
     assert base["improvement"] is None

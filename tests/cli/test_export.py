@@ -54,7 +54,7 @@ def test_a_network_of_torchvision_by_its_own_name(exported, pi_dynn):
     assert "gfnet_xs" in pi_dynn("models", "gfnet_12_384").out
 
 
-def test_what_the_weights_do_not_tell_is_asked_for(exported):
+def test_missing_options_are_named(exported):
     state = create_model("b_lenet", num_classes=3, image_size=28).state_dict()
     assert "pass --model" in exported(state)[0].err
     assert "pass --image-size" in exported(state, "--model", "b_lenet")[0].err
@@ -64,7 +64,7 @@ def test_what_the_weights_do_not_tell_is_asked_for(exported):
     assert exported(state, "--mean", "1,2")[0].status == 2
 
 
-def test_a_card_tells_all(pi_dynn, tmp_path):
+def test_a_card_is_enough(pi_dynn, tmp_path):
     arguments = {"num_classes": 3, "image_size": 28, "exits": [0]}
     model = create_model("b_lenet", **arguments)
     preprocess = Preprocess(28, crop=0.9, mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -81,9 +81,11 @@ def test_a_bundle_into_onnx(pi_dynn, tiny_bundle_path, tmp_path, photographs):
     out = tmp_path / "tiny.onnx.zip"
     outcome = pi_dynn("export", tiny_bundle_path, "-o", out, "--format", "onnx", "--precision", "fp32")
     assert outcome.status == 0 and "gfnet_12_192 fp32, 5 classes, 3 exits, onnx" in outcome.out
-    wanted = pi_dynn("classify", photographs, "--bundle", tiny_bundle_path, "--engine", "fp32", "--top", 1).out
-    got = pi_dynn("classify", photographs, "--bundle", out, "--engine", "onnxruntime", "--top", 1).out
-    assert [line.split()[:2] for line in got.splitlines()[:6]] == [line.split()[:2] for line in wanted.splitlines()[:6]]
+    expected = pi_dynn("classify", photographs, "--bundle", tiny_bundle_path, "--engine", "fp32", "--top", 1).out
+    answers = pi_dynn("classify", photographs, "--bundle", out, "--engine", "onnxruntime", "--top", 1).out
+    assert [line.split()[:2] for line in answers.splitlines()[:6]] == [
+        line.split()[:2] for line in expected.splitlines()[:6]
+    ]
     assert "is a bundle already" in pi_dynn("export", tiny_bundle_path, "-o", out).err
     assert "leave out --crop" in pi_dynn("export", tiny_bundle_path, "-o", out, "--format", "onnx", "--crop", 0.5).err
     again = pi_dynn("export", out, "-o", tmp_path / "b.zip", "--format", "onnx")
