@@ -38,12 +38,12 @@ def load_images(session: Session, data: Path | None, n: int) -> list[torch.Tenso
         paths = random.permutation(np.array(list(walk_images(data)), dtype=object))
         return [session.preprocess(path) for path in paths[:n]]
     pictures = [decode_image(path) for path in walk_images(sample_folder())]
-    found = []
+    images = []
     for i in range(n):
         picture = pictures[i % len(pictures)]
         left, top = random.integers(0, np.array(picture.size) // 4 + 1)
-        found.append(session.preprocess(picture.crop((left, top, picture.width - left, picture.height - top))))
-    return found
+        images.append(session.preprocess(picture.crop((left, top, picture.width - left, picture.height - top))))
+    return images
 
 
 def cost(session: Session, images: list[torch.Tensor], size: int) -> tuple[list[float], list[float]]:

@@ -32,7 +32,7 @@ ORIENTATION = 0x0112  # EXIF tag
 def photographs(folder: Path) -> list[Path]:
     """Two JPEG files with the detail of a photograph: noise of every scale."""
     random = np.random.default_rng(0)
-    found = []
+    paths = []
     for turned in (1, 6):
         picture = np.zeros((3000, 4000, 3), dtype=np.float32)
         for scale in (4, 16, 64, 256):
@@ -41,9 +41,9 @@ def photographs(folder: Path) -> list[Path]:
             picture += np.asarray(tile, dtype=np.float32) - 128
         exif = Image.Exif()
         exif[ORIENTATION] = turned
-        found.append(folder / f"turned{turned}.jpg")
-        Image.fromarray((picture + 128).clip(0, 255).astype(np.uint8)).save(found[-1], quality=90, exif=exif)
-    return found
+        paths.append(folder / f"turned{turned}.jpg")
+        Image.fromarray((picture + 128).clip(0, 255).astype(np.uint8)).save(paths[-1], quality=90, exif=exif)
+    return paths
 
 
 def pillow_alone(path: Path, preprocess: Preprocess) -> np.ndarray:
@@ -73,8 +73,8 @@ def main(files: tuple[Path, ...], rounds: int, threads: int) -> None:
         for i in range(rounds):
             path = paths[i % len(paths)]
             ways = [(pillow_alone, path, session.preprocess), (session.preprocess, path)]
-            taken = {k: seconds(*ways[k]) for k in ((0, 1) if i % 2 else (1, 0))}
-            pairs.append((taken[0], taken[1]))
+            times_s = {k: seconds(*ways[k]) for k in ((0, 1) if i % 2 else (1, 0))}
+            pairs.append((times_s[0], times_s[1]))
         ratios = [ours / pillow for pillow, ours in pairs]
         low, high = bootstrap_interval(ratios)
         click.echo(f"Pillow alone      {milliseconds(median([pillow for pillow, _ in pairs]))}")

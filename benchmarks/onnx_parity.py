@@ -58,11 +58,11 @@ def errors(model: nn.Module) -> tuple[float, float]:
     )
     converted = onnx_bundle(bundle)
     x = torch.randn(1, 3, model.image_size, model.image_size)
-    wanted = [logits for _, logits, _ in model.forward_exits(x)]
+    expected = [logits for _, logits, _ in model.forward_exits(x)]
     answers = Session(converted, threads=1).forward_all(x)
-    stages = max(relative_error([got], [want]) for got, want in zip(answers, wanted, strict=True))
+    stages = max(relative_error([got], [want]) for got, want in zip(answers, expected, strict=True))
     whole = OnnxNetwork([converted.read(FULL_DEPTH)], threads=1).forward_all(x)
-    return stages, relative_error(whole, wanted[-1:])
+    return stages, relative_error(whole, expected[-1:])
 
 
 @click.command()

@@ -45,7 +45,7 @@ def main(splits: int, images: int, delta: float) -> None:
                         f"{result.mean_cost:.1f} %",
                     )
                 )
-    headers = ("risk", "epsilon", "test", "broken", "nobody left", "mean cost")
+    headers = ("risk", "epsilon", "test", "broken", "none left", "mean cost")
     click.echo(table(headers, rows, left=3, markdown=True))
 
 

@@ -11,7 +11,7 @@ from pi_dynn.calibrate.risk import FEW, RiskSettings, common_path, count_losses,
 
 @dataclass(frozen=True)
 class SimulatedPromises:
-    """Of `splits` draws: how often more than epsilon was lost, how often nobody left; the mean cost over draws."""
+    """Of `splits` draws: how often more than epsilon was lost, how often no image left; the mean cost over draws."""
 
     splits: int
     broken: int

@@ -3,8 +3,8 @@
 
     python benchmarks/serve_load.py --seconds 300 --clients 8
 
-The server runs in a process of its own on the loopback. A client that is refused (503) waits as long as it is told
-and asks again. Nothing may be lost: every image a client sent must be answered, and counted in /metrics.
+The server runs in a process of its own on the loopback. A client that is refused (503) waits as the response
+says and retries. Nothing may be lost: every image a client sent must be answered, and counted in /metrics.
 """
 
 import asyncio

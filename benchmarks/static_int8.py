@@ -7,7 +7,7 @@
 
 Without a checkpoint weights are random, norms set by what runs through them, and images are noise: that shows what
 can be quantised and what qnnpack computes rightly; whether a network still answers well, only trained weights show.
-With a checkpoint (a card tells its network, or --model does) answers on real images are compared.
+With a checkpoint (its network comes from a card or --model) answers on real images are compared.
 """
 
 import statistics
@@ -78,13 +78,13 @@ def compared(wide: Bundle, narrow: Bundle, images: Tensor, labels: list[int] | N
             session.classify(images[0], thresholds=2.0)
             taken.append(PerfClock().now_ns() - start_ns)
     faster = statistics.median(times[0]) / statistics.median(times[1])
-    kept = narrow.manifest.notes["static_int8"]["kept_in_fp32"]
+    stages_in_fp32 = narrow.manifest.notes["static_int8"]["kept_in_fp32"]
     row = f"error {error:6.1%}  same answer {agree:6.1%}  {faster:4.1f} times as fast on {sessions[1].engine}"
     row += f", {len(wide.data) / len(narrow.data):.1f} times smaller"
     if labels is not None:
         right = [float((exits[-1].argmax(1) == torch.tensor(labels)).float().mean()) for exits in answers]
         row += f"; accuracy at full depth {right[0]:.2%} in fp32, {right[1]:.2%} in int8"
-    return row + (f"; in fp32: {', '.join(kept)}" if kept else "")
+    return row + (f"; in fp32: {', '.join(stages_in_fp32)}" if stages_in_fp32 else "")
 
 
 def of_checkpoint(path: Path, settings: dict, calibrate: Path, test: Path) -> str:

@@ -18,8 +18,8 @@ def outcomes() -> ExitOutcomes:
 @pytest.mark.parametrize("find", [search, search_exactly])
 def test_search(benchmark, outcomes, find):
     goal = Goal(accuracy=outcomes.full_depth_accuracy - 0.005)
-    found = benchmark.pedantic(find, (outcomes, goal), rounds=3)
-    assert goal.met_by(found)
+    point = benchmark.pedantic(find, (outcomes, goal), rounds=3)
+    assert goal.met_by(point)
 
 
 @pytest.mark.parametrize("name", SCORES)

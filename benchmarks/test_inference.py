@@ -1,4 +1,4 @@
-"""One answer: full depth, everyone out at one exit, the natural mix, and the eager form they all come from.
+"""One answer: full depth, all images forced to one exit, the natural mix, and the eager form they all come from.
 
 The same inner function as `pi-dynn benchmark`: variants of a session over inputs in turn.
 """

@@ -112,7 +112,7 @@ def make_photographs(labels: list[str]) -> None:
 
 
 def make_checkpoints() -> None:
-    """Small networks where the file tells its network, others as the command names them."""
+    """Small networks for files that contain their network, others as the command names them."""
     gfnet = random_gfnet(image_size=32, num_classes=3, exits=[1, 4, 8])
     for name in ("gfnet.pth", "gfnet-xs.pth"):
         torch.save({"model": gfnet.state_dict(), "exit_blocks": [1, 4, 8]}, name)

@@ -42,13 +42,13 @@ EXITS, COUNTS = [7, 9, 10], [1080, 1253, 1171, 496]
 def published_exits(n: int) -> list[int]:
     """Exits of `n` answers in the published shares, evenly mixed."""
     left = [0.0] * len(COUNTS)
-    found = []
+    exits = []
     for i in range(n):
         owed = [(i + 1) * count / sum(COUNTS) - had for count, had in zip(COUNTS, left, strict=True)]
         k = owed.index(max(owed))
         left[k] += 1
-        found.append(k)
-    return found
+        exits.append(k)
+    return exits
 
 
 def bundle_of(model: torch.nn.Module, precision: str):
@@ -61,20 +61,20 @@ def bundle_of(model: torch.nn.Module, precision: str):
 def all_peers(model: torch.nn.Module, names: list[str], threads: int) -> list[Peer]:
     """Eager first, then what is asked for, ours last."""
     int8, fp32 = bundle_of(model, "int8"), bundle_of(model, "fp32")
-    found = []
+    peers = []
     for name in names:
         try:
-            found += peers_of(name, model, int8, threads)
+            peers += peers_of(name, model, int8, threads)
         except EngineUnavailable as error:
             click.echo(f"left out: {error}", err=True)
     if not model.exit_blocks:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             scripted = torch.jit.freeze(torch.jit.script(model))
-        found.insert(1, Peer("scripted training form, fp32", lambda x, limits: _run(scripted, x), 0))
-    found.append(session_peer("pi_dynn, fp32", Session(fp32, threads=threads)))
+        peers.insert(1, Peer("scripted training form, fp32", lambda x, limits: _run(scripted, x), 0))
+    peers.append(session_peer("pi_dynn, fp32", Session(fp32, threads=threads)))
     ours = Session(int8, threads=threads)
-    return [*found, session_peer(f"pi_dynn, int8 ({ours.engine})", ours)]
+    return [*peers, session_peer(f"pi_dynn, int8 ({ours.engine})", ours)]
 
 
 @torch.inference_mode()
@@ -96,22 +96,22 @@ def main(names: str, models: str, with_exits: bool, rounds: int, threads: int, m
 
     logging.disable(logging.WARNING)
     torch.set_num_threads(threads)
-    asked = names.split(",")
+    peer_names = names.split(",")
     preprocess = Preprocess(size=SIZE)
     images = [preprocess(path) for path in walk_images(sample_folder())]
-    found = []
+    variants = []
     for name in models.split(","):
         torch.manual_seed(0)
         model = create_model(name, num_classes=CLASSES, image_size=SIZE, exits=None).eval()
-        for peer in all_peers(model, asked, threads):
-            found += peer_variants(peer, images, None, f"{name}, ")
+        for peer in all_peers(model, peer_names, threads):
+            variants += peer_variants(peer, images, None, f"{name}, ")
     if with_exits:
         torch.manual_seed(0)
         settings = {"num_classes": CLASSES, "image_size": SIZE, "distilled": True, "exit_heads": "cls+dist"}
         model = create_model(SMALL, exits=EXITS, **settings).eval()
-        for peer in all_peers(model, asked, threads):
-            found += peer_variants(peer, images, published_exits(rounds), f"{SMALL} distilled, ")[1:]
-    rows = measure(found, rounds, threads, PerfClock())
+        for peer in all_peers(model, peer_names, threads):
+            variants += peer_variants(peer, images, published_exits(rounds), f"{SMALL} distilled, ")[1:]
+    rows = measure(variants, rounds, threads, PerfClock())
     click.echo(latency_table(rows, markdown))
     click.echo(f"{len(images)} images, {rounds} answers each, {threads} threads, torch {torch.__version__}", err=True)
 

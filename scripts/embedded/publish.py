@@ -133,9 +133,9 @@ def copy_samples(session: Session, test: ImageFolder, folder: Path, per_exit: in
     """A few test images for each exit, of as many classes as possible, under their class name."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    taken: dict[int, set[int]] = {}
+    classes_of: dict[int, set[int]] = {}
     for path, label, answer in zip(test.paths, test.labels, session.classify_many(test.paths), strict=True):
-        classes = taken.setdefault(answer.exit_index, set())
-        if len(classes) < per_exit and not any(label in other for other in taken.values()):
+        classes = classes_of.setdefault(answer.exit_index, set())
+        if len(classes) < per_exit and not any(label in other for other in classes_of.values()):
             classes.add(label)
             shutil.copy(path, folder / path.name)

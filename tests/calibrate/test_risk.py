@@ -75,11 +75,11 @@ def test_losses_by_hand():
 
 def test_half_of_the_images_find_the_path_and_half_test_it(population):
     scores = population.scores.copy()
-    scores[0] = 1.0 - 0.02 * (1.0 - scores[0])  # the first exit brags, so that no common threshold suits it
-    bragging = ExitOutcomes(scores, population.right, population.costs)
-    point, promise = split_control_risk(bragging, RiskSettings(0.02))
+    scores[0] = 1.0 - 0.02 * (1.0 - scores[0])  # the first exit is overconfident, so that no common threshold suits it
+    overconfident = ExitOutcomes(scores, population.right, population.costs)
+    point, promise = split_control_risk(overconfident, RiskSettings(0.02))
     assert 0.015 < promise.bound <= 0.02 and len(set(point.thresholds)) > 1
-    assert point.mean_cost < control_risk(bragging, RiskSettings(0.02))[0].mean_cost
+    assert point.mean_cost < control_risk(overconfident, RiskSettings(0.02))[0].mean_cost
 
 
 def test_views_of_one_photograph_promise_nothing(population):

@@ -98,7 +98,7 @@ def test_heat_moves_it_down_the_curve_and_cooling_back():
 
 
 def test_drift_is_judged_by_the_point_in_use():
-    # All leave at the first exit as the cheapest point expects; at the start nobody would.
+    # All leave at the first exit as the cheapest point expects; at the start none would.
     _, drifts, moves = run([0.6] * 450, board_state=lambda: BoardState(90.0))
     assert len(moves) == 2 and drifts == []
 

@@ -35,7 +35,7 @@ class MjpegServer:
                     while not down.wait(0.03):
                         self.wfile.write(head + jpeg + b"\r\n")
                 except OSError:
-                    pass  # whoever watched has left
+                    pass  # the client has left
 
             def log_message(self, *_) -> None:
                 pass

@@ -1,4 +1,4 @@
-"""A bundle with a calibration built in leaves where the record says, by any score, with honest probabilities."""
+"""A bundle with a calibration built in leaves where the record says, by any score, with calibrated probabilities."""
 
 import numpy as np
 import pytest
@@ -42,9 +42,9 @@ def test_it_leaves_where_the_thresholds_say(tiny_bundle, images):
     margins = exit_scores("margin", logits, None)
     limits = [float(np.median(one)) for one in margins[:-1]]
     session = Session(calibrated_bundle(tiny_bundle, thresholds=limits, score="margin"), threads=1, engine="fp32")
-    wanted = [next((k for k in range(3) if margins[k, i] >= limits[k]), 3) for i in range(6)]
-    assert [session.classify(image).exit_index for image in images] == wanted and len(set(wanted)) > 1
-    assert [one.exit_index for one in session.classify_many(images, batch_size=4)] == wanted
+    expected = [next((k for k in range(3) if margins[k, i] >= limits[k]), 3) for i in range(6)]
+    assert [session.classify(image).exit_index for image in images] == expected and len(set(expected)) > 1
+    assert [one.exit_index for one in session.classify_many(images, batch_size=4)] == expected
 
 
 def test_a_score_gate_takes_temperatures_once_more(tiny_bundle, images):

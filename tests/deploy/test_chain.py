@@ -40,9 +40,9 @@ def test_bundles_answer_like_the_training_form(network):
     x = torch.randn(3, 3, 64, 64)
     chosen = [model.exit_blocks[0], model.exit_blocks[-1]]
     bundle = bundle_of(model, chosen)
-    wanted = [logits for block, logits, _ in model.forward_exits(x) if block in (*chosen, model.depth - 1)]
+    expected = [logits for block, logits, _ in model.forward_exits(x) if block in (*chosen, model.depth - 1)]
     network = bundle.load_network("fp32")
-    for got, want in zip(network.forward_all(x), wanted, strict=True):
+    for got, want in zip(network.forward_all(x), expected, strict=True):
         assert relative_error([got], [want]) < 1e-4
     scores = network.forward_scored(x)[1]
     limits = [float(scores[0].sort().values[:2].mean()), 2.0]  # not a rounding error away from any score
@@ -50,7 +50,7 @@ def test_bundles_answer_like_the_training_form(network):
     for i, image in enumerate(x.split(1)):
         alone = network(image, limits)
         assert alone.exit_index == batch.exit_index[i]
-        assert relative_error([alone.logits], [wanted[alone.exit_index][i : i + 1]]) < 1e-4
+        assert relative_error([alone.logits], [expected[alone.exit_index][i : i + 1]]) < 1e-4
     assert sorted(batch.exit_index.tolist()) == [0, 0, 2]
 
 

@@ -86,8 +86,8 @@ def test_int8_has_the_weights_of_the_bundle_and_leaves_heads_alone(tiny_bundle):
     quantised = [node.name for node in graph.node if node.op_type == "MatMulInteger"]
     assert len(quantised) == 1 + 2 * 2 and not [name for name in quantised if name.startswith(("/head", "/gate"))]
     x = torch.randn(1, 3, 32, 32)
-    wanted = Session(tiny_bundle, threads=1, engine="fp32").forward_all(x)
-    assert relative_error(Session(converted, threads=1).forward_all(x), wanted) < 0.05
+    expected = Session(tiny_bundle, threads=1, engine="fp32").forward_all(x)
+    assert relative_error(Session(converted, threads=1).forward_all(x), expected) < 0.05
 
 
 class WritesIntoParts(torch.nn.Module):
@@ -125,8 +125,8 @@ def test_static_int8_answers_almost_like_the_network():
     images = torch.rand(12, 3, 32, 32)
     converted = onnx_bundle(bundle, "int8", images)
     assert converted.manifest.precision == "int8"
-    wanted, got = (Session(one, threads=1).forward_all(images) for one in (bundle, converted))
-    assert relative_error(got, wanted) < 0.1
+    expected, answers = (Session(one, threads=1).forward_all(images) for one in (bundle, converted))
+    assert relative_error(answers, expected) < 0.1
     graph = onnx.load_from_string(converted.read(stage_file(1))).graph
     into = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]

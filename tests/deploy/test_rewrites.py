@@ -43,9 +43,9 @@ def test_without_writes_into_parts_the_separable_filter_is_the_same(grid):
     torch.manual_seed(0)
     form = torch.jit.script(SeparableFilter(GlobalFilter(6, grid), random_norm(6)))
     x = torch.randn(2, grid[0] * grid[1], 6)
-    wanted = form(x)
+    expected = form(x)
     form.whole_tensors = True
-    assert relative(form(x), wanted) < 1e-6
+    assert relative(form(x), expected) < 1e-6
     assert not any(node.kind().endswith("_") for node in form.mixed_in_whole.inlined_graph.nodes())
 
 

@@ -74,23 +74,23 @@ def test_what_is_out_of_range_is_clipped_to_it(step, zero, values):
 @torch.no_grad()
 def test_every_product_is_static_and_only_those(tiny_model):
     fp32 = deploy_form(tiny_model, [1, 4, 8], "fp32", None)
-    quantised, found = quantise_products(fp32, images(4, seed=1), available_engines()[0])
+    quantised, report = quantise_products(fp32, images(4, seed=1), available_engines()[0])
     kinds = [type(module) for module in quantised.modules()]
     assert kinds.count(StaticQuantLinear) == 25 and FloatLinear not in kinds and DynamicQuantLinear not in kinds
-    assert found.images == 4 and len(found.relative_error) == 4 and found.kept_in_fp32 == {}
+    assert report.images == 4 and len(report.relative_error) == 4 and report.kept_in_fp32 == {}
     assert not any(module._forward_hooks for module in fp32.modules())
 
 
 @torch.no_grad()
 def test_it_is_about_as_close_to_fp32_as_dynamic_int8(bundle, tiny_model):
     x = images(8, seed=3)
-    wanted = [logits for _, logits, _ in tiny_model.forward_exits(x)]
+    expected = [logits for _, logits, _ in tiny_model.forward_exits(x)]
     dynamic = build_bundle(
         tiny_model, exits=[1, 4, 8], thresholds=[0.5] * 3, labels=list("abcde"), preprocess=Preprocess(size=32)
     )
     for engine in available_engines():
         static, narrow = (
-            relative_error(open_network(one, engine, None)[1].forward_all(x), wanted) for one in (bundle, dynamic)
+            relative_error(open_network(one, engine, None)[1].forward_all(x), expected) for one in (bundle, dynamic)
         )
         assert static < 2 * narrow + 0.01, engine
 

@@ -57,7 +57,7 @@ def test_a_damaged_board_is_named(saved, tmp_path):
 def test_spans_are_joined_by_their_place_and_not_by_their_text(saved, tmp_path):
     document, path = json.loads(saved.read_text()), tmp_path / "run.json"
     for span in document["trace"]["spans"]:
-        span[2] = "renamed by somebody"
+        span[2] = "another label"
     path.write_text(json.dumps(document))
     assert replay_run(path)[1][0].net_j == replay_run(saved)[1][0].net_j
     document["recording"]["trials"][0]["span"] = 10**6

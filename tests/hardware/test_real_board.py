@@ -1,7 +1,7 @@
 """What only a wired board can show. Run with `pytest -m hardware`, the board otherwise idle.
 
 The meter contract is run on real meters by tests/power/test_meter_contract.py. The wiring of an INA219
-is told by PI_DYNN_I2C_BUS, PI_DYNN_I2C_ADDRESS and PI_DYNN_SHUNT_OHM.
+is given by PI_DYNN_I2C_BUS, PI_DYNN_I2C_ADDRESS and PI_DYNN_SHUNT_OHM.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ def meter():
             )
         except PowerError as error:
             if "PI_DYNN_I2C_BUS" in os.environ:
-                raise  # whoever names the bus says that there is a meter on it
+                raise  # with the bus given there must be a meter on it
             pytest.skip(str(error))
         with opened:
             yield opened
@@ -82,8 +82,8 @@ def test_work_draws_more_than_idling(meter):
 def test_a_board_that_measures_knows_itself():
     if not Path("/proc/device-tree/model").exists():
         pytest.skip("no device tree: not a single-board computer")
-    found = take_snapshot()
-    assert found.model != found.machine
-    assert found.governor is not None
-    assert found.temperature_c is not None
-    assert 0.0 < found.temperature_c < 100.0
+    snapshot = take_snapshot()
+    assert snapshot.model != snapshot.machine
+    assert snapshot.governor is not None
+    assert snapshot.temperature_c is not None
+    assert 0.0 < snapshot.temperature_c < 100.0

@@ -141,7 +141,7 @@ def test_model_fits_and_predicts_other_answers(session, inputs):
     check = check_latency_model(model, session, inputs, 15, PerfClock(), 0.0)
     assert check.exit_counts == [3, 0, 0, 0] and check.predicted_s == pytest.approx(predicted[0])
     assert check.exits[1][2] is None
-    assert check.error == pytest.approx(check.predicted_s / check.measured_s - 1)  # how small, the command tells
+    assert check.error == pytest.approx(check.predicted_s / check.measured_s - 1)  # the command shows how small it is
     text = check_table(check)
     assert "block 1" in text and "mean" in text and f"{100 * check.error:+.1f} %" in text
     assert "exit check" in model_text(model, session.manifest.blocks)

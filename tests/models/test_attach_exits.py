@@ -129,7 +129,7 @@ class Branching(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("build", "after", "told"),
+    ("build", "after", "text"),
     [
         (Branching, [0], "Branching is no chain of stages known here"),
         (small_sequential, [4], "after block 4"),
@@ -139,10 +139,10 @@ class Branching(nn.Module):
         (lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.Flatten()), [0], "does not run at 32 px"),
     ],
 )
-def test_what_cannot_be_done_is_said(build, after, told):
+def test_what_cannot_be_done_is_said(build, after, text):
     with pytest.raises(ModelError) as caught:
         attach_exits(build(), after, 5, image_size=32)
-    assert told in str(caught.value)
+    assert text in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

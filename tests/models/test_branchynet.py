@@ -108,7 +108,7 @@ def test_fewer_exits_keep_the_names_of_their_branches():
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "told"),
+    ("name", "change", "text"),
     [
         ("branchynet", {"image_size": 30}, "image_size=30"),
         ("branchynet", {"exits": [5]}, "after block 5"),
@@ -119,7 +119,7 @@ def test_fewer_exits_keep_the_names_of_their_branches():
         ("b_alexnet", {"exit_heads": "cls+dist"}, "pools its features"),
     ],
 )
-def test_impossible_arguments_are_refused(name, change, told):
+def test_impossible_arguments_are_refused(name, change, text):
     with pytest.raises(ModelError) as caught:
         create_model(name, **({"num_classes": 10, "image_size": SIZES[name]} | change))
-    assert told in str(caught.value)
+    assert text in str(caught.value)

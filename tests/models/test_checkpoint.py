@@ -77,9 +77,9 @@ def test_a_misfit_names_every_key_and_changes_nothing(tiny, tmp_path):
     del state["blocks.3.mlp.fc1.bias"]
     state["head.weight"], state["head.bias"] = torch.zeros(7, 16), torch.zeros(7)
     torch.save({"model": state}, tmp_path / "x.pth")
-    told = refusal(tiny(), tmp_path / "x.pth")
-    assert "x.pth' does not fit GFNet" in told
-    missing, unexpected, misshaped, hint = told.split("; ", 3)
+    text = refusal(tiny(), tmp_path / "x.pth")
+    assert "x.pth' does not fit GFNet" in text
+    missing, unexpected, misshaped, hint = text.split("; ", 3)
     assert missing.endswith("missing: blocks.3.mlp.fc1.bias, norm.weight")
     assert unexpected == "unexpected: norm.wight, stray"
     assert misshaped == "wrong shape: head.weight (file 7x16, model 3x16), head.bias (file 7, model 3)"
@@ -163,16 +163,16 @@ def test_a_file_with_code_is_refused_and_not_run(tiny, tmp_path, kind):
         path.write_bytes(pickle.dumps(content["extra"], protocol=2))
     else:
         (torch.save if kind == "torch" else save_legacy)(content, path)
-    told = refusal(tiny(), path)
-    assert "refused: it would run" in told
-    assert "mkdir" in told
+    text = refusal(tiny(), path)
+    assert "refused: it would run" in text
+    assert "mkdir" in text
     assert not trace.exists()
 
 
 def test_a_whole_pickled_network_is_refused(tiny, tmp_path):
     torch.save(tiny(), tmp_path / "x.pth")
-    assert "GFNet" in (told := refusal(tiny(), tmp_path / "x.pth"))
-    assert "save it anew" in told
+    assert "GFNet" in (text := refusal(tiny(), tmp_path / "x.pth"))
+    assert "save it anew" in text
 
 
 def test_missing_empty_and_damaged_files(tiny, tmp_path):
@@ -187,9 +187,9 @@ def test_missing_empty_and_damaged_files(tiny, tmp_path):
     other = pickle.dumps({"model": 1}, protocol=4)
     for damaged in (whole[: len(whole) // 2], b"<html>404</html>", b"\x80\x02garbage", path.read_bytes()[:500], other):
         path.write_bytes(damaged)
-        told = refusal(tiny(), path)
-        assert "damaged or of another kind" in told
-        assert "weights_only" not in told
+        text = refusal(tiny(), path)
+        assert "damaged or of another kind" in text
+        assert "weights_only" not in text
 
 
 def test_a_bundle_is_no_checkpoint(tiny, tmp_path):
@@ -198,7 +198,7 @@ def test_a_bundle_is_no_checkpoint(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "text"),
     [
         ([1, 2], "holds a list"),
         ({"epoch": 3, "acc": 0.5}, "no tensors (epoch, acc)"),
@@ -206,6 +206,6 @@ def test_a_bundle_is_no_checkpoint(tiny, tmp_path):
         ({"model": {"head.weight": [1.0]}}, "no tensors (head.weight)"),
     ],
 )
-def test_files_without_a_state_dict(tiny, tmp_path, content, told):
+def test_files_without_a_state_dict(tiny, tmp_path, content, text):
     torch.save(content, tmp_path / "x.pth")
-    assert told in refusal(tiny(), tmp_path / "x.pth")
+    assert text in refusal(tiny(), tmp_path / "x.pth")

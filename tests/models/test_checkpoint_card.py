@@ -17,7 +17,7 @@ def saved(state, path):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "form", "told"),
+    ("name", "size", "form", "options"),
     [
         ("gfnet_12_192", 32, {"exits": "all"}, {}),
         ("gfnet_12_192", 64, {"distilled": True, "exits": "all", "exit_heads": "cls+dist"}, {}),
@@ -29,9 +29,9 @@ def saved(state, path):
         ("mobilenet_v3_small", 32, {"exits": "all"}, {"model": "torchvision:mobilenet_v3_small", "image_size": 32}),
     ],
 )
-def test_weights_without_a_card(name, size, form, told, tmp_path):
+def test_weights_without_a_card(name, size, form, options, tmp_path):
     model = create_model(name, num_classes=7, image_size=size, **form)
-    card = card_of(saved(model.state_dict(), tmp_path / "net.pth"), **told)
+    card = card_of(saved(model.state_dict(), tmp_path / "net.pth"), **options)
     again = create_model(card.model, **card.arguments)
     assert again.name == name and len(card.classes) == 7 and card.preprocess.size == size
     assert again.exit_blocks == model.exit_blocks

@@ -60,12 +60,12 @@ def test_exits_the_file_lacks_are_named(tiny, file_with):
     model = tiny(exits="all")
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(model, file_with(PUBLISHED))
-    told = str(caught.value)
+    text = str(caught.value)
     for block in (0, 1, 2, 4, 6, 8, 10):
-        assert f"intermediate_heads.{block}.weight" in told
-        assert f"gates.{block}.linear.bias" in told
-    assert "intermediate_heads.3." not in told
-    assert "no whole exit after blocks [0, 1, 2, 4, 6, 8, 10]" in told
+        assert f"intermediate_heads.{block}.weight" in text
+        assert f"gates.{block}.linear.bias" in text
+    assert "intermediate_heads.3." not in text
+    assert "no whole exit after blocks [0, 1, 2, 4, 6, 8, 10]" in text
     load_checkpoint(model, file_with(PUBLISHED), strict=False)
     assert [int(model.intermediate_heads[block].bias[0]) for block in PUBLISHED] == PUBLISHED
 

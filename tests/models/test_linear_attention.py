@@ -25,8 +25,8 @@ def test_recorded_outputs(kernel, reference):
     assert {key: list(value.shape) for key, value in model.state_dict().items()} == dict(case["state_dict"])
     reference.fill(model)
     with torch.inference_mode():
-        found = model(reference.case_input(case))
-    assert_close(found.flatten(), torch.tensor(case["outputs"][kernel]).flatten(), rtol=0, atol=1e-5)
+        output = model(reference.case_input(case))
+    assert_close(output.flatten(), torch.tensor(case["outputs"][kernel]).flatten(), rtol=0, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=30)

@@ -58,13 +58,13 @@ def shapes(model):
 
 
 def test_keys_of_a_distilled_network_with_both_exit_heads():
-    found = shapes(
+    shape_of = shapes(
         on_meta("gfnet_12_192", num_classes=45, image_size=256, distilled=True, exits=[2, 7], exit_heads="cls+dist")
     )
-    assert found["cls_token"] == found["dist_token"] == (1, 1, 192)
-    assert found["pos_embed"] == (1, 258, 192)
-    assert found["head_dist.weight"] == (45, 192)
-    exits = {key: shape for key, shape in found.items() if key.startswith(("intermediate", "gates"))}
+    assert shape_of["cls_token"] == shape_of["dist_token"] == (1, 1, 192)
+    assert shape_of["pos_embed"] == (1, 258, 192)
+    assert shape_of["head_dist.weight"] == (45, 192)
+    exits = {key: shape for key, shape in shape_of.items() if key.startswith(("intermediate", "gates"))}
     assert exits == {
         f"{kind}.{k}.{name}": shape
         for k in (0, 1)
@@ -80,7 +80,7 @@ def test_keys_of_a_distilled_network_with_both_exit_heads():
 
 
 def test_keys_of_a_pyramid():
-    found = shapes(on_meta("gfnet_h_ti", num_classes=1000, image_size=224, exits=[2, 15]))
+    shape_of = shapes(on_meta("gfnet_h_ti", num_classes=1000, image_size=224, exits=[2, 15]))
     expected = {
         "pos_embed": (1, 3136, 64),
         "patch_embed.0.proj.weight": (64, 3, 4, 4),
@@ -98,5 +98,5 @@ def test_keys_of_a_pyramid():
         "intermediate_heads.1.weight": (1000, 256),
         "gates.1.linear.weight": (1, 4),
     }
-    assert {key: found.get(key) for key in expected} == expected
-    assert not any(key.startswith("blocks.0.3") or key.startswith("patch_embed.4") for key in found)
+    assert {key: shape_of.get(key) for key in expected} == expected
+    assert not any(key.startswith("blocks.0.3") or key.startswith("patch_embed.4") for key in shape_of)

@@ -144,7 +144,7 @@ def test_offsets_of_a_grid():
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "told"),
+    ("name", "change", "text"),
     [
         ("recnext_t", {"image_size": 100}, "image_size=100"),
         ("recnext_t", {"image_size": 8}, "16 or more"),
@@ -156,8 +156,8 @@ def test_offsets_of_a_grid():
         ("lsnet_s", {"exits": [20]}, "choose from 0..19"),
     ],
 )
-def test_impossible_arguments_are_refused(name, change, told):
+def test_impossible_arguments_are_refused(name, change, text):
     with pytest.raises(ModelError) as caught:
         on_meta(name, **change)
-    assert told in str(caught.value)
+    assert text in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -52,8 +52,8 @@ def close(reference):
 
 
 def test_keys_shapes_and_fill(case, reference):
-    found = {key: list(value.shape) for key, value in case.model.state_dict().items()}
-    assert found == dict(case.expected["state_dict"])
+    shapes = {key: list(value.shape) for key, value in case.model.state_dict().items()}
+    assert shapes == dict(case.expected["state_dict"])
     assert sum(p.numel() for p in case.model.parameters()) == case.expected["parameters"]
     assert reference.digest(case.model, [key for key, _ in case.expected["state_dict"]]) == case.expected["sha256"]
 
@@ -91,5 +91,5 @@ def test_the_block_each_sample_leaves_after(case, form):
 
 def test_both_heads_of_a_distilled_network(case, close):
     assert (case.heads is None) == ("head_logits" not in case.expected)
-    for found, name in zip(case.heads or [], ("head_logits", "head_dist_logits"), strict=False):
-        close(found, case.expected[name])
+    for logits, name in zip(case.heads or [], ("head_logits", "head_dist_logits"), strict=False):
+        close(logits, case.expected[name])

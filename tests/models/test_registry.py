@@ -40,7 +40,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "text"),
     [
         ({"num_classes": 1}, "num_classes=1"),
         ({"image_size": 40}, "image_size=40"),
@@ -52,10 +52,10 @@ def test_an_unknown_name_lists_the_known_ones():
         ({"grid": (3, 3)}, "does not hold the 4 tokens"),
     ],
 )
-def test_impossible_arguments_are_refused_in_one_line(change, told):
+def test_impossible_arguments_are_refused_in_one_line(change, text):
     with pytest.raises(ModelError) as caught:
         create_model("gfnet_12_192", **(SIZE | change))
-    assert told in str(caught.value)
+    assert text in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

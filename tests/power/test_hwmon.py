@@ -29,8 +29,8 @@ def test_a_shunt_the_kernel_does_not_know_is_put_right(lay_out, clock):
     (chip / "power1_input").write_text("31080000\n")
     reading = open_meter("hwmon", root=root, clock=clock, shunt_ohm=0.1).read()
     assert (reading.power_w, reading.current_a) == pytest.approx((3.108, 0.612))
-    honest = open_meter("hwmon", root=root, clock=clock, shunt_ohm=0.01).read()
-    assert honest.power_w == pytest.approx(31.08)
+    correct = open_meter("hwmon", root=root, clock=clock, shunt_ohm=0.01).read()
+    assert correct.power_w == pytest.approx(31.08)
 
 
 def test_a_clipped_current_is_flagged(lay_out, clock):

@@ -107,7 +107,7 @@ def test_a_stale_register_is_not_a_sample(open_chip, next_sample, clock):
 @pytest.mark.parametrize("shunt_averages", [8, 128])
 @pytest.mark.parametrize("oscillator", [0.95, 1.0, 1.1])
 def test_samples_are_stamped_at_the_middle_of_their_window(open_chip, sample, shunt_averages, oscillator):
-    # On a ramp the mean over a window is the value at its middle: the power tells when it was measured.
+    # On a ramp the mean over a window is the value at its middle: the power shows when it was measured.
     meter = open_chip(Ramp(1.0, 0.5), chip={"oscillator": oscillator, "noise_v": 50e-6}, shunt_averages=shunt_averages)
     trace = sample(meter, 6.0)
     late_s = trace.t_ns * 1e-9 - (trace.power_w - 1.0) / 0.5

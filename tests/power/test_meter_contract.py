@@ -135,7 +135,7 @@ def bench(request, simulated):
             meter = open_meter(name, clock=clock, **options)
         except PowerError as error:
             if "ina219" in name and "PI_DYNN_I2C_BUS" in os.environ:
-                raise  # whoever names the bus says that there is a meter on it
+                raise  # with the bus given there must be a meter on it
             pytest.skip(str(error))
         yield Workbench(meter, clock, Sampler)
         meter.close()

@@ -38,13 +38,13 @@ def test_mean_over_a_test_set(log):
 def test_cost_at_every_exit():
     model = on_meta("gfnet_12_192", num_classes=10, image_size=224, distilled=True, exit_heads="cls+dist")
     table = published_table(model)
-    found = [answer.macs / 1e6 for answer in table.exits]
-    assert found == pytest.approx([*STUDENT_EXITS, STUDENT_TOTAL], abs=1e-4)
+    macs = [answer.macs / 1e6 for answer in table.exits]
+    assert macs == pytest.approx([*STUDENT_EXITS, STUDENT_TOTAL], abs=1e-4)
     assert table.rule == "published op counter"
 
 
 def test_it_misjudges_what_matters():
-    """Why nobody should choose a network by it: four times the tokens cost four times the multiply-adds."""
+    """Why it is no guide to choose a network by: four times the tokens cost four times the multiply-adds."""
     small, large = (on_meta("gfnet_12_384", num_classes=10, image_size=px) for px in (128, 256))
     true = count_macs(large, 256).total / count_macs(small, 128).total
     published = published_table(large).total / published_table(small).total

@@ -22,15 +22,15 @@ COMMON = ["--batch-size", "8", "--seed", "3", "--workers", "0", "--device", "cpu
 
 
 def stages(data: str, out: Path) -> list[tuple[list[str], Path]]:
-    """Arguments of the three stages, and for each the log that tells an epoch of it has ended."""
+    """Arguments of the three stages, and for each the log that shows the end of an epoch."""
     images = ["--data", data, *COMMON, "--split", str(out / "split.json")]
-    seen = ["--image-size", "32", "--augment", "aerial", "--warmup-epochs", "1", "--epochs", "4"]
+    options = ["--image-size", "32", "--augment", "aerial", "--warmup-epochs", "1", "--epochs", "4"]
     teacher, student, exits = out / "teacher", out / "student", out / "exits"
     return [
-        (["transfer", "--model", "tiny", *images, *seen, "--mix", "0", "--out", str(teacher)], teacher / "log.csv"),
+        (["transfer", "--model", "tiny", *images, *options, "--mix", "0", "--out", str(teacher)], teacher / "log.csv"),
         (
             ["distill", "--teacher", str(teacher / "best.safetensors"), "--student", "tiny", "--loss", "soft"]
-            + [*images, *seen, "--ema", "0.9", "--out", str(student)],
+            + [*images, *options, "--ema", "0.9", "--out", str(student)],
             student / "log.csv",
         ),
         (

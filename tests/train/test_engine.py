@@ -141,15 +141,15 @@ def test_average_by_hand():
     """Plain SGD of one step a batch: the average is the blend of the weights after each step."""
     stage = Points()
     recipe = Recipe(epochs=1, batch_size=16, optimizer="sgd", lr=0.1, final_lr=0.1, ema_decay=0.5, ema_warmup=False)
-    seen = []
+    weights = []
 
     class Watch(Callback):
         def on_step(self, steps):
-            seen.append(stage.model[0].weight.detach().clone())
+            weights.append(stage.model[0].weight.detach().clone())
 
     fitted = fit(stage, stage.batches(), recipe, RunContext(callback=Watch()))
-    expected = seen[0]  # the first is copied
-    for weight in seen[1:]:
+    expected = weights[0]  # the first is copied
+    for weight in weights[1:]:
         expected = 0.5 * expected + 0.5 * weight
     torch.testing.assert_close(fitted.model[0].weight.detach(), expected)
 

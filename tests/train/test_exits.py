@@ -63,7 +63,7 @@ def test_gates_are_to_open_from_the_best_exit_on():
 
 
 def test_positive_weights_balance_up_to_five():
-    # (100 - 50) / 50, (100 - 90) / 90, (100 - 10) / 10 capped, nobody: 100 / 0.1 capped
+    # (100 - 50) / 50, (100 - 90) / 90, (100 - 10) / 10 capped, none: 100 / 0.1 capped
     weights = positive_weights(torch.tensor([50, 90, 10, 0]), 100)
     assert weights.tolist() == pytest.approx([1.0, 1 / 9, 5.0, 5.0])
 

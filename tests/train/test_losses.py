@@ -94,14 +94,14 @@ def test_distillation_reads_the_class_token_for_labels_and_the_other_for_the_tea
     stage = Distillation(student, teacher, (x, y), kind=kind, alpha=alpha, temperature=2.0, label_smoothing=0.0)
     stage.eval()
     cls, dist = (z.log_softmax(1) for z in student.forward_heads(x))
-    told = -cls[range(4), y].mean()
+    label_loss = -cls[range(4), y].mean()
     if kind == "hard":
-        taught = -dist[:, 1].mean()
+        teacher_loss = -dist[:, 1].mean()
     else:
         p = torch.tensor([0.0, 2.0, 0.5]).softmax(0)
         q = (student.forward_heads(x)[1] / 2).log_softmax(1)
-        taught = 4 * (p * (p.log() - q)).sum() / 4
-    torch.testing.assert_close(stage(x, y), (1 - alpha) * told + alpha * taught)
+        teacher_loss = 4 * (p * (p.log() - q)).sum() / 4
+    torch.testing.assert_close(stage(x, y), (1 - alpha) * label_loss + alpha * teacher_loss)
 
 
 def test_the_teacher_learns_nothing_and_stays_in_evaluation(student):
@@ -126,10 +126,10 @@ def test_distillation_needs_a_token_and_a_known_loss(student):
 def test_a_teacher_gets_its_own_size_and_colours_and_answers_in_the_students_order():
     own = Preprocess(size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     students = Preprocess(size=4)
-    seen = []
+    inputs = []
 
     def answer(x):
-        seen.append(x)
+        inputs.append(x)
         return torch.tensor([[1.0, 2.0, 3.0]]).expand(len(x), -1)
 
     teacher = TeacherNetwork(answer, own, students, (["a", "b", "c"], ["c", "a"]))
@@ -137,7 +137,7 @@ def test_a_teacher_gets_its_own_size_and_colours_and_answers_in_the_students_ord
     x = (colour - torch.tensor(students.mean).view(1, 3, 1, 1)) / torch.tensor(students.std).view(1, 3, 1, 1)
     logits = teacher(x.expand(1, 3, 4, 4))
     assert logits.tolist() == [[3.0, 1.0]]
-    torch.testing.assert_close(seen[0], ((colour - 0.5) / 0.5).expand(1, 3, 8, 8), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(inputs[0], ((colour - 0.5) / 0.5).expand(1, 3, 8, 8), rtol=1e-5, atol=1e-5)
     with pytest.raises(ModelError, match="does not know the class 'z'"):
         TeacherNetwork(answer, own, students, (["a"], ["z"]))
 

@@ -61,7 +61,7 @@ def test_eight_views_are_all_different():
 
 @pytest.fixture
 def two_colours():
-    """Reddish and bluish noise: 32 pictures a network can tell apart."""
+    """Reddish and bluish noise: 32 pictures that a network can distinguish."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 120, (32, 3, 32, 32), generator=generator, dtype=torch.uint8)
     labels = torch.arange(32) % 2
@@ -145,7 +145,7 @@ def test_decoding_a_folder(photographs):
 
 
 def test_checkpoints_are_read_back_by_block(tmp_path):
-    """What the script saves tells its exits, so any set of them can be exported."""
+    """The file of the script contains its exits, so any set of them can be exported."""
     import json
 
     from safetensors.torch import save_file
