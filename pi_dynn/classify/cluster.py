@@ -141,7 +141,7 @@ class ClusterSession:
         blocks = None if exits is None else list(exits)
         options = {"engine": engine, "threads": threads, "exits": blocks, "accept_all": accept_all}
         self._plugin = BundlePlugin(bundle.data, bundle.source, options)
-        self._name = f"pi-dynn-{bundle.sha256[:12]}-{uuid.uuid4().hex[:12]}"  # unique: runs must not remove each other's
+        self._name = f"pi-dynn-{bundle.sha256[:12]}-{uuid.uuid4().hex[:12]}"  # unique, for other runs
 
     def __enter__(self) -> "ClusterSession":
         wait_s = self._settings.wait_s
