@@ -51,6 +51,7 @@ def command() -> None:
 @command.command()
 @click.option("--model", metavar="NAME", help="Network, or torchvision:NAME. [default: that of --init]")
 @click.option("--init", type=PATH, metavar="CKPT", help="Weights to start from; heads of other classes are left out.")
+@click.option("--pretrained", is_flag=True, help="Start from the network's own weights: `pi-dynn models` lists them.")
 @click.option(
     "--exits", type=BLOCKS_OR_ALL, metavar="B1,B2,...", help="Train exits after these blocks, or after all, along."
 )
@@ -67,6 +68,7 @@ def transfer(**given: Any) -> None:
     \b
     Example:
       pi-dynn train transfer --data ucm --model gfnet_12_192 --image-size 128 --out runs/ucm
+      pi-dynn train transfer --data ucm --model efficientnet_lite0 --pretrained --image-size 128 --out runs/lite
     """
     _train(given, _image_job)
 
@@ -96,6 +98,7 @@ def distill(**given: Any) -> None:
 @click.option("--init", type=PATH, metavar="CKPT", help="Trained network; its weights stay as they are.")
 @click.option("--model", metavar="NAME", help="Network of --init. [default: from the file]")
 @click.option("--joint", "joint_model", metavar="NAME", help="Train this network and its exits together instead.")
+@click.option("--pretrained", is_flag=True, help="Start --joint from the network's own weights.")
 @click.option("--joint-epochs", type=click.IntRange(1), default=100, show_default=True, help="Of --joint.")
 @click.option(
     "--exit-weight", type=click.FloatRange(0.001), default=0.3, show_default=True, help="Of each exit's loss."
@@ -152,6 +155,7 @@ def _image_job_settings(given: dict[str, Any]) -> "TrainSettings":
         images=image_settings(given),
         model=given["model"],
         init=given["init"],
+        pretrained=given.get("pretrained", False),
         image_size=given["image_size"],
         warmup_epochs=given["warmup_epochs"],
         drop_path=given["drop_path"],
@@ -168,6 +172,8 @@ def _exits_job(given: dict[str, Any], processes: "Processes") -> "ExitTraining":
 
     if (given["init"] is None) == (given["joint_model"] is None):
         raise click.UsageError("give either --init with a trained network, or --joint to train one with its exits")
+    if given["pretrained"] and given["joint_model"] is None:
+        raise click.UsageError("--pretrained goes with --joint NAME: --init has weights of its own")
     joint = None
     if given["joint_model"] is not None:
         own = {"model": given["joint_model"], "epochs": given["joint_epochs"], "lr": 1e-3, "final_lr": 1e-5}

@@ -1,42 +1,58 @@
 """Initial weights and teachers: checkpoints, bundles and networks of torchvision."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.errors import BundleError, CheckpointError, ModelError, UnknownModel
-from pi_dynn.files import file_sha256
-from pi_dynn.models.card import read_card
+from pi_dynn.errors import BundleError, InputError, ModelError, UnknownModel
+from pi_dynn.models.card import Card, read_card
 from pi_dynn.models.checkpoint import load_checkpoint
 from pi_dynn.models.checkpoint_card import card_of
 from pi_dynn.models.dft import filters_as_matrices
+from pi_dynn.models.pretrained import known_pretrained, load_pretrained, load_trunk
 from pi_dynn.models.registry import canonical_name, create_model
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engines import available_engines
 from pi_dynn.train.teacher_network import TeacherNetwork
 
-HEADS = ("head.", "head_dist.", "intermediate_", "gates.", "fc.", "classifier.", "heads.")  # may be newly initialised
 MOST_MATRIX_TOKENS = 100  # up to here a filter trains faster as matrices than by FFT on a CPU
 
 
-def start_from(model: nn.Module, path: Path) -> dict:
-    """Load a checkpoint into `model`, except heads of other classes; returns the report for a manifest.
+@dataclass(frozen=True)
+class Start:
+    """What a network starts from: nothing, the checkpoint `init`, or its `pretrained` weights."""
 
-    Raises: CheckpointError if anything but heads and gates would be left untrained.
-    """
-    report = load_checkpoint(model, path, strict=False)
-    fresh = [*report.missing, *(entry.partition(" ")[0] for entry in report.misshaped)]
-    strange = [key for key in (*fresh, *report.unexpected) if not key.removeprefix("backbone.").startswith(HEADS)]
-    if strange:
-        hints = "".join(f"; {hint}" for hint in report.hints)
-        raise CheckpointError(
-            f"the checkpoint {str(path)!r} does not fit: {len(strange)} keys, first {strange[0]}{hints}"
-        )
-    heads = {key.removeprefix("backbone.").partition(".")[0] for key in fresh}
-    return {"file": path.name, "sha256": file_sha256(path), "fresh": sorted(heads)}
+    init: Path | None = None
+    pretrained: bool = False
+
+    def card(self, name: str | None, image_size: int | None) -> Card | None:
+        """What there is to start from: network, image size, how its images were prepared; None if nothing tells.
+
+        Raises: CheckpointError, ModelError where there is something and it cannot be told what.
+        """
+        if self.pretrained and self.init is not None:
+            raise InputError("a network starts from a checkpoint or from its pretrained weights: give only one")
+        if self.pretrained:
+            if name is None:
+                raise InputError("no network is named whose pretrained weights to take: give --model")
+            entry = known_pretrained(name)
+            return Card(entry.model, {"image_size": entry.preprocess.size}, [], entry.preprocess)
+        if self.init is None:
+            return None
+        if name is None or image_size is None:
+            return card_of(self.init, model=name, image_size=image_size)
+        return read_card(self.init)
+
+    def load(self, model: nn.Module) -> dict[str, Any] | None:
+        """Put the weights into `model`; what was taken, for a manifest. Raises as `load_pretrained`."""
+        if self.pretrained:
+            return load_pretrained(model)
+        return None if self.init is None else load_trunk(model, self.init)
 
 
 def faster_on(model: nn.Module, device: torch.device) -> nn.Module:

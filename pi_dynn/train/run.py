@@ -14,14 +14,13 @@ from pi_dynn.data.torchvision_ops import torchvision
 from pi_dynn.errors import InputError
 from pi_dynn.files import file_sha256
 from pi_dynn.models.card import Card, read_card
-from pi_dynn.models.checkpoint_card import card_of
 from pi_dynn.models.registry import create_model
 from pi_dynn.train.batches import LoadedBatches, Order
 from pi_dynn.train.data import DataSettings, TrainData, held_out_tensors, open_train_data
 from pi_dynn.train.distill import Distillation
 from pi_dynn.train.engine import Callback, Fitted, RunContext, Stage, Trainer, accuracy
 from pi_dynn.train.images import AugmentedImages, Mixing, augmentation, hold_images
-from pi_dynn.train.networks import faster_on, open_teacher, start_from, teacher_file
+from pi_dynn.train.networks import Start, faster_on, open_teacher, teacher_file
 from pi_dynn.train.processes import Processes
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.records import TrainPlan, TrainResult
@@ -60,7 +59,8 @@ class TeachingSettings:
 class TrainSettings:
     """One transfer or distillation. `warmup_epochs` go into the recipe once the steps of an epoch are known.
 
-    A `model` of None is that of the checkpoint `init`. With an `exit_weight` above 0 the `exits` are trained, too.
+    A `model` of None is that of the checkpoint `init`; with `pretrained` it starts from weights known by its name.
+    An `exit_weight` above 0 trains `exits` along.
     """
 
     data: DataSettings
@@ -69,6 +69,7 @@ class TrainSettings:
     images: ImageSettings = field(default_factory=ImageSettings)
     model: str | None = None
     init: Path | None = None
+    pretrained: bool = False
     image_size: int | None = None
     warmup_epochs: float = 0.0
     drop_path: float | None = None
@@ -86,9 +87,9 @@ class ImageTraining:
         self.settings, self.processes = settings, processes
         self.data = open_train_data(settings.data, settings.out, processes)
         torch.manual_seed(settings.recipe.seed)
-        self.model, self.start = _network(settings, self.data)
+        self.model, self.start, shown = _network(settings, self.data)
         self.image_size = self.model.arguments["image_size"]
-        self.preprocess = Preprocess(size=self.image_size, crop=settings.images.crop)
+        self.preprocess = replace(shown, size=self.image_size, crop=settings.images.crop)
         self.batches = self._batches()
         self.recipe = replace(settings.recipe, warmup_steps=round(settings.warmup_epochs * self.batches.steps))
         faster_on(self.model, processes.device)
@@ -198,15 +199,14 @@ class ImageTraining:
         )
 
 
-def _network(settings: TrainSettings, data: TrainData) -> tuple[nn.Module, dict | None]:
-    """The network to train with its initial weights, and the report of their origin."""
-    name, size, card = settings.model, settings.image_size, None
-    if settings.init is not None and (name is None or size is None):
-        card = card_of(settings.init, model=name, image_size=size)
-    name = name or (card and card.model)
+def _network(settings: TrainSettings, data: TrainData) -> tuple[nn.Module, dict | None, Preprocess]:
+    """The network to train with the weights it starts from, what was taken from where, and how its images looked."""
+    start = Start(settings.init, settings.pretrained)
+    card = start.card(settings.model, settings.image_size)
+    name = settings.model or (card and card.model)
     if name is None:
-        raise InputError("no network is named: give --model, or --init with a checkpoint that names its own")
-    size = size or (card and card.arguments["image_size"])
+        raise InputError("no network is named: give --model, or --init with a checkpoint that tells its own")
+    size = settings.image_size or (card and card.arguments["image_size"])
     if size is None:
         raise InputError(f"{name}: no image size is given: give --image-size, 224 is the published one")
     arguments: dict[str, Any] = {"distilled": True} if settings.teaching is not None else {}
@@ -215,7 +215,7 @@ def _network(settings: TrainSettings, data: TrainData) -> tuple[nn.Module, dict 
     if settings.drop_path is not None:
         arguments["drop_path"] = settings.drop_path
     model = create_model(name, num_classes=len(data.classes), image_size=size, **arguments)
-    return model, None if settings.init is None else start_from(model, settings.init)
+    return model, start.load(model), card.preprocess if card else Preprocess(size=size)
 
 
 def versions() -> dict[str, str]:

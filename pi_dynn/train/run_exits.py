@@ -21,6 +21,7 @@ from pi_dynn.files import write_text
 from pi_dynn.models.card import Card, save_weights
 from pi_dynn.models.checkpoint_card import card_of
 from pi_dynn.models.macs import count_macs
+from pi_dynn.models.pretrained import load_trunk
 from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.session import Session
@@ -30,7 +31,7 @@ from pi_dynn.train.engine import Callback, RunContext, Trainer
 from pi_dynn.train.exits import Bilevel, ExitStage, HeadWarmup
 from pi_dynn.train.features import ExitFeatures, backbone_sha256, cached_features, collect_features, exit_heads
 from pi_dynn.train.images import decode_all, turned_and_flipped
-from pi_dynn.train.networks import faster_on, start_from
+from pi_dynn.train.networks import faster_on
 from pi_dynn.train.processes import Processes
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.records import TrainPlan, TrainResult
@@ -101,7 +102,7 @@ class ExitTraining:
             )
         torch.manual_seed(settings.recipe.seed)
         self.model = create_model(card.model, **arguments)
-        self.start = start_from(self.model, init)
+        self.start = load_trunk(self.model, init)
         own = card.preprocess
         self.preprocess = own if settings.crop is None else replace(own, crop=settings.crop)
         self.stages_before = card.stages

