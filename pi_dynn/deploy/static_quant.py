@@ -11,8 +11,8 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.ao.nn.quantized import Conv2d as QuantisedConv
 from torch.ao.quantization import (
     HistogramObserver,
     QConfig,
@@ -25,6 +25,8 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from pi_dynn.deploy.network import EarlyExitNetwork
 from pi_dynn.deploy.quant_linear import FloatLinear, StaticQuantLinear
+from pi_dynn.deploy.quantisable import FloatClamp, quantisable
+from pi_dynn.deploy.rounding import PatchMoments, rounded
 from pi_dynn.errors import ModelError
 from pi_dynn.records import Record
 from pi_dynn.runtime.engine_choice import relative_error
@@ -107,21 +109,6 @@ def _range(observer: nn.Module) -> tuple[float, int]:
     return float(scale), int(zero_point)
 
 
-class FloatClamp(nn.Module):
-    """A clamp between `low` and `high` that quantising leaves in fp32, with what it reads.
-
-    qnnpack's quantised clamp (torch 2.13) calls channels_last results contiguous, and every convolution is
-    channels_last there: positions and channels are scrambled.
-    """
-
-    def __init__(self, low: float, high: float) -> None:
-        super().__init__()
-        self.low, self.high = float(low), float(high)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.clamp(x, self.low, self.high)
-
-
 @torch.no_grad()
 def quantise_statically(
     network: EarlyExitNetwork, images: Tensor, engine: str
@@ -158,16 +145,41 @@ def quantise_statically(
 def _quantised(stage: nn.Module, inputs: list[Tensor]) -> tuple[nn.Module, str | None]:
     """The stage in int8 and None; or the stage as it was, and why."""
     try:
-        traced = _without_quantised_clamps(fx.symbolic_trace(copy.deepcopy(stage)))
+        traced = quantisable(fx.symbolic_trace(copy.deepcopy(stage)), inputs[0][:1])
         leaves = PrepareCustomConfig().set_non_traceable_module_classes([FloatClamp])
         observed = prepare_fx(traced, _qconfig_mapping(), (inputs[0][:1],), leaves)
-        for x in inputs:
-            observed(x)
-        converted = convert_fx(observed)
+        moments = observe(observed, inputs)
+        converted = with_rounded_weights(convert_fx(copy.deepcopy(observed)), observed, moments)
         converted(inputs[0])  # qnnpack refuses some ranges only when it computes with them
         return converted, None
     except Exception as error:  # FX raises whatever the code that it stumbles over does
         return stage, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+
+def observe(observed: fx.GraphModule, inputs: list[Tensor]) -> dict[str, PatchMoments]:
+    """Let the observers of a prepared stage see `inputs`; the moments of what each convolution reads, by its name."""
+    moments = {name: PatchMoments() for name, module in observed.named_modules() if isinstance(module, nn.Conv2d)}
+    hooks = [observed.get_submodule(name).register_forward_hook(seen.look) for name, seen in moments.items()]
+    for x in inputs:
+        observed(x)
+    for hook in hooks:
+        hook.remove()
+    return moments
+
+
+def with_rounded_weights(
+    converted: fx.GraphModule, observed: fx.GraphModule, moments: dict[str, PatchMoments]
+) -> fx.GraphModule:
+    """`converted` with weights that compute nearly what those of `observed` did, by what its convolutions read."""
+    modules = dict(converted.named_modules())
+    for name, seen in moments.items():
+        made = modules.get(name, modules.get(name.removesuffix(".0")))  # a convolution that fused is inside its pair
+        if isinstance(made, QuantisedConv):
+            scale = made.weight().q_per_channel_scales()
+            weight, bias = rounded(observed.get_submodule(name), scale, seen)
+            zeros = torch.zeros_like(scale, dtype=torch.int64)
+            made.set_weight_bias(torch.quantize_per_channel(weight, scale, zeros, 0, torch.qint8), bias)
+    return converted
 
 
 def _qconfig_mapping() -> QConfigMapping:
@@ -176,30 +188,3 @@ def _qconfig_mapping() -> QConfigMapping:
     mapping = get_default_qconfig_mapping("qnnpack")
     mapping.set_global(QConfig(activation=activation, weight=default_per_channel_weight_observer))
     return mapping
-
-
-def _without_quantised_clamps(traced: fx.GraphModule) -> fx.GraphModule:
-    """`traced` with every ReLU6 behind a convolution as a ReLU, which fuses into it; other clamps as a FloatClamp.
-
-    The observer behind still sees values up to 6 only, so the range of the quantised output is what clamps there.
-    """
-    modules = dict(traced.named_modules())
-
-    def made_by_convolution(node: fx.Node) -> bool:
-        if isinstance(modules.get(str(node.target)), nn.BatchNorm2d) and len(node.users) == 1:
-            node = node.args[0]
-        return isinstance(modules.get(str(node.target)), nn.Conv2d) and len(node.users) == 1
-
-    for number, node in enumerate(traced.graph.nodes):
-        clamp = modules.get(str(node.target))
-        if not isinstance(clamp, nn.Hardtanh):  # which ReLU6 is
-            continue
-        if isinstance(clamp, nn.ReLU6) and made_by_convolution(node.args[0]):
-            changed = nn.ReLU().eval()
-            changed.forward = F.relu6  # for the observer; fusing goes by the class
-        else:
-            changed = FloatClamp(clamp.min_val, clamp.max_val).eval()
-        node.target = f"clamp_{number}"
-        traced.add_submodule(node.target, changed)
-    traced.recompile()
-    return traced

@@ -85,7 +85,8 @@ def test_every_engine_answers_like_fp32(pair):
 def test_samples_leave_alone_as_in_a_batch(pair):
     network = pair[1].load_network(available_engines()[-1])
     x = images(12)
-    limits = [float(scores.median()) + 1e-9 for scores in network.forward_scored(x)[1][:-1]]
+    middle = [scores.sort().values[5:7] for scores in network.forward_scored(x)[1][:-1]]
+    limits = [float(pair.mean()) for pair in middle]  # between scores: one alone may differ in the last digit
     batch = network.forward_batch(x, limits)
     assert len(set(batch.exit_index.tolist())) > 1
     for i, image in enumerate(x.split(1)):
