@@ -7,7 +7,7 @@ Source: GPTQ (arXiv 2210.17323), bias correction (arXiv 1906.04721).
 Shape letters: G groups, O outputs of a group, D inputs of one output (channels of a group x kernel places).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,8 @@ class PatchMoments:
 
     count: int = 0
     images: int = 0
-    total: Tensor | float = 0.0  # (G, D)
-    squares: Tensor | float = 0.0  # (G, D, D)
+    total: Tensor = field(default_factory=lambda: torch.zeros(()))  # (G, D), once it has seen a batch
+    squares: Tensor = field(default_factory=lambda: torch.zeros(()))  # (G, D, D)
 
     def look(self, conv: nn.Conv2d, inputs: tuple[Tensor], _: Tensor) -> None:
         """A forward hook: a sample of the patches of the first images."""
@@ -44,8 +44,8 @@ class PatchMoments:
 
 def sampled_patches(conv: nn.Conv2d, image: Tensor) -> Tensor:
     """Inputs of `conv` at up to PLACES of its outputs for an image (C, H, W): (G, D, places), float64."""
-    (top, left), (down, right), (tall, wide) = conv.padding, conv.stride, conv.kernel_size
-    image = F.pad(image.double(), (left, left, top, top))
+    (down, right), (tall, wide) = conv.stride, conv.kernel_size
+    image = F.pad(image.double(), conv._reversed_padding_repeated_twice)  # also where the padding is "same"
     spans = [(side - 1) * step + 1 for side, step in zip(conv.kernel_size, conv.dilation, strict=True)]
     rows, columns = ((image.shape[1] - spans[0]) // down + 1, (image.shape[2] - spans[1]) // right + 1)
     chosen = torch.linspace(0, rows * columns - 1, min(PLACES, rows * columns)).round().long()
