@@ -29,6 +29,18 @@ def mega(count: float) -> str:
     return f"{count / 1e6:.1f} M"
 
 
+def cost_text(cost: float, unit: str) -> str:
+    """A cost in "macs", "s" or "J" for people."""
+    if unit == "macs":
+        return mega(cost)
+    return milliseconds(cost) if unit == "s" else f"{significant(cost * 1e3)} mJ"
+
+
+def threshold_text(value: float) -> str:
+    """A threshold; "disabled" for one that no score reaches."""
+    return "disabled" if value > 1.0 else f"{value:.4f}"
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, markdown: bool = False) -> str:
     """An aligned table, plain or as GitHub-flavoured Markdown; the first `left` columns are flush left."""
     if markdown:

@@ -25,10 +25,11 @@ COMMANDS = {
     "watch": ("pi_dynn.cli.watch", "Watch a camera, a video or a folder that fills."),
     "serve": ("pi_dynn.cli.serve", "Serve a live page and an HTTP API."),
     "doctor": ("pi_dynn.cli.doctor", "Show what this machine offers, and cures for what is wrong."),
+    "info": ("pi_dynn.cli.info", "Show what a bundle is."),
     "models": ("pi_dynn.cli.models", "List the networks that can be built."),
 }
 
-WITHOUT_TORCH = {"doctor", "report"}  # the doctor says what is wrong with a torch that cannot be imported
+WITHOUT_TORCH = {"doctor", "info", "report"}  # the doctor says what is wrong with a torch that cannot be imported
 
 
 class LazyGroup(click.Group):

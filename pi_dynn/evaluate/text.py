@@ -5,19 +5,7 @@ from collections.abc import Sequence
 from pi_dynn.calibrate.drift import Drift
 from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, OperatingPoint, Promise, RuleResult
 from pi_dynn.evaluate.records import ConditionResult, CorruptionSummary, Evaluation, RobustnessResult
-from pi_dynn.text import mega, milliseconds, percent, significant, table
-
-
-def cost_text(cost: float, unit: str) -> str:
-    """A cost in "macs", "s" or "J" for people."""
-    if unit == "macs":
-        return mega(cost)
-    return milliseconds(cost) if unit == "s" else f"{significant(cost * 1e3)} mJ"
-
-
-def threshold_text(value: float) -> str:
-    """A threshold; "disabled" for one that no score reaches."""
-    return "disabled" if value > 1.0 else f"{value:.4f}"
+from pi_dynn.text import cost_text, mega, percent, table, threshold_text
 
 
 def points_table(points: Sequence[OperatingPoint], exits: Sequence[int], unit: str, markdown: bool = False) -> str:

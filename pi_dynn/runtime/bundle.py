@@ -11,22 +11,27 @@ import io
 import json
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pi_dynn.errors import BundleError, BundleNotFound, EngineUnavailable
+from pi_dynn.errors import BundleError, EngineUnavailable
 from pi_dynn.files import write_atomically
+from pi_dynn.runtime.archive import (
+    EMBEDDED,
+    MANIFEST_NAME,
+    bundle_file,
+    manifest_entry,
+    verified_manifest,
+    weights_digest,
+)
 from pi_dynn.runtime.engines import available_engines, using_engine
 from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
 
-MANIFEST_NAME = "pi_dynn.json"
-EMBEDDED = "ucm_gfnet_12_192_128.pt"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date of a zip archive, for all entries, so that builds are reproducible
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip archive knows: no entry tells when it was made
 
 
 class Bundle:
@@ -38,19 +43,8 @@ class Bundle:
     def __init__(self, data: bytes, source: str | None = None) -> None:
         """Verify `data`, the content of a bundle file. Raises BundleError."""
         name = source or "bundle"
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                if archive.testzip() is not None:
-                    raise BundleError(f"{name}: damaged at {archive.testzip()}; copy it again")
-                manifest = Manifest.from_dict(json.loads(archive.read(_manifest_entry(archive))))
-                if weights_digest(archive.namelist(), archive.read) != manifest.weights_sha256:
-                    raise BundleError(f"{name}: the network does not match the hash in its manifest; copy it again")
-        except BundleError as error:
-            raise type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
-        except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError, NotImplementedError) as error:
-            raise BundleError(f"{name}: not a pi_dynn bundle, or a damaged one ({error}); export it again") from error
+        self.manifest = verified_manifest(data, name, Manifest.from_dict, lambda manifest: manifest.weights_sha256)
         self.data = data
-        self.manifest = manifest
         self.source = source
         self.sha256 = hashlib.sha256(data).hexdigest()
 
@@ -61,12 +55,12 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """The content of one file of the bundle, named without its folder."""
         with zipfile.ZipFile(io.BytesIO(self.data)) as archive:
-            return archive.read(_manifest_entry(archive).partition("/")[0] + "/" + name)
+            return archive.read(manifest_entry(archive).partition("/")[0] + "/" + name)
 
     def with_manifest(self, **changes: Any) -> "Bundle":
         """The same network with other entries in its manifest."""
         with zipfile.ZipFile(io.BytesIO(self.data)) as archive:
-            entry = _manifest_entry(archive)
+            entry = manifest_entry(archive)
             files = {name: archive.read(name) for name in archive.namelist() if name != entry}
         return pack_files(files, lambda digest: replace(self.manifest, weights_sha256=digest, **changes))
 
@@ -125,16 +119,7 @@ def load_bundle(path_or_name: str | Path | None = None) -> Bundle:
 
     Raises: BundleNotFound, BundleError.
     """
-    if path_or_name is None:
-        asset = resources.files("pi_dynn.assets") / EMBEDDED
-        return Bundle(asset.read_bytes(), EMBEDDED)
-    path = Path(path_or_name)
-    try:
-        return Bundle(path.read_bytes(), str(path))
-    except FileNotFoundError as error:
-        raise BundleNotFound(f"{path}: no such bundle; make one with `pi-dynn export`") from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+    return Bundle(*bundle_file(path_or_name, EMBEDDED))
 
 
 def is_bundle(path: str | Path) -> bool:
@@ -166,19 +151,3 @@ def pack_files(files: Mapping[str, bytes], describe: Callable[[str], Manifest]) 
         text = json.dumps(manifest.to_dict(), indent=1, ensure_ascii=False)
         target.writestr(zipfile.ZipInfo(f"{root}/extra/{MANIFEST_NAME}", _EPOCH), text)
     return Bundle(packed.getvalue())
-
-
-def weights_digest(names: Iterable[str], read: Callable[[str], bytes]) -> str:
-    """sha256 over the names and contents of all files of a bundle except its manifest."""
-    digest = hashlib.sha256()
-    for name in sorted(names):
-        if not name.endswith(f"/extra/{MANIFEST_NAME}"):
-            digest.update(name.partition("/")[2].encode() + b"\0" + read(name))
-    return digest.hexdigest()
-
-
-def _manifest_entry(archive: zipfile.ZipFile) -> str:
-    for name in archive.namelist():
-        if name.endswith(f"/extra/{MANIFEST_NAME}"):
-            return name
-    raise BundleError(f"holds no {MANIFEST_NAME}, so it is no pi_dynn bundle; make one with `pi-dynn export`")

@@ -17,7 +17,8 @@ from pi_dynn.files import write_text
 from pi_dynn.models.card import Card, read_card
 from pi_dynn.models.checkpoint import load_checkpoint
 from pi_dynn.models.registry import create_model
-from pi_dynn.runtime.bundle import EMBEDDED, Bundle, load_bundle
+from pi_dynn.runtime.archive import EMBEDDED
+from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.session import Session
 from pi_dynn.text import mega, percent
 from pi_dynn.train.data import held_out_tensors

@@ -16,15 +16,14 @@ from pi_dynn.calibrate.records import (
 )
 from pi_dynn.evaluate.text import (
     comparison_table,
-    cost_text,
     drift_line,
     empty_exit_notes,
     move_line,
     points_table,
     record_text,
     reliability_table,
-    threshold_text,
 )
+from pi_dynn.text import cost_text, threshold_text
 
 POINT = OperatingPoint([0.8, 2.0], 0.95, 1.5e8, [0.5, 0.0, 0.5], [0.99, None, 0.91], {"threshold": 0.8})
 CHEAP = OperatingPoint([0.5, 0.5], 0.90, 1.0e8, [0.8, 0.1, 0.1], [0.92, 0.9, 0.8], {"threshold": 0.5})

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pi_dynn.errors import BundleError, BundleNotFound
-from pi_dynn.runtime.bundle import MANIFEST_NAME, Bundle, load_bundle
+from pi_dynn.runtime.archive import MANIFEST_NAME
+from pi_dynn.runtime.bundle import Bundle, load_bundle
 
 
 def rebuilt(bundle: Bundle, change) -> bytes:
@@ -53,22 +54,23 @@ def test_no_path_of_the_building_machine_is_inside(tiny_bundle):
         assert not any(b"pi_dynn/deploy" in archive.read(name) for name in archive.namelist())
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (lambda b: b"", "not a pi_dynn bundle"),
-        (lambda b: b"hello", "not a pi_dynn bundle"),
-        (lambda b: b.data[: len(b.data) // 2], "not a pi_dynn bundle"),
-        (lambda b: b.data[:5000] + b"\xff" * 50 + b.data[5050:], "damaged"),
-        (lambda b: rebuilt(b, lambda n, c: None if n.endswith(MANIFEST_NAME) else c), "no pi_dynn.json"),
-        (lambda b: rebuilt(b, lambda n, c: c + b" " if n.endswith(".py") else c), "hash"),
-        (lambda b: with_manifest(b, lambda m: m.update(schema=99)), "schema 99"),
-        (lambda b: with_manifest(b, lambda m: m.pop("labels")), "missing required field `labels`"),
-        (lambda b: with_manifest(b, lambda m: m.update(thresholds=[0.5])), "1 thresholds"),
-        (lambda b: rebuilt(b, lambda n, c: b"[1]" if n.endswith(MANIFEST_NAME) else c), "Expected `object`"),
-        (lambda b: rebuilt(b, lambda n, c: b"{" if n.endswith(MANIFEST_NAME) else c), "not a pi_dynn bundle"),
-    ],
-)
+# What can be wrong with a bundle's file, and what the error says.
+DAMAGES = [
+    (lambda b: b"", "not a pi_dynn bundle"),
+    (lambda b: b"hello", "not a pi_dynn bundle"),
+    (lambda b: b.data[: len(b.data) // 2], "not a pi_dynn bundle"),
+    (lambda b: b.data[:5000] + b"\xff" * 50 + b.data[5050:], "damaged"),
+    (lambda b: rebuilt(b, lambda n, c: None if n.endswith(MANIFEST_NAME) else c), "no pi_dynn.json"),
+    (lambda b: rebuilt(b, lambda n, c: c + b" " if n.endswith(".py") else c), "hash"),
+    (lambda b: with_manifest(b, lambda m: m.update(schema=99)), "schema 99"),
+    (lambda b: with_manifest(b, lambda m: m.pop("labels")), "missing required field `labels`"),
+    (lambda b: with_manifest(b, lambda m: m.update(thresholds=[0.5])), "1 thresholds"),
+    (lambda b: rebuilt(b, lambda n, c: b"[1]" if n.endswith(MANIFEST_NAME) else c), "Expected `object`"),
+    (lambda b: rebuilt(b, lambda n, c: b"{" if n.endswith(MANIFEST_NAME) else c), "not a pi_dynn bundle"),
+]
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGES)
 def test_anything_wrong_is_one_line_with_file_and_reason(tiny_bundle, tmp_path, damage, reason):
     path = tmp_path / "bad.pt"
     path.write_bytes(damage(tiny_bundle))
