@@ -70,9 +70,26 @@ _OPTIONS = (
 )
 
 
-def robustness_options(command: Callable) -> Callable:
-    """--corrupt, --severity, --layout, --wnids and --partial."""
-    for option in reversed(_OPTIONS):
+_CLASS_OPTIONS = (
+    click.option("--per-class", is_flag=True, help="Also show accuracy by class and the confusion matrix."),
+    click.option(
+        "--plot",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Save the confusion matrix there, as SVG and PNG.",
+    ),
+    click.option(
+        "--wrong",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Sort links to the wrong pictures into DIR/<true class>/<answer>/; a new folder.",
+    ),
+)
+
+
+def details_options(command: Callable) -> Callable:
+    """--per-class, --plot and --wrong; --corrupt, --severity, --layout, --wnids and --partial."""
+    for option in reversed(_CLASS_OPTIONS + _OPTIONS):
         command = option(command)
     return command
 
@@ -133,7 +150,7 @@ def hard_conditions(
 @click.option("--choose-on", default="calibrate", show_default=True, metavar="PART", help="... namely this one.")
 @click.option("--all-views", is_flag=True, help="... in the eight turned and flipped views of its images.")
 @click.option("--score", type=click.Choice(SCORE_NAMES), default="gate", show_default=True, help="... by this score.")
-@robustness_options
+@details_options
 @cluster_options
 @json_option
 @session_options
@@ -155,6 +172,7 @@ def command(
     \b
     Examples:
       pi-dynn evaluate datasets/ucm
+      pi-dynn evaluate datasets/ucm --per-class --plot plots --wrong wrong
       pi-dynn evaluate datasets/ucm --split calibration/ucm_split.json --rules
       pi-dynn evaluate datasets/ucm --corrupt noise,blur --severity 1,3,5
       pi-dynn evaluate imagenet-r --layout imagenet-r --bundle recnext_s.pt --wnids wnids.txt
@@ -162,7 +180,7 @@ def command(
     """
     if calibration is not None and thresholds is not None:
         raise click.UsageError("--calibration brings thresholds of its own: leave the others out")
-    _check(asked, split)
+    _check(asked, split, dataset)
     check_cluster(cluster, ship, corrupt=asked["corrupt"], layout=asked["layout"])
     data = None if asked["layout"] else open_part(dataset, split, part)
     others = open_part(dataset, split, asked["choose_on"]) if asked["rules"] else None
@@ -192,14 +210,49 @@ def _evaluate(
     judged = outputs if record is None else rescored(outputs, record)
     result = evaluate(session, data, judged, thresholds)
     click.echo(json.dumps(result.to_dict()) if as_json else evaluation_text(result))
+    if asked["per_class"] or asked["plot"] or asked["wrong"]:
+        _show_classes(session, data, judged, thresholds, asked, as_json)
     if others is not None:
         chosen_on = _collect(session, others, f"choose on {asked['choose_on']}", all_views=asked["all_views"])
         _compare(session, chosen_on, outputs, asked, as_json)
     return ExitStatus.ERROR if outputs.failed else ExitStatus.OK
 
 
-def _check(asked: dict[str, Any], split: Path | None) -> None:
-    """Raises: click.UsageError for options that contradict each other."""
+def _show_classes(
+    session: "Session | ClusterSession",
+    data: "ImageFolder",
+    outputs: "ExitOutputs",
+    thresholds: list[float],
+    asked: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Print, draw and sort what --per-class, --plot and --wrong ask for; a line on stderr for what was written."""
+    from pi_dynn.evaluate.classes import class_result, sort_wrong
+    from pi_dynn.evaluate.text import class_text
+
+    result = class_result(data, outputs, thresholds, session.manifest, session.bundle.sha256)
+    if asked["per_class"]:
+        click.echo(json.dumps({"classes": result.to_dict()}) if as_json else "\n" + class_text(result))
+    if asked["wrong"]:
+        copies = sort_wrong(result.wrong, asked["wrong"])
+        how = f"links to {len(result.wrong)}" if not copies else f"{len(result.wrong)}, {copies} of them copied,"
+        click.echo(f"{how} wrong pictures sorted into {asked['wrong']}", err=True)
+    if asked["plot"]:
+        from pi_dynn.evaluate.plots import confusion_figure
+        from pi_dynn.figures import save_figure
+
+        save_figure(confusion_figure(result), asked["plot"], "confusion")
+        click.echo(f"plots saved in {asked['plot']}: confusion (svg, png)", err=True)
+
+
+def _check(asked: dict[str, Any], split: Path | None, dataset: Path) -> None:
+    """Raises: click.UsageError for options that contradict each other, InputError for a folder of no use."""
+    if (asked["layout"] or asked["corrupt"]) and (asked["per_class"] or asked["plot"] or asked["wrong"]):
+        raise click.UsageError("--per-class, --plot and --wrong are for images as they are: leave them out")
+    if asked["wrong"]:
+        from pi_dynn.evaluate.classes import check_wrong_folder
+
+        check_wrong_folder(asked["wrong"], dataset)
     if asked["layout"] and (asked["corrupt"] or split is not None or asked["rules"]):
         raise click.UsageError("--layout is a data set of its own: leave --corrupt, --split and --rules out")
     if asked["corrupt"] and asked["rules"]:

@@ -30,6 +30,7 @@ Outputs = tuple[np.ndarray, np.ndarray]
 class ExitOutputs:
     """The outputs of every exit on labelled images: logits (K, N, classes), scores (K, N), labels (N,).
 
+    `numbers` (N,) are the places of the images in their data set; None for outputs of no data set.
     `groups` (N,) numbers the photograph that each image is a view of; None if there is one view each. `among` are the
     classes that an answer may have, for data with a subset of the network's classes; None for all.
     """
@@ -40,6 +41,7 @@ class ExitOutputs:
     failed: list[InputError]
     groups: np.ndarray | None = None
     among: list[int] | None = None
+    numbers: np.ndarray | None = None
 
     @property
     def right(self) -> np.ndarray:
@@ -119,7 +121,7 @@ def collect_outputs(
             f"({', '.join(session.manifest.labels[:4])}, ...); folders must be named after its labels"
         )
     index = [session.manifest.labels.index(name) for name in data.classes]
-    logits, scores, labels, groups, failed = [], [], [], [], []
+    logits, scores, labels, numbers, failed = [], [], [], [], []
     stream = session.stream_outputs if isinstance(session, OutputStream) else partial(stream_outputs, session)
     for i, outputs in stream(data, alter, all_views):
         if isinstance(outputs, InputError):
@@ -128,7 +130,7 @@ def collect_outputs(
             logits += list(outputs[0])
             scores += list(outputs[1])
             labels += [index[data.labels[i]]] * len(outputs[0])
-            groups += [i] * len(outputs[0])
+            numbers += [i] * len(outputs[0])
         on_image()
     if not labels:
         raise DatasetError(f"{data.root}: none of its {len(data)} images can be read; first: {failed[0]}")
@@ -137,8 +139,9 @@ def collect_outputs(
         np.stack(scores, 1),
         np.asarray(labels),
         failed,
-        np.asarray(groups) if all_views else None,
+        np.asarray(numbers) if all_views else None,
         sorted(index) if only_present else None,
+        np.asarray(numbers),
     )
 
 

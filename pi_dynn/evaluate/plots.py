@@ -1,4 +1,4 @@
-"""The four figures of a calibration. Needs matplotlib, the extra [plots]."""
+"""The figures of a calibration and of an evaluation by class. Needs matplotlib, the extra [plots]."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from pi_dynn.calibrate.records import (
     RuleResult,
     StaticNetwork,
 )
+from pi_dynn.evaluate.records import ClassResult
 from pi_dynn.figures import new_figure
 
 if TYPE_CHECKING:
@@ -83,4 +84,25 @@ def sweep_figure(points: Sequence[OperatingPoint], cost_unit: str) -> "Figure":
     costs.plot(swept, [scale * point.mean_cost for point in points], "s--", color="tab:red")
     costs.set_ylabel(f"mean cost ({unit})", color="tab:red")
     axes.grid(alpha=0.3)
+    return figure
+
+
+def confusion_figure(result: ClassResult) -> "Figure":
+    """The confusion matrix: shares of each true class (rows) by answer (columns), with the counts written in."""
+    count = len(result.labels)
+    side = min(60.0, 3.0 + 0.36 * count)
+    figure, (axes,) = new_figure(1, side + 0.5, side)
+    totals = [max(1, sum(row)) for row in result.matrix]
+    shares = [[100 * one / total for one in row] for row, total in zip(result.matrix, totals, strict=True)]
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    size = 8 if count <= 60 else 4
+    axes.set_xticks(range(count), result.labels, rotation=90, fontsize=size)
+    axes.set_yticks(range(count), result.labels, fontsize=size)
+    axes.set(xlabel="answer", ylabel="true class", title=f"{result.images:,} images of {result.dataset}")
+    for k, row in enumerate(result.matrix):
+        for other, images in enumerate(row):
+            if images:
+                colour = "white" if shares[k][other] > 55 else "black"
+                axes.text(other, k, str(images), ha="center", va="center", fontsize=size, color=colour)
+    figure.colorbar(picture, ax=axes, label="of the true class (%)", shrink=0.7)
     return figure

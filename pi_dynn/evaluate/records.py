@@ -37,6 +37,54 @@ class Evaluation(Record):
 
 
 @dataclass(frozen=True)
+class ClassRow(Record):
+    """One class of an evaluation: how many images are of it, and how many of those are answered right.
+
+    `precision` is the share of the answers "this class" that are right. `taken_for` is the class its wrong answers name
+    most often, `taken_count` times. What has nothing to be counted on is None.
+    """
+
+    label: str
+    images: int
+    right: int
+    accuracy: float | None
+    precision: float | None
+    taken_for: str | None
+    taken_count: int
+
+
+@dataclass(frozen=True)
+class WrongImage(Record):
+    """An image answered wrong: its file, the two classes, the probability of the answer, and the exit that gave it."""
+
+    path: str
+    label: str
+    answer: str
+    probability: float
+    exit_index: int
+    block_index: int
+
+
+@dataclass(frozen=True)
+class ClassResult(Record):
+    """An evaluation class by class: `matrix` counts images by true class (rows) and answer (columns), C x C.
+
+    `wrong` has the surest wrong answers first.
+    """
+
+    KIND = "class result"
+
+    dataset: str
+    images: int
+    labels: list[str]
+    matrix: list[list[int]]
+    classes: list[ClassRow]
+    wrong: list[WrongImage]
+    thresholds: list[float]
+    bundle: str
+
+
+@dataclass(frozen=True)
 class ConditionResult(Record):
     """One corruption at one severity (both None for clean images) at the thresholds in use.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pi_dynn.calibrate.drift import Drift
 from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, OperatingPoint, Promise, RuleResult
-from pi_dynn.evaluate.records import ConditionResult, CorruptionSummary, Evaluation, RobustnessResult
+from pi_dynn.evaluate.records import ClassResult, ConditionResult, CorruptionSummary, Evaluation, RobustnessResult
 from pi_dynn.text import cost_text, mega, percent, table, threshold_text
 
 
@@ -169,6 +169,42 @@ def evaluation_text(result: Evaluation) -> str:
             *rejected,
         )
     )
+
+
+_MOST_COLUMNS = 30  # classes whose confusion matrix a wide terminal still holds
+
+
+def class_text(result: ClassResult) -> str:
+    """A line for each class that images are of, and the confusion matrix, zeros as dots."""
+    rows = [
+        (
+            row.label,
+            str(row.images),
+            str(row.right),
+            percent(row.accuracy),
+            percent(row.precision),
+            f"{row.taken_for} ({row.taken_count})" if row.taken_for else "-",
+        )
+        for row in result.classes
+        if row.images
+    ]
+    headers = ("class", "images", "right", "accuracy", "precision", "most often taken for")
+    return f"{table(headers, rows)}\n\n{confusion_table(result)}"
+
+
+def confusion_table(result: ClassResult) -> str:
+    """Images by true class (rows) and answer (columns, by number), of the classes that occur in either."""
+    matrix = result.matrix
+    used = [k for k, row in enumerate(matrix) if any(row) or any(other[k] for other in matrix)]
+    if len(used) > _MOST_COLUMNS:
+        return f"the confusion matrix of {len(used)} classes is too wide for text: --plot draws it, --json has it"
+    numbers = {k: str(place + 1) for place, k in enumerate(used)}
+    headers = ("", "true class, answers by number", *(numbers[k] for k in used))
+    rows = [
+        (numbers[k], result.labels[k], *(str(matrix[k][other]) if matrix[k][other] else "." for other in used))
+        for k in used
+    ]
+    return table(headers, rows, left=2)
 
 
 SURE = 1e-3  # a p-value below which a shift of the exits is reported

@@ -1,0 +1,124 @@
+"""An evaluation class by class: which classes are taken for which, and the pictures that were answered wrong."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pi_dynn.calibrate.outcomes import leave_at
+from pi_dynn.data.folders import ImageFolder
+from pi_dynn.errors import InputError
+from pi_dynn.evaluate.outputs import ExitOutputs
+from pi_dynn.evaluate.records import ClassResult, ClassRow, WrongImage
+from pi_dynn.runtime.manifest import Manifest
+
+_LONGEST_NAME = 200  # bytes, of the 255 a file system allows: a suffix and a number have to fit too
+
+
+def class_result(
+    data: ImageFolder, outputs: ExitOutputs, thresholds: list[float], manifest: Manifest, bundle: str
+) -> ClassResult:
+    """The answers at `thresholds` counted by class, and the wrong ones; `outputs` are those of `data`."""
+    exits = leave_at(outputs.scores, thresholds)
+    logits = outputs.answerable(outputs.logits[exits, np.arange(len(exits))]).astype(np.float64)
+    answers = logits.argmax(-1)
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities = shifted.max(-1) / shifted.sum(-1)
+    matrix = np.zeros((len(manifest.labels), len(manifest.labels)), dtype=np.int64)
+    np.add.at(matrix, (outputs.labels, answers), 1)
+    numbers = np.arange(len(exits)) if outputs.numbers is None else outputs.numbers
+    wrong = np.flatnonzero(answers != outputs.labels)
+    return ClassResult(
+        dataset=str(data.root),
+        images=len(exits),
+        labels=manifest.labels,
+        matrix=matrix.tolist(),
+        classes=class_rows(manifest.labels, matrix),
+        wrong=[
+            WrongImage(
+                path=str(data.paths[numbers[i]]),
+                label=manifest.labels[outputs.labels[i]],
+                answer=manifest.labels[answers[i]],
+                probability=float(probabilities[i]),
+                exit_index=int(exits[i]),
+                block_index=manifest.blocks[exits[i]],
+            )
+            for i in sorted(wrong, key=lambda i: -probabilities[i])
+        ],
+        thresholds=thresholds,
+        bundle=bundle,
+    )
+
+
+def class_rows(labels: Sequence[str], matrix: np.ndarray) -> list[ClassRow]:
+    """A row for each class of a confusion matrix (C, C), in the order of `labels`."""
+    rows = []
+    for k, label in enumerate(labels):
+        images, answered, right = int(matrix[k].sum()), int(matrix[:, k].sum()), int(matrix[k, k])
+        others = matrix[k].copy()
+        others[k] = 0
+        most = int(others.argmax())
+        rows.append(
+            ClassRow(
+                label=label,
+                images=images,
+                right=right,
+                accuracy=right / images if images else None,
+                precision=right / answered if answered else None,
+                taken_for=labels[most] if others[most] else None,
+                taken_count=int(others[most]),
+            )
+        )
+    return rows
+
+
+def check_wrong_folder(folder: Path, dataset: Path) -> None:
+    """Refuse a folder that pictures cannot be sorted into. Raises: InputError if it holds something, or is data.
+
+    What an earlier run has left there would pass for answers of this one.
+    """
+    place, root = folder.resolve(), dataset.resolve()
+    if place == root or root in place.parents:
+        raise InputError(f"{folder}: lies in the data set, where it would be taken for a class; give another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: is there already and not empty; remove it, or give another folder")
+
+
+def sort_wrong(wrong: Sequence[WrongImage], folder: Path) -> int:
+    """Link the pictures into `folder`/<true class>/<answer>/; copies where links cannot be made, whose number it gives.
+
+    Raises: InputError if the folder cannot be written.
+    """
+    copies = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for image in wrong:
+            place = folder / _file_name(image.label) / _file_name(image.answer)
+            place.mkdir(parents=True, exist_ok=True)
+            source = Path(image.path).resolve()
+            target = _free_name(place, Path(image.path))
+            try:
+                target.symlink_to(source)
+            except OSError:  # a FAT card, or Windows without the right to
+                shutil.copyfile(source, target)
+                copies += 1
+    except OSError as error:
+        raise InputError(f"{folder}: the wrong pictures cannot be put there ({error.strerror or error})") from error
+    return copies
+
+
+def _file_name(label: str) -> str:
+    """A class as the name of one folder, whatever is in it."""
+    name = re.sub(r"[\x00-\x1f/\\:]", "_", label).lstrip(".").strip()
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore") or "_"
+
+
+def _free_name(place: Path, path: Path) -> Path:
+    """A name in `place` that is not taken: two sub-folders of a class may hold files of the same name."""
+    target, number = place / path.name, 2
+    while target.is_symlink() or target.exists():
+        target = place / f"{path.stem}-{number}{path.suffix}"
+        number += 1
+    return target
