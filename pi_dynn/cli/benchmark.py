@@ -21,7 +21,6 @@ from pi_dynn.cli.options import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pi_dynn.data.sources import NamedImage
     from pi_dynn.latency.benchmark import Variant
     from pi_dynn.latency.records import ColdStart
     from pi_dynn.runtime.session import Session
@@ -91,12 +90,13 @@ def command(
     counts = _thread_counts(thread_counts, choice.threads)
     sessions = _sessions(replace(choice, threads=counts[0]), _engines(engines, choice.engine))
     named = list(named_or_samples(images))
+    first = _file_to_start_with(named[0][1]) if cold_start else ""
     inputs = decoded(named, sessions[0].preprocess)
     variants = _variants(sessions, inputs, counts, each_exit)
     if against is not None:
         variants += _peer_variants(sessions[0], inputs, against, counts[0])
     rows = measure(variants, rounds, sessions[0].threads, PerfClock())
-    starts = _cold_starts(choice.bundle, sessions, named[0]) if cold_start else []
+    starts = _cold_starts(choice.bundle, sessions, first) if cold_start else []
     if as_json:
         for line in (*(row.to_dict() for row in rows), *({"cold_start": start.to_dict()} for start in starts)):
             click.echo(json.dumps(line))
@@ -180,7 +180,14 @@ def _peer_variants(
     return [variant for peer in (alone, *peers) for variant in peer_variants(peer, inputs, exits)]
 
 
-def _cold_starts(bundle: Path | None, sessions: list["Session"], image: "NamedImage") -> list["ColdStart"]:
+def _cold_starts(bundle: Path | None, sessions: list["Session"], image: str) -> list["ColdStart"]:
     from pi_dynn.latency.benchmark import measure_cold_start
 
-    return [measure_cold_start(bundle, one.engine, one.threads, str(image[1])) for one in sessions]
+    return [measure_cold_start(bundle, one.engine, one.threads, image) for one in sessions]
+
+
+def _file_to_start_with(image: object) -> str:
+    """The image for fresh processes. Raises: click.UsageError for one that they cannot open."""
+    if not isinstance(image, str):
+        raise click.UsageError("--cold-start answers in other processes: give the image as a file")
+    return image

@@ -67,16 +67,18 @@ def command(
     adaptive: bool,
     **planning: Any,
 ) -> int:
-    """Classify photographs: files, folders, glob patterns, or - for a list of paths on stdin.
+    """Classify photographs: files, folders, glob patterns, http(s) addresses, or - for stdin.
 
-    Without PATH the bundled sample photographs are classified. Files that cannot be read get one error line
-    each; the others are still answered, and the exit status is 1.
+    On stdin comes a list of paths, one a line, or the bytes of one image; which it is, the first bytes tell. Without
+    PATH the bundled sample photographs are classified. Files that cannot be read get one error line each; the others
+    are still answered, and the exit status is 1.
 
     \b
     Examples:
       pi-dynn classify photo.jpg
       pi-dynn classify holiday/ --top 3 --csv answers.csv
       find . -name '*.jpg' | pi-dynn classify - --json
+      ssh camera cat photo.jpg | pi-dynn classify -
       pi-dynn classify camera/ --budget-ms 12 --adaptive
       pi-dynn classify holiday/ --cluster tcp://scheduler:8786 --ship
     """

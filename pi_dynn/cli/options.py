@@ -184,7 +184,7 @@ def sample_folder() -> Path:
 
 
 def named_or_samples(names: Sequence[str]) -> Iterator["NamedImage"]:
-    """The images a person names, `-` being a list on stdin; the sample photographs for none."""
+    """The images a person names, `-` being a list or an image on stdin; the sample photographs for none."""
     from pi_dynn.data.sources import named_images
 
     return named_images(names or (str(sample_folder()),), sys.stdin)

@@ -1,26 +1,54 @@
-"""The image paths behind the names on a command line."""
+"""The images behind the names on a command line."""
 
 import glob
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
+from pi_dynn.data.decode import HeldImage, is_address
 from pi_dynn.data.folders import walk_images
 from pi_dynn.errors import InputError
 
-NamedImage = tuple[str, str | InputError]
-"""The name of an image, and its path or the error in its place."""
+NamedImage: TypeAlias = tuple[str, str | HeldImage | InputError]
+"""The name of an image, and its path, address or content, or the error in its place."""
+STDIN = "-"
+_MOST_BYTES = 256 * 1024 * 1024  # of an image on stdin
+_LOOKED_AT = 32
 
 
 def named_images(names: Iterable[str], listing: Iterable[str] = ()) -> Iterator[NamedImage]:
-    """The images of files, folders (recursive), glob patterns, and `-` for the lines of `listing`.
+    """Images behind files, folders (recursive), glob patterns, http(s) addresses, and `-` for what `listing` holds.
 
-    They are listed lazily, so a folder of a hundred thousand images needs no memory.
+    `listing` holds one path or address a line, or the bytes of one image if it is a stream such as `sys.stdin`. Images
+    are listed lazily, so a folder of a hundred thousand needs no memory; an address is fetched when it is decoded.
     """
     for name in names:
-        if name == "-":
-            yield from ((line.strip(), line.strip()) for line in listing if line.strip())
+        if name == STDIN:
+            yield from _listed(listing)
+        elif is_address(name):
+            yield name, name
         else:
             yield from _behind(name)
+
+
+def begins_an_image(head: bytes) -> bool:
+    """Whether bytes begin an image instead of a list of paths.
+
+    No path holds a zero byte or begins like a JPEG or PNG, and JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC and AVIF do.
+    """
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or b"\0" in head
+
+
+def _listed(listing: Iterable[str]) -> Iterator[NamedImage]:
+    stream = getattr(listing, "buffer", None)
+    if stream is not None and hasattr(stream, "peek") and begins_an_image(stream.peek(_LOOKED_AT)[:_LOOKED_AT]):
+        content = stream.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            yield STDIN, InputError(f"standard input: more than {_MOST_BYTES >> 20} MiB; give the image as a file")
+        else:
+            yield STDIN, HeldImage(content, "standard input")
+    else:
+        yield from ((line.strip(), line.strip()) for line in listing if line.strip())
 
 
 def _behind(name: str) -> Iterator[NamedImage]:

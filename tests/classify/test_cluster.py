@@ -15,10 +15,12 @@ from pi_dynn.classify.cluster import ClusterSession, ClusterSettings
 from pi_dynn.classify.run import Tally
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.cifar import ArrayImages
+from pi_dynn.data.decode import HeldImage
 from pi_dynn.data.folders import open_image_folder
 from pi_dynn.errors import ClusterError, InputError
 from pi_dynn.evaluate.outputs import collect_outputs
 from pi_dynn.runtime.session import Session
+from tests.image_server import image_server, jpeg
 
 # Pillow is made to kill the process that opens an image: whenever its name says so, or once if a file beside it does.
 DEADLY, ONCE = "deadly", ".once"
@@ -201,3 +203,13 @@ def test_no_scheduler_at_the_address(tiny_bundle):
 def test_what_does_not_fit_is_refused_before_anything_is_sent(tiny_bundle):
     with pytest.raises(InputError, match="the bundle has exits after blocks"):
         ClusterSession("tcp://127.0.0.1:1", tiny_bundle, exits=[7])
+
+
+def test_an_image_in_memory_is_sent_and_an_address_fetched_by_the_worker(cluster, session, tiny_bundle, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with image_server() as server, on(cluster, tiny_bundle) as remote:
+        address, gone = f"{server}/photo.jpg", f"{server}/none.jpg"
+        images = [("-", HeldImage(jpeg(), "standard input")), (address, address), (gone, gone)]
+        held, fetched, missing = run(remote, images)
+        assert held[1].label == fetched[1].label == session.classify(HeldImage(jpeg(), "")).label
+        assert str(missing[1]).startswith(f"{gone}: the server answers 404")

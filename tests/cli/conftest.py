@@ -20,8 +20,9 @@ def pi_dynn(capsys, monkeypatch):
     """Run `pi-dynn` with the given arguments and standard input; one thread, the engine without a choice."""
     monkeypatch.setenv("PI_DYNN_ENGINE", "fp32")
 
-    def run(*arguments, stdin: str = "") -> Outcome:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    def run(*arguments, stdin: str | bytes = "") -> Outcome:
+        content = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)), encoding="utf-8"))
         with pytest.raises(SystemExit) as stop:
             main([str(argument) for argument in arguments])
         captured = capsys.readouterr()

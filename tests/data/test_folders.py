@@ -1,8 +1,12 @@
 """Class folders, splits, and the stream of images behind names."""
 
+import io
+
 import pytest
 from PIL import Image
 
+from pi_dynn.data import sources
+from pi_dynn.data.decode import HeldImage, decode_image
 from pi_dynn.data.folders import load_split, open_image_folder, save_split, stratified_split
 from pi_dynn.data.prefetch import prefetch
 from pi_dynn.data.sources import named_images
@@ -67,10 +71,40 @@ def test_sources(dataset):
     assert len(names(str(dataset))) == 30
     assert names(f"{dataset}/beach/*0.png") == [("beach00.png", None), ("beach10.png", None)]
     assert names("-", listing=["a.jpg\n", "\n", " b.jpg \n"]) == [("a.jpg", None), ("b.jpg", None)]
+    address = "https://example.org/a[1].jpg?size=*"  # no pattern
+    assert names(address) == [(address.rpartition("/")[2], None)]
     assert names("missing.jpg") == [("missing.jpg", None)]  # decoding says what is wrong
     (_, problem), *_ = names(str(dataset / ".hidden"))
     assert "holds no images" in str(problem)
     assert "matches no file" in str(names("nothing*.png")[0][1])
+
+
+PICTURE = Image.new("RGB", (30, 20), "teal")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_an_image_on_stdin_is_told_from_a_list(kind):
+    content = io.BytesIO()
+    PICTURE.save(content, kind)
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(content.getvalue())))
+    ((name, image),) = named_images(["-"], stdin)
+    assert name == "-" and isinstance(image, HeldImage) and image.name == "standard input"
+    assert decode_image(image).size == (30, 20)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a.jpg\nb.jpg\n", "BM.bmp", "GIF89a.gif\n", "/tmp/é/ü.jpg", "P6", "http://a/b.jpg\n"]
+)
+def test_a_list_on_stdin_stays_one(text):
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(text.encode())), encoding="utf-8")
+    assert [name for name, _ in named_images(["-"], stdin)] == text.split()
+
+
+def test_too_large_an_image_on_stdin(monkeypatch):
+    monkeypatch.setattr(sources, "_MOST_BYTES", 1 << 20)
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(bytes(1 << 21))))
+    ((_, problem),) = named_images(["-"], stdin)
+    assert isinstance(problem, InputError) and "more than 1 MiB" in str(problem)
 
 
 def test_prefetch_keeps_order_and_errors_and_stays_lazy():
