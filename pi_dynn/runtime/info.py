@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pi_dynn.calibrate.records import CalibrationRecord, load_record
+from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.errors import CalibrationError
 from pi_dynn.records import Record, file_kind
 from pi_dynn.runtime.archive import bundle_file, verified_manifest
@@ -32,6 +33,7 @@ class _PlainManifest(Record):
     pi_dynn_version: str
     torch_version: str
     notes: dict[str, Any] = field(default_factory=dict)
+    rejection: Rejection | None = None
     format: str = "torchscript"
 
 
@@ -76,6 +78,7 @@ def bundle_info(
         labels=manifest.labels,
         exits=[ExitInfo(k, block, threshold, macs) for k, (block, threshold, macs) in rows],
         training=training_stages(notes.pop("stages", [])),
+        rejection=None if manifest.rejection is None else manifest.rejection.alpha,
         licence=notes.pop("licence", None),
         calibration=[_calibration_info(file, one) for file, one in records_for(sha256, records, warn)],
         pi_dynn_version=manifest.pi_dynn_version,

@@ -43,8 +43,10 @@ class CalibrationInfo(Record):
 class BundleInfo(Record):
     """What is known of a bundle without running it.
 
-    `sha256` is that of the file, which names the bundle in other records. `parameters` and `licence` are None where
-    the bundle does not say; `notes` are those of the manifest that have no field here.
+    `rejection` is the share of images of its classes that is at most answered "none of these" on average; None for a
+    bundle that always answers with a class. `sha256` is that of the file, which names the bundle in other records.
+    `parameters` and `licence` are None where the bundle does not say; `notes` are those of the manifest without a
+    field here.
     """
 
     KIND = "bundle"
@@ -62,6 +64,7 @@ class BundleInfo(Record):
     labels: list[str]
     exits: list[ExitInfo]
     training: list[TrainingStage]
+    rejection: float | None
     licence: str | None
     calibration: list[CalibrationInfo]
     pi_dynn_version: str

@@ -22,6 +22,7 @@ def info_text(info: BundleInfo) -> str:
         _property("network", f"{info.model}, {info.depth} blocks{parameters}, images of {pixels} px"),
         _property("precision", f"{info.precision}{packed} ({info.format})"),
         _property("classes", _labels(info.labels)),
+        *(() if info.rejection is None else (_property("none of these", _rejection(info.rejection)),)),
         _property("trained", _training(info)),
         _property("licence", info.licence or "not in the bundle"),
         *(_property(name.replace("_", " "), _plain(value)) for name, value in info.notes.items()),
@@ -51,6 +52,10 @@ def _labels(labels: list[str]) -> str:
     more = len(labels) - _MOST_LABELS
     shown = ", ".join(labels[:_MOST_LABELS])
     return f"{len(labels):,}: {shown}" + (f", and {more:,} more (--json has all)" if more > 0 else "")
+
+
+def _rejection(share: float) -> str:
+    return f"answered for images unlike its classes, and for {percent(share, 0)} or fewer of those of its classes"
 
 
 def _training(info: BundleInfo) -> str:

@@ -42,6 +42,7 @@ def test_the_embedded_bundle_in_text():
     lines = info_text(bundle_info(None)).splitlines()
     assert lines[1].split()[:2] == ["network", "gfnet_12_192,"]
     text = "\n".join(lines)
+    assert "unlike its classes, and for 5 % or fewer" in text
     assert "21: agricultural, airplane" in text and "exits on ucm" in text and "exit 5 of 5" in text
     assert max(map(len, lines)) <= 120
 
@@ -89,5 +90,5 @@ def test_notes_and_licence_are_shown(tiny_bundle, tmp_path):
     path.write_bytes(with_manifest(tiny_bundle, lambda m: m.update(notes=notes, labels=many, thresholds=[2.0] * 3)))
     text = info_text(bundle_info(path))
     assert "licence            CC-BY-4.0" in text and "made from          abc" in text and '{"score": "gate"}' in text
-    assert "1,000: class0" in text and "and 940 more (--json has all)" in text and "closed" in text
+    assert "1,000: class0" in text and "and 940 more (--json has all)" in text and "disabled" in text
     assert "no calibration record found" in text
