@@ -41,6 +41,7 @@ ELSEWHERE = {
     "benchmark --cold-start": "many fresh processes; tests/cli/test_other_commands.py has fewer answers beside them",
     "train ": "hours; tests/cli/test_train.py and tests/train/test_pipeline.py have a tiny network",
     "classify holiday/ --cluster": "needs a scheduler and workers; tests/cli/test_cluster_options.py",
+    "classify https://": "needs the network; tests/cli/test_classify_inputs.py",
     "evaluate datasets/ucm --cluster": "needs a scheduler and workers; tests/cli/test_cluster_options.py",
     "evaluate imagenet-c": "needs all of ImageNet-C; tests/cli/test_evaluate_robustness.py has a part of such a set",
 }
