@@ -20,7 +20,7 @@ from distributed import CancelledError, Client, Future, as_completed
 from numpy.typing import NDArray
 
 from pi_dynn.classify.cluster_worker import BundlePlugin, Fields, Image, classified_exits, classify_images
-from pi_dynn.data.decode import HeldImage, is_address
+from pi_dynn.data.decode import ImageBytes, is_url
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.errors import ClusterError, InputError
 from pi_dynn.evaluate.outputs import Alter, Outputs
@@ -29,7 +29,7 @@ from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.thresholds import enabled_exits, resolve_thresholds
 
 Key = TypeVar("Key")
-Sendable = str | Path | HeldImage | Image | InputError
+Sendable = str | Path | ImageBytes | Image | InputError
 Task = Callable[[str, list[Image], Fields], Fields]
 """A function run on a worker: from the name of its plugin, images and settings to the results or a refusal."""
 SHIPPED_BYTES = 4 * 2**20  # of image data in a task: tasks in flight are in the scheduler's memory
@@ -185,7 +185,7 @@ class ClusterSession:
 
     def answer_stream(
         self,
-        images: Iterable[tuple[Key, str | Path | HeldImage | InputError]],
+        images: Iterable[tuple[Key, str | Path | ImageBytes | InputError]],
         batch_size: int = 1,
         thresholds: Sequence[float] | float | None = None,
         deadline_s: float | None = None,
@@ -250,12 +250,12 @@ class ClusterSession:
         if task.keys:
             yield task
 
-    def _image(self, path: str | Path | HeldImage | Image) -> Image | InputError:
+    def _image(self, path: str | Path | ImageBytes | Image) -> Image | InputError:
         if isinstance(path, tuple):
             return path
-        if isinstance(path, HeldImage):
+        if isinstance(path, ImageBytes):
             return path.name, path.getvalue()
-        if isinstance(path, str) and is_address(path):
+        if isinstance(path, str) and is_url(path):
             return path, None  # the worker fetches it
         if not self._settings.ship:
             return str(Path(path).absolute()), None

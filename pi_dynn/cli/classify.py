@@ -67,11 +67,11 @@ def command(
     adaptive: bool,
     **planning: Any,
 ) -> int:
-    """Classify photographs: files, folders, glob patterns, http(s) addresses, or - for stdin.
+    """Classify photographs: files, folders, glob patterns, http(s) URLs, or - for stdin.
 
-    On stdin comes a list of paths, one a line, or the bytes of one image; which it is, the first bytes tell. Without
-    PATH the bundled sample photographs are classified. Files that cannot be read get one error line each; the others
-    are still answered, and the exit status is 1.
+    Stdin is a list of paths and URLs, one a line, or the bytes of one image. Without PATH the bundled sample
+    photographs are classified. Files that cannot be read get one error line each; the others are still answered, and
+    the exit status is 1.
 
     \b
     Examples:

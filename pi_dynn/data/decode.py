@@ -35,8 +35,8 @@ SUFFIXES = frozenset(
 # Pillow warns from this size on; pi_dynn refuses, because a Pi has little memory.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 MAX_PIXELS_VARIABLE = "PI_DYNN_MAX_PIXELS"
-# A JPEG that is scaled while it is decoded takes time for all its pixels, and memory for a few of them.
-_TIMES_SCALED = 8
+# A JPEG that is scaled while it is decoded needs time for all its pixels, memory only for the scaled ones.
+_MAX_SCALED_RATIO = 8
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -45,7 +45,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 _AVIF_BRANDS = (b"avif", b"avis")
 
 
-class HeldImage(BytesIO):
+class ImageBytes(BytesIO):
     """The content of an image file in memory, with the name it has in error messages."""
 
     def __init__(self, content: bytes, name: str) -> None:
@@ -53,8 +53,8 @@ class HeldImage(BytesIO):
         self.name = name
 
 
-def is_address(source: object) -> bool:
-    """Whether an image is named by an address on the network instead of a path."""
+def is_url(source: object) -> bool:
+    """Whether an image is named by a URL instead of a path."""
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
 
@@ -86,7 +86,7 @@ def decode_image(source: str | Path | BinaryIO, draft_px: int | None = None) -> 
 
     Raises: InputError that names the file, for anything that is not a whole, decodable image.
     """
-    if isinstance(source, str) and is_address(source):
+    if isinstance(source, str) and is_url(source):
         from pi_dynn.data.remote import fetch_image
 
         source = fetch_image(source)
@@ -121,7 +121,7 @@ _HOW_TO_RAISE = f"scale it down, or allow more with {MAX_PIXELS_VARIABLE}=PIXELS
 
 
 def _opened(path: str | Path, source: str | Path | BinaryIO) -> Image.Image:
-    """The image with its header read; HEIC by pillow-heif, which is loaded once it is needed.
+    """The image with its header read; HEIC by pillow-heif, imported when it is needed.
 
     Raises: InputError without pillow-heif, and whatever Pillow raises.
     """
@@ -131,10 +131,10 @@ def _opened(path: str | Path, source: str | Path | BinaryIO) -> Image.Image:
         if _brand(source) not in _HEIF_BRANDS:
             raise
         with need_extra("heic", f"{path}: a HEIC picture"):
-            _learn_heif()
+            _register_heif()
         return Image.open(source)
     except Image.DecompressionBombError:
-        # Pillow judges by the size a file states. A JPEG may be scaled first, and is judged after that.
+        # Pillow checks the size in the header; a JPEG may be smaller after scaling, so it is checked later.
         if not isinstance(source, str | Path):
             source.seek(0)
         try:
@@ -145,8 +145,8 @@ def _opened(path: str | Path, source: str | Path | BinaryIO) -> Image.Image:
 
 
 @functools.cache
-def _learn_heif() -> None:
-    """Teach Pillow HEIC. Raises: ImportError without pillow-heif."""
+def _register_heif() -> None:
+    """Let Pillow read HEIC. Raises: ImportError without pillow-heif."""
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
@@ -177,7 +177,7 @@ def _scale_and_check(path: str | Path, image: Image.Image, draft_px: int | None,
     pixels = image.width * image.height
     if image.info.get("progressive"):
         pixels = width * height  # a progressive JPEG is held whole before it is scaled
-    if pixels > limit or width * height > _TIMES_SCALED * limit:
+    if pixels > limit or width * height > _MAX_SCALED_RATIO * limit:
         raise InputError(
             f"{path}: {width} x {height} pixels exceed the limit of {limit:,}; "
             f"refused as a decompression bomb: {_HOW_TO_RAISE}"

@@ -15,7 +15,7 @@ from pi_dynn.errors import InputError
 from pi_dynn.records import Record
 
 AnyImage: TypeAlias = str | Path | BytesIO | Image.Image | np.ndarray | Tensor
-"""A file's path, address or content, a PIL image, uint8 pixels (H, W, 3), or a ready float tensor (3, size, size)."""
+"""A file's path, URL or content, a PIL image, uint8 pixels (H, W, 3), or a ready float tensor (3, size, size)."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

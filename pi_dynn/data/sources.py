@@ -5,27 +5,27 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from pi_dynn.data.decode import HeldImage, is_address
+from pi_dynn.data.decode import ImageBytes, is_url
 from pi_dynn.data.folders import walk_images
 from pi_dynn.errors import InputError
 
-NamedImage: TypeAlias = tuple[str, str | HeldImage | InputError]
-"""The name of an image, and its path, address or content, or the error in its place."""
+NamedImage: TypeAlias = tuple[str, str | ImageBytes | InputError]
+"""The name of an image, and its path, URL or content, or the error in its place."""
 STDIN = "-"
-_MOST_BYTES = 256 * 1024 * 1024  # of an image on stdin
-_LOOKED_AT = 32
+_MAX_BYTES = 256 * 1024 * 1024  # of an image on stdin
+_HEAD_BYTES = 32
 
 
 def named_images(names: Iterable[str], listing: Iterable[str] = ()) -> Iterator[NamedImage]:
-    """Images behind files, folders (recursive), glob patterns, http(s) addresses, and `-` for what `listing` holds.
+    """Images behind files, folders (recursive), glob patterns, http(s) URLs, and `-` for what `listing` holds.
 
-    `listing` holds one path or address a line, or the bytes of one image if it is a stream such as `sys.stdin`. Images
-    are listed lazily, so a folder of a hundred thousand needs no memory; an address is fetched when it is decoded.
+    `listing` holds one path or URL a line, or the bytes of one image if it is a stream such as `sys.stdin`. Images
+    are listed lazily, so a folder of a hundred thousand needs no memory; a URL is fetched when it is decoded.
     """
     for name in names:
         if name == STDIN:
             yield from _listed(listing)
-        elif is_address(name):
+        elif is_url(name):
             yield name, name
         else:
             yield from _behind(name)
@@ -41,12 +41,12 @@ def begins_an_image(head: bytes) -> bool:
 
 def _listed(listing: Iterable[str]) -> Iterator[NamedImage]:
     stream = getattr(listing, "buffer", None)
-    if stream is not None and hasattr(stream, "peek") and begins_an_image(stream.peek(_LOOKED_AT)[:_LOOKED_AT]):
-        content = stream.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            yield STDIN, InputError(f"standard input: more than {_MOST_BYTES >> 20} MiB; give the image as a file")
+    if stream is not None and hasattr(stream, "peek") and begins_an_image(stream.peek(_HEAD_BYTES)[:_HEAD_BYTES]):
+        content = stream.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            yield STDIN, InputError(f"standard input: more than {_MAX_BYTES >> 20} MiB; give the image as a file")
         else:
-            yield STDIN, HeldImage(content, "standard input")
+            yield STDIN, ImageBytes(content, "standard input")
     else:
         yield from ((line.strip(), line.strip()) for line in listing if line.strip())
 

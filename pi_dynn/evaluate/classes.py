@@ -1,4 +1,4 @@
-"""An evaluation class by class: which classes are taken for which, and the pictures that were answered wrong."""
+"""Evaluation by class: confusion matrix, accuracy of each class, and the wrong pictures."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from pi_dynn.evaluate.outputs import ExitOutputs
 from pi_dynn.evaluate.records import ClassResult, ClassRow, WrongImage
 from pi_dynn.runtime.manifest import Manifest
 
-_LONGEST_NAME = 200  # bytes, of the 255 a file system allows: a suffix and a number have to fit too
+_MAX_NAME_BYTES = 200  # bytes, of the 255 a file system allows: a suffix and a number have to fit too
 
 
 def class_result(
@@ -77,7 +77,7 @@ def class_rows(labels: Sequence[str], matrix: np.ndarray) -> list[ClassRow]:
 def check_wrong_folder(folder: Path, dataset: Path) -> None:
     """Refuse a folder that pictures cannot be sorted into. Raises: InputError if it holds something, or is data.
 
-    What an earlier run has left there would pass for answers of this one.
+    Pictures of an earlier run would be taken for answers of this one.
     """
     place, root = folder.resolve(), dataset.resolve()
     if place == root or root in place.parents:
@@ -87,7 +87,7 @@ def check_wrong_folder(folder: Path, dataset: Path) -> None:
 
 
 def sort_wrong(wrong: Sequence[WrongImage], folder: Path) -> int:
-    """Link the pictures into `folder`/<true class>/<answer>/; copies where links cannot be made, whose number it gives.
+    """Link the pictures into `folder`/<true class>/<answer>/; returns how many had to be copied.
 
     Raises: InputError if the folder cannot be written.
     """
@@ -112,7 +112,7 @@ def sort_wrong(wrong: Sequence[WrongImage], folder: Path) -> int:
 def _file_name(label: str) -> str:
     """A class as the name of one folder, whatever is in it."""
     name = re.sub(r"[\x00-\x1f/\\:]", "_", label).lstrip(".").strip()
-    return name.encode()[:_LONGEST_NAME].decode(errors="ignore") or "_"
+    return name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore") or "_"
 
 
 def _free_name(place: Path, path: Path) -> Path:

@@ -171,7 +171,7 @@ def evaluation_text(result: Evaluation) -> str:
     )
 
 
-_MOST_COLUMNS = 30  # classes whose confusion matrix a wide terminal still holds
+_MAX_COLUMNS = 30  # classes whose confusion matrix a wide terminal still holds
 
 
 def class_text(result: ClassResult) -> str:
@@ -196,7 +196,7 @@ def confusion_table(result: ClassResult) -> str:
     """Images by true class (rows) and answer (columns, by number), of the classes that occur in either."""
     matrix = result.matrix
     used = [k for k, row in enumerate(matrix) if any(row) or any(other[k] for other in matrix)]
-    if len(used) > _MOST_COLUMNS:
+    if len(used) > _MAX_COLUMNS:
         return f"the confusion matrix of {len(used)} classes is too wide for text: --plot draws it, --json has it"
     numbers = {k: str(place + 1) for place, k in enumerate(used)}
     headers = ("", "true class, answers by number", *(numbers[k] for k in used))

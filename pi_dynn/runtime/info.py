@@ -1,4 +1,4 @@
-"""What a bundle is, told from its manifest alone: nothing of the network is loaded, and no torch is needed."""
+"""Information about a bundle from its manifest, without torch."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ _NOT_DATA = {"split_sha256", "files_sha256"}  # in the data of a stage, beside t
 
 @dataclass(frozen=True)
 class _PlainManifest(Record):
-    """The fields of a Manifest that are told here. A Manifest itself holds a Preprocess, which needs torch."""
+    """The fields of a Manifest that info shows. A Manifest itself holds a Preprocess, which needs torch."""
 
     model: str
     labels: list[str]
@@ -53,8 +53,8 @@ def bundle_info(
 ) -> BundleInfo:
     """What the bundle at `path` says of itself, or the embedded one for None; its content is checked by its hash.
 
-    `records` are files and folders with calibration records, of which those for this bundle are told. `warn` is told
-    of records that cannot be read.
+    `records` are files and folders with calibration records, of which those for this bundle are listed. `warn` gets a
+    line for each record that cannot be read.
 
     Raises: BundleNotFound, BundleError for a file that is no bundle or a damaged one.
     """
@@ -89,16 +89,16 @@ def bundle_info(
 
 def training_stages(stages: list[dict[str, Any]]) -> list[TrainingStage]:
     """The stages in a manifest's notes in order; equal ones that follow each other are one of several runs."""
-    told: list[TrainingStage] = []
+    found: list[TrainingStage] = []
     for stage in stages:
         name, data = str(stage.get("stage", "unnamed")), stage.get("data") or {}
         # The published model's stages name several data sets by their hashes, those of `train` one by its root.
         sets = [str(data["root"])] if "root" in data else sorted(data.keys() - _NOT_DATA)
         runs = 1
-        if told and (told[-1].stage, told[-1].data) == (name, sets):
-            runs += told.pop().runs
-        told.append(TrainingStage(name, runs, sets))
-    return told
+        if found and (found[-1].stage, found[-1].data) == (name, sets):
+            runs += found.pop().runs
+        found.append(TrainingStage(name, runs, sets))
+    return found
 
 
 def records_for(

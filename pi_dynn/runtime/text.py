@@ -9,7 +9,7 @@ from pi_dynn.text import cost_text, mega, percent, significant, table, threshold
 
 _COLUMN = 19  # where values begin
 _WIDTH = 120
-_MOST_LABELS = 60
+_MAX_LABELS = 60
 
 
 def info_text(info: BundleInfo) -> str:
@@ -49,8 +49,8 @@ def _property(name: str, value: str) -> str:
 
 
 def _labels(labels: list[str]) -> str:
-    more = len(labels) - _MOST_LABELS
-    shown = ", ".join(labels[:_MOST_LABELS])
+    more = len(labels) - _MAX_LABELS
+    shown = ", ".join(labels[:_MAX_LABELS])
     return f"{len(labels):,}: {shown}" + (f", and {more:,} more (--json has all)" if more > 0 else "")
 
 

@@ -15,7 +15,7 @@ from pi_dynn.classify.cluster import ClusterSession, ClusterSettings
 from pi_dynn.classify.run import Tally
 from pi_dynn.clock import PerfClock
 from pi_dynn.data.cifar import ArrayImages
-from pi_dynn.data.decode import HeldImage
+from pi_dynn.data.decode import ImageBytes
 from pi_dynn.data.folders import open_image_folder
 from pi_dynn.errors import ClusterError, InputError
 from pi_dynn.evaluate.outputs import collect_outputs
@@ -209,7 +209,7 @@ def test_an_image_in_memory_is_sent_and_an_address_fetched_by_the_worker(cluster
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with image_server() as server, on(cluster, tiny_bundle) as remote:
         address, gone = f"{server}/photo.jpg", f"{server}/none.jpg"
-        images = [("-", HeldImage(jpeg(), "standard input")), (address, address), (gone, gone)]
+        images = [("-", ImageBytes(jpeg(), "standard input")), (address, address), (gone, gone)]
         held, fetched, missing = run(remote, images)
-        assert held[1].label == fetched[1].label == session.classify(HeldImage(jpeg(), "")).label
+        assert held[1].label == fetched[1].label == session.classify(ImageBytes(jpeg(), "")).label
         assert str(missing[1]).startswith(f"{gone}: the server answers 404")

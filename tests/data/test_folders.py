@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pi_dynn.data import sources
-from pi_dynn.data.decode import HeldImage, decode_image
+from pi_dynn.data.decode import ImageBytes, decode_image
 from pi_dynn.data.folders import load_split, open_image_folder, save_split, stratified_split
 from pi_dynn.data.prefetch import prefetch
 from pi_dynn.data.sources import named_images
@@ -88,7 +88,7 @@ def test_an_image_on_stdin_is_told_from_a_list(kind):
     PICTURE.save(content, kind)
     stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(content.getvalue())))
     ((name, image),) = named_images(["-"], stdin)
-    assert name == "-" and isinstance(image, HeldImage) and image.name == "standard input"
+    assert name == "-" and isinstance(image, ImageBytes) and image.name == "standard input"
     assert decode_image(image).size == (30, 20)
 
 
@@ -101,7 +101,7 @@ def test_a_list_on_stdin_stays_one(text):
 
 
 def test_too_large_an_image_on_stdin(monkeypatch):
-    monkeypatch.setattr(sources, "_MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(sources, "_MAX_BYTES", 1 << 20)
     stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(bytes(1 << 21))))
     ((_, problem),) = named_images(["-"], stdin)
     assert isinstance(problem, InputError) and "more than 1 MiB" in str(problem)

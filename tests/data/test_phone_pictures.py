@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, features
 
 from pi_dynn.data import decode
-from pi_dynn.data.decode import HeldImage, decode_image, pixel_limit
+from pi_dynn.data.decode import ImageBytes, decode_image, pixel_limit
 from pi_dynn.data.folders import walk_images
 from pi_dynn.errors import InputError
 from tests.data.test_decode import LEFT_RED, empty_png, saved
@@ -35,10 +35,10 @@ def test_a_jpeg_of_108_megapixels_is_decoded_scaled(tmp_path):
 def test_the_limit_holds_for_what_is_decoded(tmp_path, small_limit):
     # Pillow itself refuses to open more than twice its limit, whatever would be decoded of it.
     path = saved(tmp_path, LEFT_RED.resize((240, 180)), "large.jpg")
-    for source in (path, HeldImage(path.read_bytes(), "large")):
+    for source in (path, ImageBytes(path.read_bytes(), "large")):
         image = decode_image(source, draft_px=20)
         assert image.size == (30, 23) and image.getpixel((2, 10))[0] > 200
-    for source, draft_px in ((path, 100), (path, None), (HeldImage(path.read_bytes(), "held"), None)):
+    for source, draft_px in ((path, 100), (path, None), (ImageBytes(path.read_bytes(), "held"), None)):
         with pytest.raises(InputError, match="(large.jpg|held): 240 x 180 pixels exceed the limit of 10,000"):
             decode_image(source, draft_px=draft_px)
     with pytest.raises(InputError, match="1000 x 180 pixels exceed"):  # eight times the limit, however it is scaled
@@ -112,7 +112,7 @@ class TestHeic:
 
     def test_a_file_and_one_in_memory(self, heic, tmp_path):
         (tmp_path / "a.heic").write_bytes(heic)
-        for source in (tmp_path / "a.heic", str(tmp_path / "a.heic"), HeldImage(heic, "held")):
+        for source in (tmp_path / "a.heic", str(tmp_path / "a.heic"), ImageBytes(heic, "held")):
             image = decode_image(source, draft_px=32)
             assert (image.mode, image.size) == ("RGB", (80, 60))
             assert np.asarray(image)[30, 10, 0] > 200 > np.asarray(image)[30, 10, 2]
@@ -131,7 +131,7 @@ def test_without_pillow_heif_it_says_what_to_install(tmp_path, monkeypatch):
 
     monkeypatch.setattr(decode.Image, "open", unknown)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    decode._learn_heif.cache_clear()
+    decode._register_heif.cache_clear()
     path = tmp_path / "a.heic"
     path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(8))
     with pytest.raises(InputError, match=r"a\.heic: a HEIC picture needs pillow_heif, .*pip install 'pi_dynn\[heic\]'"):

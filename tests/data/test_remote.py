@@ -45,9 +45,9 @@ def test_an_address_is_an_image(server, name):
 )
 def test_what_goes_wrong_is_one_line_with_the_address(server, name, reason, monkeypatch):
     if name == "endless":
-        monkeypatch.setattr(remote, "MOST_BYTES", 1 << 20)
+        monkeypatch.setattr(remote, "MAX_BYTES", 1 << 20)
     if name == "silent":
-        monkeypatch.setattr(remote, "QUIET_S", 0.2)
+        monkeypatch.setattr(remote, "READ_TIMEOUT_S", 0.2)
     with pytest.raises(InputError, match=reason) as caught:
         decode_image(f"{server}/{name}")
     assert str(caught.value).startswith(f"{server}/{name}: ") and "\n" not in str(caught.value)
