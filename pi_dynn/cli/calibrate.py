@@ -187,10 +187,7 @@ def command(
       pi-dynn calibrate ucm --rule budget --budget-mj 9 --costs run.json
       pi-dynn profile --fit && pi-dynn calibrate ucm --rule budget --budget-ms 9
     """
-    if reject is not None and (split is None or fold is None):
-        raise click.UsageError("--reject needs a --split with images for class means, and --fold to build it in")
-    if compare is not None and split is None:
-        raise click.UsageError("--compare needs a --split with images for it")
+    _check(split, compare, fold, reject)
     budget, unit = budget_and_unit(options)
     data = open_part(dataset, split, part)
     others = open_part(dataset, split, compare) if compare is not None else None
@@ -199,9 +196,8 @@ def command(
 
     from pi_dynn.calibrate.records import save_record
     from pi_dynn.evaluate.thresholds import CalibrationSource, calibrate
-    from pi_dynn.files import file_sha256
 
-    sha256, named = (file_sha256(split), part) if split else (None, None)
+    sha256, named = _split_and_part(split, part)
     source = CalibrationSource(dataset.resolve().name, sha256, named, _costs(session, options, unit), unit)
     outputs = _collect(session, data, f"calibrate on {part}", all_views=all_views)
     record, result = calibrate(
@@ -213,9 +209,7 @@ def command(
         rule_settings(options, budget),
         options["score"],
     )
-    rejection = None
-    if known is not None and reject is not None:
-        rejection = _rejection(session, outputs, record, known, reject)
+    rejection = None if known is None or reject is None else _rejection(session, outputs, record, known, reject)
     kept = record if fold is None else _fold(session.bundle, record, fold, rejection)
     if output is not None:
         save_record(output, kept)
@@ -224,6 +218,21 @@ def command(
     own = session.manifest.thresholds if record.score == "gate" else None
     _show(Calibrated(record, result, outputs, evaluated, compare, own, networks), as_json, plot)
     return ExitStatus.ERROR if outputs.failed or evaluated.failed else ExitStatus.OK
+
+
+def _check(split: Path | None, compare: str | None, fold: Path | None, reject: float | None) -> None:
+    """Raises: click.UsageError for options without those that they need."""
+    if reject is not None and (split is None or fold is None):
+        raise click.UsageError("--reject needs a --split with images for class means, and --fold to build it in")
+    if compare is not None and split is None:
+        raise click.UsageError("--compare needs a --split with images for it")
+
+
+def _split_and_part(split: Path | None, part: str) -> tuple[str | None, str | None]:
+    """The hash of a split file and the part in use; None and None without a split."""
+    from pi_dynn.files import file_sha256
+
+    return (None, None) if split is None else (file_sha256(split), part)
 
 
 def _costs(session: "Session", options: dict[str, Any], unit: str) -> list[float]:
