@@ -17,6 +17,23 @@ _NOT_DATA = {"split_sha256", "files_sha256"}  # in the data of a stage, beside t
 
 
 @dataclass(frozen=True)
+class _Stage(Record):
+    """One stage of training in the notes; `data` names a data set by its root, or several by their hashes."""
+
+    stage: str = "unnamed"
+    data: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Notes(Record):
+    """The notes that have a field in a BundleInfo. Nothing vouches for their types: a manifest has no hash."""
+
+    parameters: int | None = None
+    stages: list[_Stage] = field(default_factory=list)
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
 class _PlainManifest(Record):
     """The fields of a Manifest that info shows. A Manifest itself holds a Preprocess, which needs torch."""
 
@@ -38,13 +55,14 @@ class _PlainManifest(Record):
 
 
 def _read_manifest(values: Any) -> _PlainManifest:
-    """The manifest in parsed JSON. Raises: ValueError for another kind or schema, or counts that do not fit."""
+    """The manifest in parsed JSON. Raises: ValueError for another schema, counts that do not fit, or odd notes."""
     manifest = _PlainManifest.from_dict(values)
     if (values.get("kind", "manifest"), values.get("schema", 1)) != ("manifest", 1):
         raise ValueError(f"the manifest has schema {values.get('schema')}, and this version reads 1")
     exits = len(manifest.exit_blocks)
     if len(manifest.thresholds) != exits or len(manifest.macs) != exits + 1:
         raise ValueError(f"{exits} exits, {len(manifest.thresholds)} thresholds and {len(manifest.macs)} costs")
+    _Notes.from_dict(manifest.notes)
     return manifest
 
 
@@ -61,7 +79,7 @@ def bundle_info(
     data, name = bundle_file(path)
     manifest = verified_manifest(data, name, _read_manifest, lambda one: one.weights_sha256)
     sha256 = hashlib.sha256(data).hexdigest()
-    notes = dict(manifest.notes)
+    notes = _Notes.from_dict(manifest.notes)
     blocks, thresholds = [*manifest.exit_blocks, manifest.depth - 1], [*manifest.thresholds, None]
     rows = enumerate(zip(blocks, thresholds, manifest.macs, strict=True))
     return BundleInfo(
@@ -72,32 +90,32 @@ def bundle_info(
         precision=manifest.precision,
         packed_engine=manifest.packed_engine,
         model=manifest.model,
-        parameters=notes.pop("parameters", None),
+        parameters=notes.parameters,
         depth=manifest.depth,
         preprocess=manifest.preprocess,
         labels=manifest.labels,
         exits=[ExitInfo(k, block, threshold, macs) for k, (block, threshold, macs) in rows],
-        training=training_stages(notes.pop("stages", [])),
+        training=training_stages(notes.stages),
         rejection=None if manifest.rejection is None else manifest.rejection.alpha,
-        licence=notes.pop("licence", None),
+        licence=notes.licence,
         calibration=[_calibration_info(file, one) for file, one in records_for(sha256, records, warn)],
         pi_dynn_version=manifest.pi_dynn_version,
         torch_version=manifest.torch_version,
-        notes=notes,
+        notes={name: value for name, value in manifest.notes.items() if name not in _Notes.__dataclass_fields__},
     )
 
 
-def training_stages(stages: list[dict[str, Any]]) -> list[TrainingStage]:
+def training_stages(stages: list[_Stage]) -> list[TrainingStage]:
     """The stages in a manifest's notes in order; equal ones that follow each other are one of several runs."""
     found: list[TrainingStage] = []
     for stage in stages:
-        name, data = str(stage.get("stage", "unnamed")), stage.get("data") or {}
+        data = stage.data or {}
         # The published model's stages name several data sets by their hashes, those of `train` one by its root.
         sets = [str(data["root"])] if "root" in data else sorted(data.keys() - _NOT_DATA)
         runs = 1
-        if found and (found[-1].stage, found[-1].data) == (name, sets):
+        if found and (found[-1].stage, found[-1].data) == (stage.stage, sets):
             runs += found.pop().runs
-        found.append(TrainingStage(name, runs, sets))
+        found.append(TrainingStage(stage.stage, runs, sets))
     return found
 
 

@@ -44,7 +44,12 @@ def _property(name: str, value: str) -> str:
     if len(lead) > _COLUMN:  # a long name stands alone
         lead = f"{name}\n{indent}"
     return textwrap.fill(
-        value, _WIDTH, initial_indent=lead, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        value or "-",
+        _WIDTH,
+        initial_indent=lead,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pi_dynn.calibrate.records import CalibrationRecord, save_record
 from pi_dynn.errors import BundleError
-from pi_dynn.runtime.info import bundle_info, training_stages
+from pi_dynn.runtime.info import bundle_info
 from pi_dynn.runtime.manifest import Manifest
 from pi_dynn.runtime.records import TrainingStage
 from pi_dynn.runtime.text import info_text
@@ -74,14 +74,26 @@ def test_records_are_those_of_the_bundle(tiny_bundle, tiny_bundle_path, tmp_path
     assert "mine.json: rule risk, score gate, accuracy 90.00 % at a mean cost of 1.2 M" in info_text(info)
 
 
-def test_runs_of_one_stage_are_told_once():
-    several = {"stage": "distill", "data": {"ucm": "ab", "aid": "cd", "split_sha256": "ef"}}
+def test_runs_of_one_stage_are_told_once(tiny_bundle, tmp_path):
+    several = {"stage": "distill", "data": {"ucm": "ab", "aid": "cd", "split_sha256": "ef"}, "device": "cpu"}
     alone = {"stage": "exits", "data": {"root": "ucm", "files_sha256": "ab"}}
-    assert training_stages([several, several, alone, {}]) == [
+    path = tmp_path / "trained.pt"
+    path.write_bytes(with_manifest(tiny_bundle, lambda m: m.update(notes={"stages": [several, several, alone, {}]})))
+    info = bundle_info(path)
+    assert info.training == [
         TrainingStage("distill", 2, ["aid", "ucm"]),
         TrainingStage("exits", 1, ["ucm"]),
         TrainingStage("unnamed", 1, []),
     ]
+    assert "distill (2 runs) on aid, ucm; exits on ucm; unnamed" in info_text(info)
+
+
+@pytest.mark.parametrize("notes", [{"stages": 3}, {"stages": ["a"]}, {"parameters": "many"}, {"licence": ["MIT"]}])
+def test_odd_notes_are_one_line_too(tiny_bundle, tmp_path, notes):
+    path = tmp_path / "odd.pt"
+    path.write_bytes(with_manifest(tiny_bundle, lambda m: m.update(notes=notes)))
+    with pytest.raises(BundleError, match=f"odd.pt: .*{next(iter(notes))}"):
+        bundle_info(path)
 
 
 def test_notes_and_licence_are_shown(tiny_bundle, tmp_path):
