@@ -3,20 +3,25 @@
 
     python benchmarks/static_int8.py
     python benchmarks/static_int8.py resnet18 mobilenet_v2 --image-size 224
+    python benchmarks/static_int8.py 'mobilenet*' --data ucm --steps 60
     python benchmarks/static_int8.py --checkpoint branchynet.safetensors --calibrate CALIBRATE --test TEST
 
-Without a checkpoint weights are random, norms set by what runs through them, and images are noise: that shows what
-can be quantised and what qnnpack computes rightly; whether a network still answers well, only trained weights show.
-With a checkpoint (its network comes from a card or --model) answers on real images are compared.
+Without --data and a checkpoint weights are random, norms set by what runs through them, and images are noise: that
+shows what can be quantised and what qnnpack computes rightly; whether a network still answers well, only trained
+weights show. With --data networks are trained for some steps on its images, from pretrained weights where those are
+here, and answers on other images of it are compared. With a checkpoint (its network comes from a card or --model)
+answers on real images are compared.
 """
 
 import statistics
 import sys
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
 import click
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pi_dynn import Preprocess, Session, build_bundle, create_model, list_models
@@ -24,6 +29,7 @@ from pi_dynn.clock import PerfClock
 from pi_dynn.data.folders import open_image_folder
 from pi_dynn.deploy.export import ExportSettings, export_checkpoint
 from pi_dynn.errors import PiDynnError
+from pi_dynn.models.pretrained import load_pretrained
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engine_choice import relative_error
 from pi_dynn.runtime.manifest import INT8_STATIC
@@ -31,6 +37,7 @@ from pi_dynn.runtime.manifest import INT8_STATIC
 CLASSES = 10
 OWN_SIZES = {"b_lenet": 28, "b_alexnet": 32, "b_resnet_110": 32, "branchynet": 32}  # they have no other
 CALIBRATION, TEST = 64, 64
+TRAINED_ON = 400
 RUNS = 15
 
 
@@ -50,12 +57,40 @@ def network(name: str, image_size: int) -> nn.Module:
     return model.eval()
 
 
+def real_images(root: Path, size: int) -> tuple[Tensor, list[int], list[str]]:
+    """The first images of a folder of class folders in mixed order, normalised, with labels and classes."""
+    data = open_image_folder(root)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
+    chosen = data.subset(order[: TRAINED_ON + CALIBRATION + TEST])
+    preprocess = Preprocess(size=size)
+    images = torch.stack([preprocess(chosen.source(i)) for i in range(len(chosen))])
+    return images, list(chosen.labels), list(data.classes)
+
+
+def trained(name: str, images: Tensor, labels: list[int], classes: int, steps: int) -> nn.Module:
+    """The network, an exit in its middle, after `steps` of 16 images each."""
+    torch.manual_seed(0)
+    depth = create_model(name, num_classes=classes, image_size=images.shape[-1]).depth
+    model = create_model(name, num_classes=classes, image_size=images.shape[-1], exits=[depth // 2 - 1])
+    with suppress(PiDynnError):  # without a connection, or none known
+        load_pretrained(model)
+    optimizer, target = torch.optim.AdamW(model.parameters(), 1e-3), torch.tensor(labels)
+    for _ in range(steps):
+        batch = torch.randint(len(images), (16,))
+        answers = model.train().forward_exits(images[batch])
+        loss = sum(F.cross_entropy(logits, target[batch]) for _, logits, _ in answers)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
 def bundles(model: nn.Module, images: Tensor) -> tuple[Bundle, Bundle]:
     """The network in fp32 and in static int8."""
     given = {
         "exits": model.exit_blocks,
         "thresholds": [0.5] * len(model.exit_blocks),
-        "labels": [str(i) for i in range(CLASSES)],
+        "labels": [str(i) for i in range(model.num_classes)],
         "preprocess": Preprocess(size=model.image_size),
     }
     wide = build_bundle(model, precision="fp32", **given)
@@ -96,15 +131,30 @@ def of_checkpoint(path: Path, settings: dict, calibrate: Path, test: Path) -> st
     return f"{len(data)} images: " + compared(wide, narrow, images, data.labels)
 
 
+def row_of(name: str, image_size: int, data: Path | None, steps: int) -> str:
+    """The row of a network trained on real images, or of random weights. Raises PiDynnError if it has no int8."""
+    if data is None:
+        model, labels = network(name, image_size), None
+        images = torch.randn(CALIBRATION + TEST, 3, model.image_size, model.image_size)
+    else:
+        images, labels, classes = real_images(data, OWN_SIZES.get(name, image_size))
+        model = trained(name, images[:TRAINED_ON], labels[:TRAINED_ON], len(classes), steps)
+        images, labels = images[TRAINED_ON:], labels[TRAINED_ON + CALIBRATION :]
+    wide, narrow = bundles(model, images[:CALIBRATION])
+    return compared(wide, narrow, images[CALIBRATION:], labels)
+
+
 @click.command()
 @click.argument("patterns", nargs=-1)
 @click.option("--image-size", default=64, show_default=True)
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Class folders to train on for --steps.")
+@click.option("--steps", default=60, show_default=True, help="Of 16 images, with --data.")
 @click.option("--checkpoint", type=click.Path(exists=True, path_type=Path), help="Trained weights to compare with.")
 @click.option("--model", help="Network the weights belong to, if they have no card.")
 @click.option("--unit-pixels", is_flag=True, help="The network was trained on pixels of 0..1, not normalised.")
 @click.option("--calibrate", type=click.Path(exists=True, path_type=Path), help="Class folders to set ranges with.")
 @click.option("--test", type=click.Path(exists=True, path_type=Path), help="Class folders to compare answers on.")
-def main(patterns, image_size, checkpoint, model, unit_pixels, calibrate, test) -> None:
+def main(patterns, image_size, data, steps, checkpoint, model, unit_pixels, calibrate, test) -> None:
     """Quantise every network of convolutions called like one of PATTERNS, or all, or the one of a checkpoint."""
     if checkpoint is not None:
         settings = {"model": model, "image_size": OWN_SIZES.get(model, image_size)} if model else {}
@@ -115,10 +165,7 @@ def main(patterns, image_size, checkpoint, model, unit_pixels, calibrate, test) 
         if name.startswith("gfnet") or (patterns and not any(fnmatch(name, pattern) for pattern in patterns)):
             continue
         try:
-            made = network(name, image_size)
-            images = torch.randn(CALIBRATION + TEST, 3, made.image_size, made.image_size)
-            wide, narrow = bundles(made, images[:CALIBRATION])
-            click.echo(f"{name:28} {compared(wide, narrow, images[CALIBRATION:], None)}")
+            click.echo(f"{name:28} {row_of(name, image_size, data, steps)}")
         except PiDynnError as error:
             click.echo(f"{name:28} {error}")
 

@@ -3,6 +3,7 @@
 import fnmatch
 import json
 from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -15,6 +16,9 @@ from pi_dynn.cli.options import json_option
 def command(pattern: str, as_json: bool) -> None:
     """List the networks that can be built, with their size at 1,000 classes; PATTERN chooses some by name.
 
+    Then: how many places there are for exits, which int8 a bundle can have (onnx: in ONNX only, as all can), and the
+    weights that --pretrained starts from, with their source, licence and size.
+
     \b
     Example:
       pi-dynn models
@@ -22,7 +26,6 @@ def command(pattern: str, as_json: bool) -> None:
     """
     from pi_dynn.errors import UnknownModel
     from pi_dynn.models import list_models
-    from pi_dynn.models.macs import describe_model
     from pi_dynn.models.registry import canonical_name
     from pi_dynn.text import table
 
@@ -31,10 +34,45 @@ def command(pattern: str, as_json: bool) -> None:
         names = names or [canonical_name(pattern)]
     if not names:
         raise UnknownModel(f"no network is called like {pattern!r}: choose from {', '.join(list_models())}")
-    entries = [describe_model(name) for name in names]
+    entries = [_described(name) for name in names]
     if as_json:
         for entry in entries:
-            click.echo(json.dumps(entry.to_dict()))
+            click.echo(json.dumps(entry))
         return
-    rows = [(e.name, f"{e.image_size} px", f"{e.parameters:,}", f"{e.macs / 1e6:,.0f} M") for e in entries]
-    click.echo(table(("name", "images", "parameters", "multiply-adds"), rows))
+    click.echo(
+        table(("name", "images", "parameters", "multiply-adds", "exits", "int8", "pretrained"), map(_row, entries))
+    )
+
+
+def _described(name: str) -> dict[str, Any]:
+    """What there is to know of a network: its size, where exits can stand, its kinds of int8, its weights."""
+    import torch
+
+    from pi_dynn.deploy.builder import int8_kinds
+    from pi_dynn.models import create_model
+    from pi_dynn.models.macs import describe_model
+    from pi_dynn.models.pretrained import pretrained_of
+
+    size = describe_model(name)
+    with torch.device("meta"):
+        model = create_model(name, num_classes=size.num_classes, image_size=size.image_size)
+    weights = pretrained_of(name)
+    return size.to_dict() | {
+        "exits": max(0, getattr(model, "depth", 1) - 1),
+        "int8": int8_kinds(model),
+        "pretrained": None if weights is None else weights.to_dict(),
+    }
+
+
+def _row(entry: dict[str, Any]) -> tuple[str, ...]:
+    weights = entry["pretrained"]
+    known = weights and f"{weights['source']}, {weights['licence']}, {weights['megabytes']:.1f} MB"
+    return (
+        entry["name"],
+        f"{entry['image_size']} px",
+        f"{entry['parameters']:,}",
+        f"{entry['macs'] / 1e6:,.0f} M",
+        str(entry["exits"]),
+        ", ".join(entry["int8"]),
+        known or "",
+    )

@@ -119,7 +119,11 @@ def distill(**given: Any) -> None:
 @click.option("--all-views", is_flag=True, help="Use the eight turned and flipped views of every image.")
 @click.option("--most-exits", type=click.IntRange(1), default=4, show_default=True, help="Exits to keep at most.")
 @click.option("--tolerated-loss", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Of accuracy.")
-@click.option("--precision", type=click.Choice(["int8", "fp32"]), default="int8", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "int8-static", "fp32"]),
+    help="[default: int8; for convolutions int8-static, with ranges set by training images]",
+)
 @data_options
 @image_options
 @recipe_options(epochs=20, lr=1e-2, weight_decay=5e-4)

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -15,7 +16,8 @@ from pi_dynn.deploy.gfnet import deploy_gfnet, deploy_pyramid, linear_form
 from pi_dynn.deploy.global_filter import SeparableFilter
 from pi_dynn.deploy.network import EarlyExitNetwork, assemble
 from pi_dynn.deploy.quant_linear import QuantLinear
-from pi_dynn.deploy.static_quant import quantise_products, quantise_statically
+from pi_dynn.deploy.static_quant import WORST_RELATIVE_ERROR as STATIC_LIMIT
+from pi_dynn.deploy.static_quant import can_be_traced, quantise_products, quantise_statically
 from pi_dynn.errors import ModelError
 from pi_dynn.models.chain import ChainNetwork
 from pi_dynn.models.gfnet import GFNet
@@ -61,11 +63,7 @@ def build_bundle(
     if calibration is None:
         scripted, report = script_and_freeze(deploy_form(model, list(exits), precision, packed_engine)), {}
     else:
-        try:
-            scripted, report, self_test = _static_form(model, list(exits), calibration, packed_engine)
-        except RuntimeError as error:  # what torch.ao makes of some networks cannot be run
-            reason = str(error).strip().splitlines()[-1]
-            raise ModelError(f"{model.name} has no {INT8_STATIC} form that runs ({reason}): use fp32") from error
+        scripted, report, self_test = _static_form(model, list(exits), calibration, packed_engine)
     counted = fuse_norms(model) if isinstance(model, ChainNetwork) else model
     table = count_macs(counted, model.image_size).keeping(exits)
 
@@ -100,8 +98,61 @@ def _packing_engine(precision: str) -> str | None:
     return "qnnpack" if precision == INT8_STATIC and "qnnpack" in engines else engines[0]
 
 
+def usual_precision(model: nn.Module) -> str:
+    """The int8 a network of this family has without being asked: ranges found anew, or beforehand on images."""
+    return "int8" if isinstance(model, GFNet | GFNetPyramid) else INT8_STATIC
+
+
+def int8_kinds(model: nn.Module) -> list[str]:
+    """The precisions below fp32 a network in evaluation form can have: "int8", "int8-static", "onnx".
+
+    Convolutions have a static form where torch can trace them. In ONNX everything can be int8 that has a bundle.
+    """
+    if isinstance(model, GFNet | GFNetPyramid):
+        return ["int8", INT8_STATIC, "onnx"]
+    if not isinstance(model, ChainNetwork):
+        return []
+    chain = model.eval().chain()
+    traceable = can_be_traced(nn.Sequential(chain.stem, *(module for block in chain.blocks for module in block)))
+    return [INT8_STATIC, "onnx"] if traceable else ["onnx"]
+
+
+def rehearse(model: nn.Module, precision: str, images: Tensor, trained: bool) -> None:
+    """Do with a network about to be trained what `build_bundle` will have to do, on few preprocessed `images`.
+
+    Without `trained` weights only whether it can be done is of interest, not how far int8 would be off.
+
+    Raises: ModelError, with what was measured, for a network that would have no bundle in this precision.
+    """
+    made, exits, engine = copy.deepcopy(model).cpu().eval(), list(model.exit_blocks), _packing_engine(precision)
+    try:
+        if precision == INT8_STATIC:
+            if not trained:
+                _let_norms_see(made, images)
+            _static_form(made, exits, images, engine, STATIC_LIMIT if trained else math.inf)
+        elif usual_precision(model) != precision:
+            deploy_form(made, exits, precision, engine)
+    except ModelError as error:
+        raise ModelError(
+            f"{model.name} would have no bundle in {precision}, so nothing is trained: {error}; "
+            "another --precision may do"
+        ) from error
+
+
+@torch.no_grad()
+def _let_norms_see(model: nn.Module, images: Tensor) -> None:
+    """Set the statistics of every batch norm by `images`: those of fresh weights fit nothing that runs through."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None
+        norm.train()
+    model.forward_exits(images)
+    for norm in norms:
+        norm.eval()
+
+
 def _static_form(
-    model: nn.Module, exits: list[int], images: Tensor, engine: str
+    model: nn.Module, exits: list[int], images: Tensor, engine: str, limit: float = STATIC_LIMIT
 ) -> tuple[torch.jit.ScriptModule, dict, list]:
     """The scripted network in static int8, the notes on it, and its self-test. Raises ModelError for a family without.
 
@@ -109,10 +160,14 @@ def _static_form(
     """
     convolutions = isinstance(model, ChainNetwork)
     quantise = quantise_statically if convolutions else quantise_products
-    network, report = quantise(deploy_form(model, exits, "fp32", None), images, engine)
-    with using_engine(engine), warnings.catch_warnings():  # frozen parts go through a file, and are packed anew
-        warnings.filterwarnings("ignore", message="The TorchScript type system", category=UserWarning)  # torch.ao's own
-        scripted = script_and_freeze(network)
+    try:
+        network, report = quantise(deploy_form(model, exits, "fp32", None), images, engine, limit)
+        with using_engine(engine), warnings.catch_warnings():  # frozen parts go through a file, and are packed anew
+            warnings.filterwarnings("ignore", message="The TorchScript type system", category=UserWarning)  # torch.ao's
+            scripted = script_and_freeze(network)
+    except RuntimeError as error:  # what torch.ao makes of some networks cannot be run
+        reason = str(error).strip().splitlines()[-1]
+        raise ModelError(f"{model.name} has no {INT8_STATIC} form that runs ({reason}): use fp32") from error
     self_test = self_test_answers(scripted, model.image_size) if convolutions else []
     return scripted, {"static_int8": report.to_dict()}, self_test
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pi_dynn.data.folders import open_image_folder
+from pi_dynn.data.folders import ImageFolder, open_image_folder
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.deploy.onnx import onnx_bundle
@@ -76,10 +76,10 @@ def _preprocess_of(bundle: Bundle) -> Preprocess:
     return bundle.manifest.preprocess
 
 
-def calibration_images(preprocess: Preprocess, folder: Path) -> Tensor:
-    """Images of a folder of class folders as a network reads them, spread over all: (N, 3, S, S)."""
-    data = open_image_folder(folder)
-    count = min(len(data), CALIBRATION_IMAGES)
+def calibration_images(preprocess: Preprocess, data: Path | ImageFolder, most: int = CALIBRATION_IMAGES) -> Tensor:
+    """Images of class folders as a network reads them, spread over all: (N, 3, S, S)."""
+    data = open_image_folder(data) if isinstance(data, Path) else data
+    count = min(len(data), most)
     return torch.stack([preprocess(data.source(i * len(data) // count)) for i in range(count)])
 
 

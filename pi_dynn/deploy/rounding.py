@@ -16,6 +16,7 @@ from torch import Tensor, nn
 PLACES, IMAGES = 256, 32  # looked at: output places of an image, and images
 DAMPING = 0.01  # of the mean variance, added to each: keeps the inverse of what hardly varies in bounds
 LARGEST = 127  # of a signed weight
+MOST_INPUTS = 1536  # of an output: beyond, errors average out, and passing them on takes minutes
 
 
 @dataclass
@@ -34,12 +35,17 @@ class PatchMoments:
             self.count += patches.shape[2]
             self.images += 1
             self.total = self.total + patches.sum(2)
-            self.squares = self.squares + patches @ patches.transpose(1, 2)
+            if patches.shape[1] <= MOST_INPUTS:
+                self.squares = self.squares + patches @ patches.transpose(1, 2)
 
-    def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
-        """(G, D) and (G, D, D)."""
-        mean = self.total / self.count
-        return mean, self.squares / self.count - mean[:, :, None] * mean[:, None, :]
+    def mean(self) -> Tensor:
+        """(G, D)."""
+        return self.total / self.count
+
+    def covariance(self) -> Tensor:
+        """(G, D, D); only for up to MOST_INPUTS."""
+        mean = self.mean()
+        return self.squares / self.count - mean[:, :, None] * mean[:, None, :]
 
 
 def sampled_patches(conv: nn.Conv2d, image: Tensor) -> Tensor:
@@ -56,11 +62,14 @@ def sampled_patches(conv: nn.Conv2d, image: Tensor) -> Tensor:
 
 def rounded(conv: nn.Conv2d, scale: Tensor, moments: PatchMoments) -> tuple[Tensor, Tensor]:
     """Weights of `conv` as whole multiples of `scale` (channels out), and its bias, both to be used together."""
-    mean, covariance = moments.mean_and_covariance()
+    mean = moments.mean()
     G, D = mean.shape
     wanted = conv.weight.double().reshape(G, -1, D)
     steps = scale.double().reshape(G, -1)
-    weight = _rounded_in_turn(wanted, steps, covariance)
+    if D <= MOST_INPUTS:
+        weight = _rounded_in_turn(wanted, steps, moments.covariance())
+    else:
+        weight = (wanted / steps[:, :, None]).round().clamp(-LARGEST, LARGEST) * steps[:, :, None]
     shift = ((weight - wanted) @ mean[:, :, None]).flatten()
     bias = -shift if conv.bias is None else conv.bias.double() - shift
     return weight.reshape(conv.weight.shape).float(), bias.float()

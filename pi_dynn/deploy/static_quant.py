@@ -47,9 +47,9 @@ class StaticQuantisation(Record):
 
 
 def compared(
-    network: EarlyExitNetwork, quantised: EarlyExitNetwork, images: Tensor, kept: dict[str, str]
+    network: EarlyExitNetwork, quantised: EarlyExitNetwork, images: Tensor, kept: dict[str, str], limit: float
 ) -> StaticQuantisation:
-    """How far int8 is off. Raises ModelError where it answers otherwise."""
+    """How far int8 is off. Raises ModelError where an exit is off by more than `limit`."""
     got, wanted = (
         [torch.cat(exits) for exits in zip(*(form.forward_all(x) for x in images.split(BATCH)), strict=True)]
         for form in (quantised, network)
@@ -57,7 +57,7 @@ def compared(
     errors = [relative_error([a], [b]) for a, b in zip(got, wanted, strict=True)]
     agreement = [float((a.argmax(1) == b.argmax(1)).float().mean()) for a, b in zip(got, wanted, strict=True)]
     worst = max(range(len(errors)), key=errors.__getitem__)
-    if not errors[worst] <= WORST_RELATIVE_ERROR:  # NaN is no parity either
+    if not errors[worst] <= limit:  # NaN is no parity either
         raise ModelError(
             f"static int8 is off by {errors[worst]:.0%} at exit {worst} and agrees with fp32 on "
             f"{agreement[worst]:.0%} of the calibration images: take fp32, or int8 in ONNX"
@@ -67,7 +67,7 @@ def compared(
 
 @torch.no_grad()
 def quantise_products(
-    network: EarlyExitNetwork, images: Tensor, engine: str
+    network: EarlyExitNetwork, images: Tensor, engine: str, limit: float = WORST_RELATIVE_ERROR
 ) -> tuple[EarlyExitNetwork, StaticQuantisation]:
     """The fp32 deploy form with its products in int8 packed for `engine`, by preprocessed `images` (N, 3, H, W).
 
@@ -80,7 +80,7 @@ def quantise_products(
         for name, (given, made) in ranges.items():
             layer = quantised.get_submodule(name)
             quantised.set_submodule(name, StaticQuantLinear(layer.weight, layer.bias, engine, given, made))
-        return quantised, compared(network, quantised, images, kept={})
+        return quantised, compared(network, quantised, images, {}, limit)
 
 
 def _ranges(network: EarlyExitNetwork, images: Tensor) -> dict[str, tuple[tuple[float, int], tuple[float, int]]]:
@@ -111,7 +111,7 @@ def _range(observer: nn.Module) -> tuple[float, int]:
 
 @torch.no_grad()
 def quantise_statically(
-    network: EarlyExitNetwork, images: Tensor, engine: str
+    network: EarlyExitNetwork, images: Tensor, engine: str, limit: float = WORST_RELATIVE_ERROR
 ) -> tuple[EarlyExitNetwork, StaticQuantisation]:
     """The fp32 deploy form with its stages in int8 packed for `engine`, by preprocessed `images` (N, 3, H, W).
 
@@ -139,7 +139,16 @@ def quantise_statically(
         if all(got is stage for got, stage in zip(made, stages, strict=True)):
             reason = next(iter(kept.values()), "there is no convolution in them")
             raise ModelError(f"no stage of the network has a static int8 form ({reason}): take fp32, or int8 in ONNX")
-        return quantised, compared(network, quantised, images, kept)
+        return quantised, compared(network, quantised, images, kept, limit)
+
+
+def can_be_traced(stage: nn.Module) -> bool:
+    """Whether torch's FX can trace a stage, which is what static int8 of convolutions needs."""
+    try:
+        fx.symbolic_trace(stage)
+    except Exception:  # FX raises whatever the code that it stumbles over does
+        return False
+    return True
 
 
 def _quantised(stage: nn.Module, inputs: list[Tensor]) -> tuple[nn.Module, str | None]:

@@ -13,7 +13,8 @@ from torch import Tensor
 from pi_dynn.calibrate.choose_exits import ExitChoice, choose_exits
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.folders import ImageFolder
-from pi_dynn.deploy.builder import build_bundle
+from pi_dynn.deploy.builder import build_bundle, rehearse, usual_precision
+from pi_dynn.deploy.export import calibration_images
 from pi_dynn.errors import InputError
 from pi_dynn.evaluate.outputs import collect_outputs, evaluate
 from pi_dynn.evaluate.records import Evaluation
@@ -24,6 +25,7 @@ from pi_dynn.models.macs import count_macs
 from pi_dynn.models.pretrained import load_trunk
 from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.bundle import Bundle
+from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.session import Session
 from pi_dynn.train.batches import Order, TensorBatches
 from pi_dynn.train.data import DataSettings, open_train_data
@@ -39,6 +41,7 @@ from pi_dynn.train.run import ImageTraining, TrainSettings, measured_plan, versi
 from pi_dynn.train.run_folder import RunFolder
 
 FEATURE_BATCH = 64
+REHEARSAL_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class ExitsSettings:
     crop: float | None = None
     most_exits: int = 4
     tolerated_loss: float = 0.0
-    precision: str = "int8"
+    precision: str | None = None  # that of its family
     resume: bool = False
 
 
@@ -83,6 +86,10 @@ class ExitTraining:
         else:
             raise InputError("exits need a trained network: give --init CKPT, or --joint to train one along")
         exit_heads(self.model)  # a network without the heads this stage can train is refused before anything is trained
+        self.precision = settings.precision or usual_precision(self.model)
+        with_weights = settings.joint is None or settings.joint.pretrained or settings.joint.init is not None
+        few = calibration_images(self.preprocess, self.data.train, REHEARSAL_IMAGES)
+        rehearse(self.model, self.precision, few, trained=with_weights)
         order = Order(self._samples(self.data.train), settings.recipe.batch_size, settings.recipe.seed, processes)
         self.order = order
         self.total_steps = order.steps * (settings.recipe.epochs + (0 if self.joint else settings.warmup.epochs))
@@ -116,8 +123,8 @@ class ExitTraining:
         settings = self.settings
         options: dict[str, Any] = {
             name: getattr(settings, name)
-            for name in ("head_patience", "trade_off", "turn", "all_views", "most_exits", "tolerated_loss", "precision")
-        }
+            for name in ("head_patience", "trade_off", "turn", "all_views", "most_exits", "tolerated_loss")
+        } | {"precision": self.precision}
         return {
             "stage": self.kind,
             "model": self.model.name,
@@ -236,7 +243,7 @@ class ExitTraining:
         return len(fitted.history), fitted.best_epoch, fitted.best
 
     def _choose_and_judge(self, result: TrainResult, bilevel: Bilevel, card: Card) -> TrainResult:
-        settings, model = self.settings, self.model.eval()
+        settings, model, static = self.settings, self.model.eval(), self.precision == INT8_STATIC
         choice = self._choose(bilevel)
         blocks = [model.exit_blocks[k] for k in choice.exits]
         notes = {
@@ -249,7 +256,8 @@ class ExitTraining:
             model,
             exits=blocks,
             thresholds=[choice.threshold] * len(blocks),
-            precision=settings.precision,
+            precision=self.precision,
+            calibration=calibration_images(self.preprocess, self.data.train) if static else None,
             labels=self.data.classes,
             preprocess=self.preprocess,
             notes=notes,

@@ -11,9 +11,11 @@ from PIL import Image
 from pi_dynn import load_bundle
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.models import create_model, registry
+from pi_dynn.models.backbones import BackboneWithExits
 from pi_dynn.models.card import read_card
 from pi_dynn.models.gfnet import GFNet, GFNetSize
 from pi_dynn.train.networks import Start
+from tests.networks import small_sequential
 
 TINY = GFNetSize(dim=8, depth=3)
 QUICK = ("--epochs", 2, "--batch-size", 8, "--workers", 0, "--device", "cpu")
@@ -211,6 +213,22 @@ def test_exits_go_on_from_weights_of_any_family_without_a_card(pi_dynn, scenes, 
     named = ("--model", "torchvision:resnet18", "--image-size", 32)
     outcome = pi_dynn(*arguments, "--out", tmp_path / "b", *QUICK, *named)
     assert outcome.status == 0 and "exits: resnet18" in outcome.out
+
+
+def test_convolutions_end_in_static_int8_or_are_refused_at_once(pi_dynn, scenes, tmp_path, monkeypatch):
+    def convolutions(num_classes, image_size, exits, **_):
+        return BackboneWithExits(small_sequential(num_classes), exits, num_classes, image_size)
+
+    monkeypatch.setitem(registry._BUILDERS, "convolutions", convolutions)
+    monkeypatch.setenv("PI_DYNN_ENGINE", "auto")
+    joint = ("--joint", "convolutions", "--joint-epochs", 1, "--exits", "1,2", "--tolerated-loss", 1, *SEEN, *QUICK)
+    run = ("train", "exits", "--data", scenes, *joint)
+    result = last_line(pi_dynn(*run, "--out", tmp_path / "a", "--json"))["result"]
+    manifest = load_bundle(result["bundle"]).manifest
+    assert manifest.precision == "int8-static" and manifest.notes["static_int8"]["images"] == 24
+    outcome = pi_dynn(*run, "--out", tmp_path / "b", "--precision", "int8")
+    assert outcome.status == 1 and "no bundle in int8, so nothing is trained" in outcome.err
+    assert not list((tmp_path / "b").rglob("log.csv"))
 
 
 def test_exits_keep_the_heads_that_read_both_tokens(pi_dynn, scenes, tmp_path):

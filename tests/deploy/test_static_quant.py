@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from pi_dynn import Preprocess, Session, attach_exits, build_bundle, create_model
-from pi_dynn.deploy import static_quant
+from pi_dynn.deploy import builder, static_quant
+from pi_dynn.deploy.builder import int8_kinds, rehearse, usual_precision
 from pi_dynn.deploy.calibrated import calibrated_bundle
 from pi_dynn.errors import EngineUnavailable, ModelError
 from pi_dynn.latency.profile import count_work
@@ -175,3 +176,27 @@ def test_refusals(monkeypatch):
     monkeypatch.setattr(static_quant, "WORST_RELATIVE_ERROR", 1e-6)
     with pytest.raises(ModelError, match=r"static int8 is off by \d+% at exit \d and agrees with fp32 on \d+%"):
         static_bundle(model)
+
+
+def test_a_rehearsal_says_before_training_what_would_not_be_quantised(monkeypatch):
+    recnext = tiny_chain("recnext", exits=[3], image_size=SIZE)
+    recnext.name = "tiny"
+    with pytest.raises(ModelError, match=r"in int8-static, so nothing is trained: no stage .* \(TraceError"):
+        rehearse(recnext, "int8-static", images(4), trained=True)
+    chain = create_model("branchynet", num_classes=5, image_size=SIZE, exits=[1, 3])
+    with pytest.raises(ModelError, match=r"no bundle in int8, so nothing is trained: the convolutions of"):
+        rehearse(chain, "int8", images(4), trained=True)
+    for precision in ("int8-static", "fp32"):
+        rehearse(chain, precision, images(4), trained=False)
+    assert not chain.bn1.running_mean.any()  # nothing of it is left in the network
+    monkeypatch.setattr(builder, "STATIC_LIMIT", 1e-6)
+    rehearse(chain, "int8-static", images(4), trained=False)  # how far off is of no interest yet
+    with pytest.raises(ModelError, match=r"static int8 is off by \d+%"):
+        rehearse(with_trained_norms(chain), "int8-static", images(4), trained=True)
+
+
+def test_a_gfnet_has_int8_without_rehearsal(tiny_model):
+    rehearse(tiny_model, usual_precision(tiny_model), images(1), trained=True)
+    assert int8_kinds(tiny_model) == ["int8", "int8-static", "onnx"]
+    assert int8_kinds(tiny_chain("recnext", exits=[3], image_size=SIZE)) == ["onnx"]
+    assert usual_precision(tiny_chain("lsnet", exits=[3])) == "int8-static"
