@@ -15,6 +15,7 @@ answers on real images are compared.
 
 import statistics
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -47,14 +48,7 @@ def network(name: str, image_size: int) -> nn.Module:
     size = OWN_SIZES.get(name, image_size)
     depth = create_model(name, num_classes=CLASSES, image_size=size).depth
     model = create_model(name, num_classes=CLASSES, image_size=size, exits=[depth // 2 - 1 if depth > 2 else 0])
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = None  # the mean over all batches
-            module.train()
-    with torch.no_grad():
-        for _ in range(4):
-            model.forward_exits(torch.randn(16, 3, size, size))
-    return model.eval()
+    return with_norms_of(model, (torch.randn(16, 3, size, size) for _ in range(4)))
 
 
 def real_images(root: Path, size: int) -> tuple[Tensor, list[int], list[str]]:
@@ -82,6 +76,19 @@ def trained(name: str, images: Tensor, labels: list[int], classes: int, steps: i
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    return with_norms_of(model, images.split(16))
+
+
+def with_norms_of(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """`model` in evaluation, with the statistics of its norms those of all `batches`."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the mean over all batches
+            module.train()
+    with torch.no_grad():
+        for batch in batches:
+            model.forward_exits(batch)
     return model.eval()
 
 

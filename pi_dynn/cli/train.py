@@ -50,7 +50,7 @@ def command() -> None:
 
 @command.command()
 @click.option("--model", metavar="NAME", help="Network, or torchvision:NAME. [default: that of --init]")
-@click.option("--init", type=PATH, metavar="CKPT", help="Weights to start from; heads of other classes are left out.")
+@click.option("--init", type=PATH, metavar="CKPT", help="Weights to start from, but for heads: a file, embedded.")
 @click.option("--pretrained", is_flag=True, help="Start from the network's own weights: `pi-dynn models` lists them.")
 @click.option(
     "--exits", type=BLOCKS_OR_ALL, metavar="B1,B2,...", help="Train exits after these blocks, or after all, along."
@@ -95,7 +95,7 @@ def distill(**given: Any) -> None:
 
 
 @command.command()
-@click.option("--init", type=PATH, metavar="CKPT", help="Trained network; its weights stay as they are.")
+@click.option("--init", type=PATH, metavar="CKPT", help="Trained network: a file, or embedded; its weights stay.")
 @click.option("--model", metavar="NAME", help="Network of --init. [default: from the file]")
 @click.option("--joint", "joint_model", metavar="NAME", help="Train this network and its exits together instead.")
 @click.option("--pretrained", is_flag=True, help="Start --joint from the network's own weights.")

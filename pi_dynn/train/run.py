@@ -11,6 +11,7 @@ from torch import nn
 from pi_dynn import __version__
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.data.torchvision_ops import torchvision
+from pi_dynn.deploy.unpacked import weights_to_start_from
 from pi_dynn.errors import InputError
 from pi_dynn.files import file_sha256
 from pi_dynn.models.card import Card, read_card
@@ -84,6 +85,8 @@ class ImageTraining:
 
     def __init__(self, settings: TrainSettings, processes: Processes) -> None:
         """Raises: PiDynnError for data, a checkpoint or options that do not fit together."""
+        if settings.init is not None:
+            settings = replace(settings, init=weights_to_start_from(settings.init, settings.out))
         self.settings, self.processes = settings, processes
         self.data = open_train_data(settings.data, settings.out, processes)
         torch.manual_seed(settings.recipe.seed)

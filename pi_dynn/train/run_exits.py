@@ -15,6 +15,7 @@ from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.deploy.builder import build_bundle, rehearse, usual_precision
 from pi_dynn.deploy.export import calibration_images
+from pi_dynn.deploy.unpacked import weights_to_start_from
 from pi_dynn.errors import InputError
 from pi_dynn.evaluate.outputs import collect_outputs, evaluate
 from pi_dynn.evaluate.records import Evaluation
@@ -82,7 +83,7 @@ class ExitTraining:
             self.data, self.model, self.start = self.joint.data, self.joint.model, None
             self.preprocess, self.stages_before = self.joint.preprocess, []
         elif settings.init is not None:
-            self._from_checkpoint(settings.init)
+            self._from_checkpoint(weights_to_start_from(settings.init, settings.out))
         else:
             raise InputError("exits need a trained network: give --init CKPT, or --joint to train one along")
         exit_heads(self.model)  # a network without the heads this stage can train is refused before anything is trained

@@ -126,6 +126,15 @@ def test_a_network_starts_from_its_pretrained_weights(pi_dynn, scenes, tmp_path)
     assert Start(pretrained=True).card("efficientnet_lite2", None).arguments["image_size"] == 256
 
 
+def test_the_embedded_network_is_trained_on(pi_dynn, scenes, tmp_path):
+    outcome = pi_dynn(
+        *("train", "transfer", "--data", scenes, "--init", "embedded", "--out", tmp_path / "a"),
+        *("--image-size", 32, *QUICK, "--epochs", 1, "--json"),
+    )
+    card = read_card(last_line(outcome)["result"]["weights"])
+    assert card.model == "gfnet_12_192" and card.stages[-1]["init"]["fresh"] == ["head"]
+
+
 @pytest.mark.parametrize(
     ("stage", "options", "told"),
     [

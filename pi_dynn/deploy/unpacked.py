@@ -1,0 +1,146 @@
+"""A bundle's network back in its training form, so that it can be trained on.
+
+What was folded stays folded: norms come back without their scale and shift, which are in the layers behind them.
+int8 weights come back as they are, in multiples of their scale. Answers are those of the bundle in floats.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pi_dynn.deploy.global_filter import SeparableFilter
+from pi_dynn.errors import CheckpointError
+from pi_dynn.models.card import Card, save_weights
+from pi_dynn.models.gfnet import GFNet, GlobalFilter
+from pi_dynn.models.registry import create_model
+from pi_dynn.runtime.bundle import Bundle, is_bundle, load_bundle, quantised_layers
+from pi_dynn.runtime.engine_choice import relative_error
+
+EMBEDDED = "embedded"
+WORST_RELATIVE_ERROR = 1e-3  # the training form computes the same by an FFT
+FILTER_DIMS = 6  # of the weights of a filter's own coefficients, which nothing else has
+
+
+def weights_to_start_from(source: Path, folder: Path) -> Path:
+    """`source`; for a bundle, or "embedded", a weights file in `folder` with what is in it.
+
+    Raises: CheckpointError for a bundle whose weights cannot be read back.
+    """
+    embedded = str(source) == EMBEDDED and not source.exists()
+    if not embedded and not is_bundle(source):
+        return source
+    state, card = training_form(load_bundle(None if embedded else source))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / "init.safetensors", state, card)
+    return folder / "init.safetensors"
+
+
+@torch.no_grad()
+def training_form(bundle: Bundle) -> tuple[dict[str, Tensor], Card]:
+    """The weights of a plain GFNet's int8 bundle by their published keys, and the card of the network they fit.
+
+    Raises: CheckpointError for another bundle, and if the network made of the weights answers otherwise.
+    """
+    manifest, name = bundle.manifest, bundle.source or "the bundle"
+    arguments = manifest.arguments | {"exits": manifest.exit_blocks or None}
+    model = create_model(manifest.model, **arguments)
+    if (
+        not isinstance(model, GFNet)
+        or model.distilled
+        or manifest.precision != "int8"
+        or manifest.format != "torchscript"
+    ):
+        raise CheckpointError(
+            f"{name} is a bundle of {manifest.model} in {manifest.precision}, whose weights cannot be read back: "
+            "give the checkpoint it was made of"
+        )
+    network = bundle.load_network("fp32")
+    model.load_state_dict(_state(network, model), strict=True)
+    x = torch.randn(1, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(0))
+    answers = [logits for _, logits, _ in model.eval().forward_exits(x)]
+    error = relative_error(answers, network.forward_all(x))
+    if not error <= WORST_RELATIVE_ERROR:
+        raise CheckpointError(
+            f"{name}: its weights, read back, answer otherwise (off by {error:.1e}): give a checkpoint"
+        )
+    notes = manifest.notes.get("stages", [])
+    return model.state_dict(), Card(manifest.model, arguments, manifest.labels, manifest.preprocess, notes)
+
+
+def _state(network: torch.jit.ScriptModule, model: GFNet) -> dict[str, Tensor]:
+    """The published keys of everything in `network`."""
+    stem, *layers = [torch.ops.quantized.linear_unpack(layer.packed) for layer in quantised_layers(network)]
+    (weight, bias), C = (stem[0].dequantize(), stem[1]), model.dim
+    empty = torch.zeros(1, 3, model.image_size, model.image_size)
+    state = {
+        "patch_embed.proj.weight": weight.view_as(model.patch_embed.proj.weight),
+        "patch_embed.proj.bias": bias,
+        "pos_embed": network.start(empty) - bias,
+        "norm.weight": torch.ones(C),
+        "norm.bias": torch.zeros(C),
+    }
+    filters = _filters(network, model)
+    for i in range(model.depth):
+        spectrum, shift = next(filters)
+        values = {"norm1.weight": torch.ones(C), "norm1.bias": shift, "filter.complex_weight": spectrum}
+        values |= {"norm2.weight": torch.ones(C), "norm2.bias": torch.zeros(C)}
+        for layer, (weight, bias) in zip(("mlp.fc1", "mlp.fc2"), layers[2 * i : 2 * i + 2], strict=True):
+            values |= {f"{layer}.weight": weight.dequantize(), f"{layer}.bias": bias}
+        state |= {f"blocks.{i}.{key}": value for key, value in values.items()}
+    heads = [*(f"intermediate_heads.{k}" for k in range(len(model.exit_blocks))), "head"]
+    for key, head in zip(heads, [*network.heads.children(), network.last_head], strict=True):
+        state |= {f"{key}.weight": head.weight.T / math.sqrt(C), f"{key}.bias": head.bias}
+    for k, gate in enumerate(network.gates.children()):
+        (one, two), entropy = gate.top_weight, gate.entropy_weight[:: model.num_classes]
+        state[f"gates.{k}.linear.weight"] = torch.stack((one + two, entropy[0], -two, entropy[1]))[None]
+        state[f"gates.{k}.linear.bias"] = gate.bias
+    return state
+
+
+def _filters(network: torch.jit.ScriptModule, model: GFNet) -> Iterator[tuple[Tensor, Tensor]]:
+    """The spectrum of every block's filter, and the shift of the norm before it. Raises CheckpointError."""
+    (a, b), C = model.grid, model.dim
+    impulse = torch.zeros(1, a * b, C)
+    impulse[0, 0] = 1.0
+    for stage in [*network.stages.children(), network.last_stage]:
+        for constants in _filter_constants(stage):
+            source = SeparableFilter(GlobalFilter(C, (a, b)), nn.LayerNorm(C))
+            for name, value in zip(("own", "cosine_from_sine", "sine_from_cosine", "constant"), constants, strict=True):
+                getattr(source, name).copy_(value)
+            shift = source(torch.zeros_like(impulse))
+            kernel = (source(impulse) - shift).double().view(a, b, C) / math.sqrt(C)
+            spectrum = torch.fft.rfft2(kernel, dim=(0, 1))
+            yield torch.view_as_real(spectrum).float(), shift[0, 0] / kernel.sum((0, 1)).float()
+
+
+def _filter_constants(stage: torch.jit.ScriptModule) -> list[tuple[Tensor, ...]]:
+    """For each block of a frozen stage the four constants its filter computes with, in the order they are used."""
+    seen: dict[str, list[Tensor]] = {"own": [], "partners": [], "constant": []}
+    names: set[str] = set()
+    for node in _all_nodes(stage.forward.graph):
+        last = list(node.inputs())[-1] if node.kind() == "aten::addcmul_" else None
+        values = [value for value in node.inputs() if value.node().kind() == "prim::Constant"]
+        for value in values:
+            if value.debugName() in names or not isinstance(value.toIValue(), Tensor):
+                continue
+            tensor = value.toIValue()
+            place = "own" if node.kind() == "aten::mul" and tensor.dim() == FILTER_DIMS else None
+            place = "partners" if last is not None and tensor.dim() == FILTER_DIMS - 1 else place
+            place = "constant" if node.kind() == "aten::add_" and tensor.dim() == 1 else place
+            if place is not None:
+                names.add(value.debugName())
+                seen[place].append(tensor)
+    blocks = len(seen["own"])
+    if len(seen["partners"]) != 2 * blocks or len(seen["constant"]) != blocks or not blocks:
+        raise CheckpointError("the filters of the bundle are of another form: give the checkpoint it was made of")
+    return [(seen["own"][i], *seen["partners"][2 * i : 2 * i + 2], seen["constant"][i]) for i in range(blocks)]
+
+
+def _all_nodes(block) -> Iterator:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _all_nodes(inner)
