@@ -7,6 +7,7 @@ int8 weights come back as they are, in multiples of their scale. Answers are tho
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +140,7 @@ def _filter_constants(stage: torch.jit.ScriptModule) -> list[tuple[Tensor, ...]]
     return [(seen["own"][i], *seen["partners"][2 * i : 2 * i + 2], seen["constant"][i]) for i in range(blocks)]
 
 
-def _all_nodes(block) -> Iterator:
+def _all_nodes(block: Any) -> Iterator:
     for node in block.nodes():
         yield node
         for inner in node.blocks():
