@@ -9,8 +9,10 @@ from torch import Tensor
 from pi_dynn.data.folders import ImageFolder, open_image_folder
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
+from pi_dynn.deploy.fused_file import fused_network, is_torchscript
 from pi_dynn.deploy.onnx import onnx_bundle
 from pi_dynn.errors import InputError, ModelError
+from pi_dynn.models.card import Card
 from pi_dynn.models.checkpoint import load_checkpoint
 from pi_dynn.models.checkpoint_card import card_of
 from pi_dynn.models.registry import create_model
@@ -85,11 +87,16 @@ def calibration_images(preprocess: Preprocess, data: Path | ImageFolder, most: i
 
 def export_checkpoint(path: Path, settings: ExportSettings) -> Bundle:
     """The bundle of the checkpoint at `path`. Raises CheckpointError, ModelError."""
-    card = card_of(path, model=settings.model, image_size=settings.image_size, exits=settings.exits)
-    model = create_model(card.model, **card.arguments)
-    if not hasattr(model, "forward_exits"):
-        raise ModelError(f"{card.model} is no chain of stages known here, and no bundle can be made of it")
-    load_checkpoint(model, path)
+    if is_torchscript(path):
+        model = fused_network(path, settings.model, settings.image_size)
+        names = [str(index) for index in range(model.num_classes)]
+        card = Card(model.name, model.arguments, names, Preprocess(size=model.image_size))
+    else:
+        card = card_of(path, model=settings.model, image_size=settings.image_size, exits=settings.exits)
+        model = create_model(card.model, **card.arguments)
+        if not hasattr(model, "forward_exits"):
+            raise ModelError(f"{card.model} is no chain of stages known here, and no bundle can be made of it")
+        load_checkpoint(model, path)
     exits = model.exit_blocks if settings.exits is None else settings.exits
     thresholds = 0.9 if settings.thresholds is None else settings.thresholds
     if isinstance(thresholds, (int, float)):
