@@ -1,4 +1,4 @@
-"""Published files of fused networks, `*_fused.pt`: TorchScript archives, of which only the weights are taken."""
+"""Published files of fused networks, `*_fused.pt`: TorchScript archives, of which only the weights are used."""
 
 import zipfile
 from pathlib import Path
@@ -22,9 +22,11 @@ def is_torchscript(path: Path) -> bool:
 
 @torch.no_grad()
 def fused_network(path: Path, model: str | None, image_size: int | None) -> nn.Module:
-    """The network `model` with its norms folded and the weights of a fused file; none of its code is run.
+    """The network `model` with its norms folded and the weights of a fused file.
 
-    Raises: CheckpointError for a file that does not fit, or one of which it is not said what it is.
+    Loading runs what TorchScript runs at load, as for any bundle: take only files that you trust.
+
+    Raises: CheckpointError for a file that does not fit, or without `model` and `image_size`.
     """
     if model is None or image_size is None:
         raise CheckpointError(f"{path} is a fused network and does not tell which: pass --model and --image-size")
