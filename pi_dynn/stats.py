@@ -3,6 +3,7 @@
 A few trials are not a normal sample, so the centre is a median and intervals are bootstrapped.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -111,3 +112,21 @@ def bootstrap_ratio_interval(
     ratios = np.median(a[picks], axis=1) / np.median(b[picks], axis=1)
     low, high = np.percentile(ratios, [tail, 100.0 - tail])
     return float(low), float(high)
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """The interval [low, high] of a share that was seen `successes` times in `trials`; z of 1.96 is 95 %.
+
+    Raises: InputError if there is no trial, or there are more successes than trials.
+    Source: Wilson (1927), Journal of the American Statistical Association 22.
+
+    >>> low, high = wilson_interval(8, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.49, 0.943)
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise InputError(f"{successes} of {trials} is no share: give 0 <= successes <= trials, and a trial")
+    share, weight = successes / trials, z * z / trials
+    middle = (share + weight / 2) / (1 + weight)
+    spread = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    return max(0.0, middle - spread), min(1.0, middle + spread)

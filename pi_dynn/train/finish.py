@@ -1,0 +1,210 @@
+"""From a trained network to its bundle: exits chosen, int8, checked against fp32, thresholds, and judged.
+
+Exits, precision and thresholds are chosen on the calibration part; the test part is only reported on.
+Shape letters: K exits including the last answer, N images.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pi_dynn.calibrate.choose_exits import choose_exits
+from pi_dynn.calibrate.exit_table import leave_at
+from pi_dynn.calibrate.outcomes import operating_point
+from pi_dynn.calibrate.records import CalibrationRecord, OperatingPoint
+from pi_dynn.calibrate.rules import RuleSettings
+from pi_dynn.calibrate.scores import exit_scores, softmax
+from pi_dynn.data.folders import ImageFolder
+from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.deploy.builder import build_bundle
+from pi_dynn.deploy.calibrated import calibrated_bundle
+from pi_dynn.deploy.fuse import fuse_norms
+from pi_dynn.errors import ModelError
+from pi_dynn.evaluate.outputs import ExitOutputs, collect_outputs, evaluate
+from pi_dynn.evaluate.records import Evaluation
+from pi_dynn.evaluate.thresholds import CalibrationSource, calibrate, exit_outcomes, rescored
+from pi_dynn.models.chain import ChainNetwork
+from pi_dynn.models.macs import count_macs
+from pi_dynn.runtime.bundle import Bundle
+from pi_dynn.runtime.manifest import INT8_STATIC
+from pi_dynn.runtime.session import Session
+from pi_dynn.train.records import Answer, ClassResult
+from pi_dynn.stats import wilson_interval
+
+SCORE = "max-probability"
+TOLERATED_LOSS = 0.003  # that leaving early may cost on the calibration part
+MOST_EXITS = 4
+WORST_INT8_LOSS = 0.01  # of accuracy on the calibration part; beyond it the bundle is fp32
+RANGED = 128  # training images that set the ranges of int8
+_GRID = tuple(np.linspace(0.3, 0.995, 140).round(4).tolist())
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle with its thresholds, and how it was chosen: why it is not int8, how often int8 agrees with fp32."""
+
+    bundle: Bundle
+    record: CalibrationRecord | None
+    reason: str | None
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A bundle on the test part."""
+
+    evaluation: Evaluation
+    exits_cost: float
+    per_class: list[ClassResult]
+    confusion: list[list[int]]
+    answers: list[Answer]
+    curve: list[OperatingPoint]
+
+
+@torch.inference_mode()
+def all_logits(model: nn.Module, x: Tensor, batch_size: int = 32) -> NDArray[np.float64]:
+    """Logits (K, N, classes) of every exit for normalised images x (N, 3, H, W)."""
+    model.eval()
+    parts = [torch.stack([logits for _, logits, _ in model.forward_exits(batch)]) for batch in x.split(batch_size)]
+    return torch.cat(parts, 1).float().numpy().astype(np.float64)
+
+
+def worthwhile_exits(model: ChainNetwork, logits: NDArray[np.float64], labels: NDArray[np.int64]) -> list[int]:
+    """Blocks of the exits to keep, by what all exits answer, (K, N, classes), to images with these labels (N,)."""
+    table = count_macs(fuse_norms(model), model.image_size)
+    choice = choose_exits(
+        exit_scores(SCORE, logits, logits[..., 0]),
+        (logits.argmax(-1) == labels).astype(np.float64),
+        [answer.macs for answer in table.exits],
+        [answer.check_macs for answer in table.exits],
+        most=MOST_EXITS,
+        tolerated_loss=TOLERATED_LOSS,
+        grid=_GRID,
+    )
+    return [model.exit_blocks[k] for k in choice.exits]
+
+
+def build(
+    model: ChainNetwork,
+    preprocess: Preprocess,
+    ranged: Tensor,
+    calibration: ImageFolder,
+    held_out: tuple[Tensor, Tensor],
+    source: CalibrationSource,
+    notes: dict,
+) -> Built:
+    """The bundle of a trained network, in int8 unless that answers worse on the images `held_out` of `calibration`.
+
+    `ranged` are normalised training images (N, 3, H, W), `held_out` those of the calibration part and their labels.
+    """
+    logits = all_logits(model, held_out[0])
+    labels = held_out[1].numpy()
+    blocks = worthwhile_exits(model, logits, labels)
+    wanted = logits[-1].argmax(-1)
+
+    def made(precision: str) -> tuple[Bundle, ExitOutputs]:
+        bundle = build_bundle(
+            model,
+            exits=blocks,
+            thresholds=[0.9] * len(blocks),
+            precision=precision,
+            labels=calibration.classes,
+            preprocess=preprocess,
+            notes=notes,
+            calibration=ranged if precision == INT8_STATIC else None,
+        )
+        return bundle, collect_outputs(Session(bundle), calibration)
+
+    agreement = None
+    try:
+        bundle, outputs = made(INT8_STATIC)
+    except ModelError as error:
+        reason: str | None = str(error)
+    else:
+        agreement = float((outputs.logits[-1].argmax(-1) == wanted).mean())
+        loss = float((wanted == labels).mean() - outputs.right[-1].mean())
+        reason = f"int8 loses {100 * loss:.1f} points of accuracy on the calibration part"
+        if loss <= WORST_INT8_LOSS:
+            reason = None
+    if reason is not None:
+        bundle, outputs = made("fp32")
+    return _with_thresholds(bundle, outputs, source, reason, agreement)
+
+
+def _with_thresholds(
+    bundle: Bundle, outputs: ExitOutputs, source: CalibrationSource, reason: str | None, agreement: float | None
+) -> Built:
+    """The bundle with thresholds that lose at most TOLERATED_LOSS against the best single answer."""
+    if not bundle.manifest.exit_blocks:
+        return Built(bundle, None, reason, agreement)
+    right = outputs.right.mean(axis=1)
+    target = min(float(right[-1]), float(right.max()) - TOLERATED_LOSS)
+    costs = [float(macs) for macs in bundle.manifest.macs]
+    record, _ = calibrate(
+        outputs,
+        bundle.manifest,
+        bundle.sha256,
+        CalibrationSource(source.dataset, source.split, source.part, costs, "macs"),
+        "target-accuracy",
+        RuleSettings(target_accuracy=target),
+        SCORE,
+    )
+    thresholds = [min(value, 2.0) for value in record.thresholds]
+    return Built(calibrated_bundle(bundle, thresholds=thresholds, score=SCORE), record, reason, agreement)
+
+
+def judge(built: Built, test: ImageFolder, on_image: Callable[[], None] = lambda: None) -> Judged:
+    """Accuracy of a bundle on images that took no part in making it, class by class and image by image."""
+    session = Session(built.bundle)
+    outputs = collect_outputs(session, test, on_image)
+    thresholds = built.bundle.manifest.thresholds
+    result = evaluate(session, test, outputs, thresholds)
+    exits = leave_at(outputs.scores, thresholds)
+    samples = np.arange(len(exits))
+    logits = outputs.logits[exits, samples]
+    given = logits.argmax(-1)
+    confusion = np.zeros((len(test.classes),) * 2, dtype=int)
+    np.add.at(confusion, (outputs.labels, given), 1)
+    curve = []
+    if built.record is not None:
+        outcomes = exit_outcomes(rescored(outputs, built.record), SCORE, built.record.costs)
+        curve = [operating_point(outcomes, point.thresholds) for point in built.record.curve]
+    return Judged(
+        evaluation=result,
+        exits_cost=float(outputs.right.mean(axis=1).max() - result.acc1),
+        per_class=_class_results(test.classes, confusion),
+        confusion=confusion.tolist(),
+        answers=_answers(test, outputs, given, softmax(logits).max(-1), exits),
+        curve=curve,
+    )
+
+
+def _class_results(classes: list[str], confusion: NDArray[np.int64]) -> list[ClassResult]:
+    rows = []
+    for label, name in enumerate(classes):
+        right, images = int(confusion[label, label]), int(confusion[label].sum())
+        rows.append(ClassResult(name, images, right, wilson_interval(right, images) if images else (0.0, 1.0)))
+    return rows
+
+
+def _answers(
+    test: ImageFolder,
+    outputs: ExitOutputs,
+    given: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    exits: NDArray[np.int64],
+) -> list[Answer]:
+    """One record per image; those that could not be read are not among them."""
+    unread = {str(error).partition(":")[0] for error in outputs.failed}
+    paths = [path for path in test.paths if str(path) not in unread]
+    return [
+        Answer(str(Path(path).relative_to(test.root)), int(label), int(answer), float(probability), int(leaves))
+        for path, label, answer, probability, leaves in zip(
+            paths, outputs.labels, given, probabilities, exits, strict=True
+        )
+    ]

@@ -1,0 +1,377 @@
+"""`learn`: from a folder of photographs to a bundle, by the stages there are, within a given time."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pi_dynn.clock import Clock, PerfClock
+from pi_dynn.data.folders import ImageFolder, load_split, save_split
+from pi_dynn.data.groups import grouped_split
+from pi_dynn.data.layouts import OpenedData, open_data
+from pi_dynn.data.look import LookedAt, look_at
+from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.errors import DatasetError, InputError, PiDynnError
+from pi_dynn.evaluate.thresholds import CalibrationSource
+from pi_dynn.files import file_sha256, write_text
+from pi_dynn.models.card import Card, save_weights
+from pi_dynn.models.chain import ChainNetwork
+from pi_dynn.records import read_record
+from pi_dynn.stats import wilson_interval
+from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
+from pi_dynn.train.data import LEAST_IMAGES, files_sha256, held_out_tensors
+from pi_dynn.train.engine import Callback, RunContext, Trainer
+from pi_dynn.train.fine_tune import FineTune, pretrained, start_network
+from pi_dynn.train.finish import RANGED, SCORE, Built, Judged, build, judge
+from pi_dynn.train.images import AugmentedImages, augmentation, hold_images
+from pi_dynn.train.plan import Cost, OutOfTime, Timekeeper, Work, finishing_s, make_plan
+from pi_dynn.train.probe import Probe, head_inputs
+from pi_dynn.train.processes import ALONE
+from pi_dynn.train.recipe import Recipe
+from pi_dynn.train.records import LearnPlan, LearnResult
+from pi_dynn.train.run import STORED_SHARE, versions
+from pi_dynn.train.run_folder import RunFolder
+
+DEFAULT_MODEL = "efficientnet_lite0"
+DEFAULT_SIZES = (128, 96)  # pixels, the preferred one first
+SHARES = {"test": 0.15, "calibrate": 0.15, "train": 0.7}
+MEASURED_STEPS = 3
+HEADS_RECIPE = Recipe(epochs=60, batch_size=32, lr=3e-3, final_lr=3e-5, weight_decay=0.05, clip_grad=0.0)
+WHOLE_RECIPE = Recipe(epochs=1, batch_size=32, lr=1e-3, final_lr=1e-5, weight_decay=0.02, ema_decay=0.98)
+MEMORY_BYTES = 2 * 2**30
+RUN_FILES = ("run.json", "state.pt", "log.csv", "best.safetensors", "last.safetensors")
+
+
+@dataclass(frozen=True)
+class LearnSettings:
+    """One run. `out` is the bundle; everything else goes into the folder beside it."""
+
+    folder: Path
+    out: Path
+    minutes: float = 10.0
+    split: Path | None = None
+    model: str = DEFAULT_MODEL
+    image_size: int | None = None
+    how: str = "auto"
+    any_way_up: bool = False
+    seed: int = 0
+    resume: bool = False
+
+    @property
+    def work(self) -> Path:
+        """The folder beside the bundle: mine.run for mine.pt."""
+        return self.out.with_suffix(".run")
+
+
+class LearnCallback(Callback):
+    """Told of every step of `learn`. Does nothing; subclasses do."""
+
+    def on_look(self, looked: LookedAt, parts: dict[str, int]) -> None:
+        """The folder has been looked at, and shared out into parts of so many images."""
+
+    def on_plan(self, plan: LearnPlan) -> None:
+        """The plan is made."""
+
+    def on_stage(self, name: str) -> None:
+        """What begins now, in words."""
+
+
+class Learning:
+    """One run of `learn`: `run()` does it all."""
+
+    def __init__(self, settings: LearnSettings, callback: LearnCallback, clock: Clock | None = None) -> None:
+        self.settings, self.callback, self.clock = settings, callback, clock or PerfClock()
+        self.started_ns = self.clock.now_ns()
+        self.unfinished: str | None = None
+
+    def run(self) -> LearnResult:
+        """Look, split, plan, learn, build and judge; the files are written.
+
+        Raises: PiDynnError; KeyboardInterrupt when interrupted before anything is learned.
+        """
+        settings = self.settings
+        pretrained(settings.model)
+        self._check_place()
+        with clear_write_errors(settings.work):
+            self._open()
+            self._decode()
+            self.plan = self._plan()
+            self.callback.on_plan(self.plan)
+            return self._learn()
+
+    def _check_place(self) -> None:
+        """Raise InputError now if nothing can be written where the bundle is to go."""
+        settings = self.settings
+        if settings.out.is_dir() or settings.out.suffix != ".pt":
+            raise InputError(f"-o {settings.out}: give the name of the bundle to write, such as mine.pt")
+        try:
+            settings.work.mkdir(parents=True, exist_ok=True)
+            mark = settings.work / ".write"
+            mark.write_bytes(b"")
+            mark.unlink()
+        except OSError as error:
+            raise InputError(
+                f"{settings.work}: cannot be written to ({error.strerror}): give another place with -o FILE.pt"
+            ) from error
+
+    # What there is to learn from
+
+    def _open(self) -> None:
+        settings = self.settings
+        self.callback.on_stage(f"looking at {settings.folder}")
+        opened = open_data(settings.folder)
+        if not opened.data.paths:
+            raise DatasetError(f"{settings.folder}: holds no image files; learn reads a folder of images per class")
+        looked = look_at(opened.data)
+        write_text(settings.work / "look.json", json.dumps(looked.look.to_dict(), indent=1) + "\n")
+        self.look = looked.look
+        self.split_file = settings.split or settings.work / "split.json"
+        if settings.split is None and not (settings.resume and self.split_file.exists()):
+            self._write_split(looked, opened.held_out is not None)
+        parts = load_split(self.split_file, looked.data)
+        if opened.held_out is not None:
+            parts["test"] = opened.held_out
+        for name in SHARES:
+            if len(parts.get(name, ())) < LEAST_IMAGES:
+                raise DatasetError(f"{self.split_file}: its part {name!r} has fewer than {LEAST_IMAGES} images")
+        self.parts = {name: parts[name] for name in SHARES}
+        self.record = {
+            "root": settings.folder.name,
+            "classes": len(looked.data.classes),
+            "images": len(looked.data),
+            "files_sha256": files_sha256(OpenedData(looked.data)),
+            "split_sha256": file_sha256(self.split_file),
+        }
+        self.callback.on_look(looked, {name: len(part) for name, part in self.parts.items()})
+
+    def _write_split(self, looked: LookedAt, has_test: bool) -> None:
+        shares = {name: share for name, share in SHARES.items() if not (has_test and name == "test")}
+        parts = grouped_split(looked.groups, looked.data.labels, shares, self.settings.seed)
+        root = looked.data.root
+        paths = {
+            name: [looked.data.paths[i].relative_to(root).as_posix() for i in members]
+            for name, members in parts.items()
+        }
+        save_split(self.split_file, paths, self.settings.seed)
+
+    # How
+
+    def _decode(self) -> None:
+        """Training images larger than the network sees them, so that crops lose no detail."""
+        self.sizes = DEFAULT_SIZES if self.settings.image_size is None else (self.settings.image_size,)
+
+    def _prepare(self, size: int) -> None:
+        """The network, its batches and the held-out images at an image size."""
+        weights = pretrained(self.settings.model)
+        torch.manual_seed(self.settings.seed)
+        train = self.parts["train"]
+        self.preprocess = Preprocess(size=size, mean=weights.mean, std=weights.std)
+        self.model, self.start = start_network(self.settings.model, len(train.classes), size)
+        held = hold_images(train, Preprocess(size=round(size * STORED_SHARE)), MEMORY_BYTES)
+        augment = augmentation("crop", size, 0.5, self.settings.any_way_up)
+        dataset = AugmentedImages(held, torch.tensor(train.labels), augment, self.preprocess)
+        self.batches = LoadedBatches(dataset, self._order(WHOLE_RECIPE), workers=0)
+        self.held_out = held_out_tensors(self.parts["calibrate"], self.preprocess)
+
+    def _order(self, recipe: Recipe) -> Order:
+        return Order(len(self.parts["train"]), recipe.batch_size, self.settings.seed)
+
+    def _plan(self) -> LearnPlan:
+        """The plan of the run that is resumed, or one made by a few real steps."""
+        settings, file = self.settings, self.settings.work / "plan.json"
+        if settings.resume and file.exists():
+            plan = read_record(LearnPlan, file, InputError, "start anew without --resume")
+            if plan.model != settings.model or settings.image_size not in (None, plan.image_size):
+                raise InputError(f"{file}: the run was of {plan.model} at {plan.image_size} px: resume it as it was")
+            self._prepare(plan.image_size)
+            return plan
+        self.callback.on_stage("measuring a few steps on this machine")
+        costs = {}
+        for size in reversed(self.sizes):  # so that the network prepared last is that of the preferred size
+            self._prepare(size)
+            costs[size] = self._cost()
+        costs = {size: costs[size] for size in self.sizes}
+        train, calibrate, test = (len(self.parts[name]) for name in ("train", "calibrate", "test"))
+        work = Work(self.batches.steps, train, calibrate + test, len(self.parts["train"].classes), min(RANGED, train))
+        self.work = work
+        left_s = 60 * settings.minutes - self.took_s()
+        plan = make_plan(settings.model, WHOLE_RECIPE.batch_size, costs, work, left_s, settings.how)
+        self._forget_run()
+        write_text(file, json.dumps(plan.to_dict(), indent=1) + "\n")
+        if plan.image_size != self.model.image_size:
+            self._prepare(plan.image_size)
+        return plan
+
+    def _cost(self) -> Cost:
+        """Seconds of a step and of an image; the network is left as it was."""
+        before = {key: value.clone() for key, value in self.model.state_dict().items()}
+        trainer = Trainer(FineTune(self.model, self.held_out), self.batches, WHOLE_RECIPE, RunContext(clock=self.clock))
+        trainer.train_epoch(0, 1)  # the first step is slow: memory is found
+        step_s = self._timed(lambda: trainer.train_epoch(0, MEASURED_STEPS)) / min(MEASURED_STEPS, self.batches.steps)
+        images = self.held_out[0][:32]
+        image_s = self._timed(lambda: head_inputs(self.model, images)) / len(images)
+        self.model.load_state_dict(before)
+        self.model.requires_grad_(True)
+        return Cost(step_s, image_s)
+
+    def _timed(self, work: Callable[[], object]) -> float:
+        started_ns = self.clock.now_ns()
+        work()
+        return (self.clock.now_ns() - started_ns) / 1e9
+
+    def _forget_run(self) -> None:
+        """Delete what an earlier run of `learn` left to be resumed, so that a new one starts anew."""
+        for name in RUN_FILES:
+            (self.settings.work / "whole" / name).unlink(missing_ok=True)
+
+    def took_s(self) -> float:
+        """Seconds since the run began."""
+        return (self.clock.now_ns() - self.started_ns) / 1e9
+
+    # Learning
+
+    def _learn(self) -> LearnResult:
+        self.callback.on_stage("training the heads on what the network sees already")
+        heads_accuracy = self._learn_heads()
+        epochs, kept, accuracies = 0, "heads", {"heads": heads_accuracy}
+        if self.plan.how == "whole":
+            heads = {key: value.clone() for key, value in self.model.state_dict().items()}
+            epochs, whole_accuracy, best = self._learn_whole()
+            if epochs:
+                accuracies["whole"] = whole_accuracy
+                kept = "whole" if whole_accuracy >= heads_accuracy else "heads"
+            self.model.load_state_dict(best if kept == "whole" else heads)
+        return self._finish(epochs, kept, accuracies)
+
+    def _learn_heads(self) -> float:
+        """Train all heads on features; the accuracy of the last answer on the calibration part."""
+        train = self.parts["train"]
+        x, labels = held_out_tensors(train, self.preprocess)
+        features = head_inputs(self.model, x)
+        held_out = head_inputs(self.model, self.held_out[0])
+        stage = Probe(self.model, (held_out, self.held_out[1]))
+        batches = TensorBatches((labels, *features), self._order(HEADS_RECIPE))
+        fitted = Trainer(stage, batches, HEADS_RECIPE, RunContext(clock=self.clock, name="heads")).run()
+        stage.model.load_state_dict(fitted.best)
+        logits = stage.model.eval()(held_out)[-1]
+        return float((logits.argmax(1) == self.held_out[1]).float().mean())
+
+    def _learn_whole(self) -> tuple[int, float, dict[str, Tensor]]:
+        """Fine-tune; the epochs, the best one's accuracy on the calibration part and its weights, {} without any."""
+        plan, settings = self.plan, self.settings
+        recipe = replace(WHOLE_RECIPE, epochs=plan.epochs, seed=settings.seed, warmup_steps=self.batches.steps // 2)
+        stage = FineTune(self.model, self.held_out)
+        folder = RunFolder(settings.work / "whole", self._card())
+        folder.begin(self._manifest(recipe), settings.resume)
+        end_ns = self.started_ns + int(1e9 * (60 * settings.minutes - self._reserve_s()))
+        context = RunContext(ALONE, folder, Timekeeper(self.clock, end_ns, self.callback), self.clock, "whole")
+        trainer = Trainer(stage, self.batches, recipe, context)
+        self.callback.on_stage(f"training the whole network, {plan.epochs} epochs")
+        try:
+            trainer.run()
+        except OutOfTime:
+            self.unfinished = f"the time was up after {len(trainer.history)} of {plan.epochs} epochs"
+        except KeyboardInterrupt:
+            self.unfinished = f"interrupted after {len(trainer.history)} of {plan.epochs} epochs"
+        if not trainer.history:
+            return 0, 0.0, {}
+        row = trainer.history[trainer.best_epoch - 1]
+        return len(trainer.history), float(row[f"acc_{self.model.depth - 1}"]), trainer.best
+
+    def _reserve_s(self) -> float:
+        cost = Cost(self.plan.step_s, self.plan.image_s)
+        train, held_out = len(self.parts["train"]), len(self.parts["calibrate"]) + len(self.parts["test"])
+        work = Work(self.batches.steps, train, held_out, len(self.parts["train"].classes), min(RANGED, train))
+        return finishing_s(cost, work)
+
+    def _manifest(self, recipe: Recipe) -> dict[str, Any]:
+        return {
+            "stage": "learn",
+            "model": self.model.name,
+            "arguments": self.model.arguments,
+            "init": self.start,
+            "recipe": recipe.to_dict(),
+            "options": {"any_way_up": self.settings.any_way_up, "preprocess": self.preprocess.to_dict()},
+            "data": self.record,
+            "versions": versions(),
+        }
+
+    def _card(self) -> Card:
+        classes = self.parts["train"].classes
+        return Card(self.model.name, self.model.arguments, classes, self.preprocess, [self._manifest(WHOLE_RECIPE)])
+
+    # What is left behind
+
+    def _finish(self, epochs: int, kept: str, accuracies: dict[str, float]) -> LearnResult:
+        settings = self.settings
+        model: ChainNetwork = self.model.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+        save_weights(settings.work / "weights.safetensors", model.state_dict(), self._card())
+        self.callback.on_stage("choosing exits, making int8, and checking it against fp32")
+        train = self.parts["train"]
+        count = min(RANGED, len(train))
+        ranged, _ = held_out_tensors(train.subset([i * len(train) // count for i in range(count)]), self.preprocess)
+        source = CalibrationSource(settings.folder.name, self.record["split_sha256"], "calibrate", [], "macs")
+        notes = {"stages": [self._manifest(WHOLE_RECIPE)], "source": pretrained(settings.model).source}
+        built = build(model, self.preprocess, ranged, self.parts["calibrate"], self.held_out, source, notes)
+        built.bundle.save(settings.out)
+        self.callback.on_stage("judging the bundle on the test part")
+        return self._result(epochs, kept, accuracies, built, judge(built, self.parts["test"]))
+
+    def _result(
+        self, epochs: int, kept: str, accuracies: dict[str, float], built: Built, judged: Judged
+    ) -> LearnResult:
+        settings, manifest, work = self.settings, built.bundle.manifest, self.settings.work
+        right, images = sum(row.right for row in judged.per_class), sum(row.images for row in judged.per_class)
+        return LearnResult(
+            bundle=str(settings.out),
+            weights=str(work / "weights.safetensors"),
+            page=str(work / "page.html"),
+            card=str(work / "card.md"),
+            split=str(self.split_file),
+            folder=str(settings.folder),
+            plan=self.plan,
+            source=pretrained(settings.model).source,
+            seed=settings.seed,
+            classes=manifest.labels,
+            parts={name: len(part) for name, part in self.parts.items()},
+            left_out=len(self.look.left_out),
+            epochs=epochs,
+            kept=kept,
+            chosen_accuracy=accuracies,
+            precision=manifest.precision,
+            precision_reason=built.reason,
+            int8_agreement=built.agreement,
+            exit_blocks=manifest.exit_blocks,
+            thresholds=manifest.thresholds,
+            score=SCORE,
+            evaluation=judged.evaluation,
+            interval=wilson_interval(right, images),
+            exits_cost=judged.exits_cost,
+            per_class=judged.per_class,
+            confusion=judged.confusion,
+            answers=judged.answers,
+            curve=judged.curve,
+            advice=self.look.advice,
+            took_s=self.took_s(),
+            unfinished=self.unfinished,
+        )
+
+
+@contextmanager
+def clear_write_errors(place: Path) -> Iterator[None]:
+    """Turn what a full or failing disk raises into one clear line. Raises: InputError."""
+    try:
+        yield
+    except PiDynnError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(
+            f"{error.filename or place}: {reason}; what was written before stays. Cure that and run the same line again"
+        ) from error

@@ -1,0 +1,99 @@
+"""How long to learn, at which size, and whether the heads alone: made to fit the time by a measured look."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pi_dynn.clock import Clock
+from pi_dynn.train.engine import Callback, Row
+from pi_dynn.train.records import LearnPlan
+
+FEW_PER_CLASS = 20  # training images, below which the heads alone do better
+LEAST_EPOCHS, MOST_EPOCHS = 4, 30
+SPARE = 0.8  # of the time left: a machine that is shared gets slower
+FIXED_S = 25.0  # engines tried, ranges set, page drawn
+PASSES = 4.0  # forward passes over the held-out images to choose, compare and judge, one image at a time
+QUANTISED_PASSES = 6.0  # forward passes over the images ranges are set with
+
+
+class OutOfTime(Exception):
+    """The time is up: what was learned so far is used."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a training step, and of one image answered, at one image size."""
+
+    step_s: float
+    image_s: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do: steps of an epoch, images in the parts, classes, images that set the ranges of int8."""
+
+    steps: int
+    train: int
+    held_out: int
+    classes: int
+    ranged: int
+
+
+def finishing_s(cost: Cost, work: Work) -> float:
+    """Seconds that choosing exits, quantising, checking and judging will take."""
+    return FIXED_S + cost.image_s * (PASSES * work.held_out + QUANTISED_PASSES * work.ranged)
+
+
+def make_plan(model: str, batch_size: int, costs: Mapping[int, Cost], work: Work, left_s: float, how: str) -> LearnPlan:
+    """The plan that fits into `left_s` seconds: the largest size with enough epochs, or the heads alone.
+
+    `costs` are by image size, the preferred one first; `how` is "auto", "whole" or "heads".
+    """
+    size = next(iter(costs))
+    per_class = work.train / work.classes
+
+    def plan(size: int, how: str, epochs: int, reason: str) -> LearnPlan:
+        cost = costs[size]
+        seconds = finishing_s(cost, work) + cost.image_s * (work.train + work.held_out)
+        seconds += epochs * _epoch_s(cost, work)
+        return LearnPlan(model, size, how, epochs, batch_size, cost.step_s, cost.image_s, seconds, reason)
+
+    if how == "heads":
+        return plan(size, "heads", 0, "as asked")
+    if how == "auto" and per_class < FEW_PER_CLASS:
+        reason = f"{per_class:.0f} training images a class are too few to train the whole network"
+        return plan(size, "heads", 0, reason)
+    fitting = {size: _epochs_fitting(cost, work, left_s) for size, cost in costs.items()}
+    for size, epochs in fitting.items():
+        if epochs >= LEAST_EPOCHS:
+            epochs = min(epochs, MOST_EPOCHS)
+            return plan(size, "whole", epochs, f"{epochs} epochs fit the time")
+    size = next(iter(costs))
+    if how == "whole":
+        size = min(costs)
+        return plan(size, "whole", max(1, fitting[size]), "as asked, though the time is short")
+    return plan(size, "heads", 0, f"the time is too short for {LEAST_EPOCHS} epochs of the whole network")
+
+
+def _epoch_s(cost: Cost, work: Work) -> float:
+    return cost.step_s * work.steps + cost.image_s * work.held_out / 2
+
+
+def _epochs_fitting(cost: Cost, work: Work, left_s: float) -> int:
+    left_s -= finishing_s(cost, work) + cost.image_s * (work.train + work.held_out)
+    return max(0, int(SPARE * left_s / _epoch_s(cost, work)))
+
+
+class Timekeeper(Callback):
+    """Ends the training when the time is up; hands everything on to another callback."""
+
+    def __init__(self, clock: Clock, end_ns: int, inner: Callback) -> None:
+        self._clock, self._end_ns, self._inner = clock, end_ns, inner
+
+    def on_step(self, steps: int) -> None:
+        """Raises: OutOfTime."""
+        self._inner.on_step(steps)
+        if self._clock.now_ns() > self._end_ns:
+            raise OutOfTime
+
+    def on_epoch(self, name: str, row: Row) -> None:
+        self._inner.on_epoch(name, row)
