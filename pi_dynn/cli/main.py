@@ -19,6 +19,7 @@ COMMANDS = {
     "energy": ("pi_dynn.cli.energy", "Measure the energy of an answer, in millijoules."),
     "benchmark": ("pi_dynn.cli.benchmark", "Measure latency, variants interleaved in one run."),
     "profile": ("pi_dynn.cli.profile", "Show where the time of an answer goes, step by step."),
+    "learn": ("pi_dynn.cli.learn", "Make a bundle from a folder of photographs, in one command."),
     "train": ("pi_dynn.cli.train", "Train a network, distil it, or teach it to stop early."),
     "export": ("pi_dynn.cli.export", "Make a bundle from a checkpoint."),
     "report": ("pi_dynn.cli.report", "Make tables, and a page with plots, of saved runs."),

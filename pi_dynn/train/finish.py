@@ -24,7 +24,7 @@ from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.deploy.calibrated import calibrated_bundle
 from pi_dynn.deploy.fuse import fuse_norms
-from pi_dynn.errors import ModelError
+from pi_dynn.errors import EngineUnavailable, ModelError
 from pi_dynn.evaluate.outputs import ExitOutputs, collect_outputs, evaluate
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.thresholds import CalibrationSource, calibrate, exit_outcomes, rescored
@@ -33,8 +33,8 @@ from pi_dynn.models.macs import count_macs
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.session import Session
-from pi_dynn.train.records import Answer, ClassResult
 from pi_dynn.stats import wilson_interval
+from pi_dynn.train.records import Answer, ClassResult
 
 SCORE = "max-probability"
 TOLERATED_LOSS = 0.003  # that leaving early may cost on the calibration part
@@ -123,7 +123,7 @@ def build(
     agreement = None
     try:
         bundle, outputs = made(INT8_STATIC)
-    except ModelError as error:
+    except (ModelError, EngineUnavailable) as error:
         reason: str | None = str(error)
     else:
         agreement = float((outputs.logits[-1].argmax(-1) == wanted).mean())

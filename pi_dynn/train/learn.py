@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pi_dynn.clock import Clock, PerfClock
-from pi_dynn.data.folders import ImageFolder, load_split, save_split
+from pi_dynn.data.folders import load_split, save_split
 from pi_dynn.data.groups import grouped_split
 from pi_dynn.data.layouts import OpenedData, open_data
 from pi_dynn.data.look import LookedAt, look_at
@@ -21,13 +21,12 @@ from pi_dynn.errors import DatasetError, InputError, PiDynnError
 from pi_dynn.evaluate.thresholds import CalibrationSource
 from pi_dynn.files import file_sha256, write_text
 from pi_dynn.models.card import Card, save_weights
-from pi_dynn.models.chain import ChainNetwork
 from pi_dynn.records import read_record
 from pi_dynn.stats import wilson_interval
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
 from pi_dynn.train.data import LEAST_IMAGES, files_sha256, held_out_tensors
 from pi_dynn.train.engine import Callback, RunContext, Trainer
-from pi_dynn.train.fine_tune import FineTune, pretrained, start_network
+from pi_dynn.train.fine_tune import FineTune, pretrained, start_network, stored_as
 from pi_dynn.train.finish import RANGED, SCORE, Built, Judged, build, judge
 from pi_dynn.train.images import AugmentedImages, augmentation, hold_images
 from pi_dynn.train.plan import Cost, OutOfTime, Timekeeper, Work, finishing_s, make_plan
@@ -100,7 +99,6 @@ class Learning:
         self._check_place()
         with clear_write_errors(settings.work):
             self._open()
-            self._decode()
             self.plan = self._plan()
             self.callback.on_plan(self.plan)
             return self._learn()
@@ -162,10 +160,6 @@ class Learning:
 
     # How
 
-    def _decode(self) -> None:
-        """Training images larger than the network sees them, so that crops lose no detail."""
-        self.sizes = DEFAULT_SIZES if self.settings.image_size is None else (self.settings.image_size,)
-
     def _prepare(self, size: int) -> None:
         """The network, its batches and the held-out images at an image size."""
         weights = pretrained(self.settings.model)
@@ -192,21 +186,24 @@ class Learning:
             self._prepare(plan.image_size)
             return plan
         self.callback.on_stage("measuring a few steps on this machine")
-        costs = {}
-        for size in reversed(self.sizes):  # so that the network prepared last is that of the preferred size
+        costs: dict[int, Cost] = {}
+        for size in DEFAULT_SIZES if settings.image_size is None else (settings.image_size,):
             self._prepare(size)
             costs[size] = self._cost()
-        costs = {size: costs[size] for size in self.sizes}
-        train, calibrate, test = (len(self.parts[name]) for name in ("train", "calibrate", "test"))
-        work = Work(self.batches.steps, train, calibrate + test, len(self.parts["train"].classes), min(RANGED, train))
-        self.work = work
-        left_s = 60 * settings.minutes - self.took_s()
-        plan = make_plan(settings.model, WHOLE_RECIPE.batch_size, costs, work, left_s, settings.how)
-        self._forget_run()
+            left_s = 60 * settings.minutes - self.took_s()
+            plan = make_plan(settings.model, WHOLE_RECIPE.batch_size, costs, self._work(), left_s, settings.how)
+            if plan.how == "whole" or not plan.short:
+                break
+        for name in RUN_FILES:  # of an earlier run, so that this one starts anew
+            (settings.work / "whole" / name).unlink(missing_ok=True)
         write_text(file, json.dumps(plan.to_dict(), indent=1) + "\n")
         if plan.image_size != self.model.image_size:
             self._prepare(plan.image_size)
         return plan
+
+    def _work(self) -> Work:
+        train, calibrate, test = (len(self.parts[name]) for name in ("train", "calibrate", "test"))
+        return Work(self.batches.steps, train, calibrate + test, len(self.parts["train"].classes), min(RANGED, train))
 
     def _cost(self) -> Cost:
         """Seconds of a step and of an image; the network is left as it was."""
@@ -224,11 +221,6 @@ class Learning:
         started_ns = self.clock.now_ns()
         work()
         return (self.clock.now_ns() - started_ns) / 1e9
-
-    def _forget_run(self) -> None:
-        """Delete what an earlier run of `learn` left to be resumed, so that a new one starts anew."""
-        for name in RUN_FILES:
-            (self.settings.work / "whole" / name).unlink(missing_ok=True)
 
     def took_s(self) -> float:
         """Seconds since the run began."""
@@ -269,7 +261,8 @@ class Learning:
         stage = FineTune(self.model, self.held_out)
         folder = RunFolder(settings.work / "whole", self._card())
         folder.begin(self._manifest(recipe), settings.resume)
-        end_ns = self.started_ns + int(1e9 * (60 * settings.minutes - self._reserve_s()))
+        cost = Cost(plan.step_s, plan.image_s)
+        end_ns = self.started_ns + int(1e9 * (60 * settings.minutes - finishing_s(cost, self._work())))
         context = RunContext(ALONE, folder, Timekeeper(self.clock, end_ns, self.callback), self.clock, "whole")
         trainer = Trainer(stage, self.batches, recipe, context)
         self.callback.on_stage(f"training the whole network, {plan.epochs} epochs")
@@ -283,12 +276,6 @@ class Learning:
             return 0, 0.0, {}
         row = trainer.history[trainer.best_epoch - 1]
         return len(trainer.history), float(row[f"acc_{self.model.depth - 1}"]), trainer.best
-
-    def _reserve_s(self) -> float:
-        cost = Cost(self.plan.step_s, self.plan.image_s)
-        train, held_out = len(self.parts["train"]), len(self.parts["calibrate"]) + len(self.parts["test"])
-        work = Work(self.batches.steps, train, held_out, len(self.parts["train"].classes), min(RANGED, train))
-        return finishing_s(cost, work)
 
     def _manifest(self, recipe: Recipe) -> dict[str, Any]:
         return {
@@ -310,7 +297,7 @@ class Learning:
 
     def _finish(self, epochs: int, kept: str, accuracies: dict[str, float]) -> LearnResult:
         settings = self.settings
-        model: ChainNetwork = self.model.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+        model = stored_as(self.model.eval().requires_grad_(False), torch.contiguous_format)
         save_weights(settings.work / "weights.safetensors", model.state_dict(), self._card())
         self.callback.on_stage("choosing exits, making int8, and checking it against fp32")
         train = self.parts["train"]

@@ -51,11 +51,11 @@ def make_plan(model: str, batch_size: int, costs: Mapping[int, Cost], work: Work
     size = next(iter(costs))
     per_class = work.train / work.classes
 
-    def plan(size: int, how: str, epochs: int, reason: str) -> LearnPlan:
+    def plan(size: int, how: str, epochs: int, reason: str, short: bool = False) -> LearnPlan:
         cost = costs[size]
         seconds = finishing_s(cost, work) + cost.image_s * (work.train + work.held_out)
         seconds += epochs * _epoch_s(cost, work)
-        return LearnPlan(model, size, how, epochs, batch_size, cost.step_s, cost.image_s, seconds, reason)
+        return LearnPlan(model, size, how, epochs, batch_size, cost.step_s, cost.image_s, seconds, reason, short)
 
     if how == "heads":
         return plan(size, "heads", 0, "as asked")
@@ -63,15 +63,14 @@ def make_plan(model: str, batch_size: int, costs: Mapping[int, Cost], work: Work
         reason = f"{per_class:.0f} training images a class are too few to train the whole network"
         return plan(size, "heads", 0, reason)
     fitting = {size: _epochs_fitting(cost, work, left_s) for size, cost in costs.items()}
-    for size, epochs in fitting.items():
+    for fitting_size, epochs in fitting.items():
         if epochs >= LEAST_EPOCHS:
             epochs = min(epochs, MOST_EPOCHS)
-            return plan(size, "whole", epochs, f"{epochs} epochs fit the time")
-    size = next(iter(costs))
+            return plan(fitting_size, "whole", epochs, f"{epochs} epochs fit the time")
     if how == "whole":
         size = min(costs)
-        return plan(size, "whole", max(1, fitting[size]), "as asked, though the time is short")
-    return plan(size, "heads", 0, f"the time is too short for {LEAST_EPOCHS} epochs of the whole network")
+        return plan(size, "whole", max(1, fitting[size]), "as asked, though the time is short", True)
+    return plan(size, "heads", 0, f"the time is too short for {LEAST_EPOCHS} epochs of the whole network", True)
 
 
 def _epoch_s(cost: Cost, work: Work) -> float:

@@ -64,7 +64,8 @@ class Probe(Stage):
 
     def forward(self, labels: Tensor, *features: Tensor) -> Tensor:
         answers = self.model(list(features))
-        return sum(F.cross_entropy(answer, labels, label_smoothing=LABEL_SMOOTHING) for answer in answers)
+        losses = [F.cross_entropy(answer, labels, label_smoothing=LABEL_SMOOTHING) for answer in answers]
+        return torch.stack(losses).sum()
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:

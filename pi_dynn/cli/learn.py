@@ -1,0 +1,160 @@
+"""`pi-dynn learn`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pi_dynn.cli.options import json_option
+from pi_dynn.cli.status import ExitStatus
+
+if TYPE_CHECKING:
+    from pi_dynn.report.learned import Gallery, Picture
+    from pi_dynn.train.learn import LearnCallback
+    from pi_dynn.train.records import Answer, LearnResult
+
+MOST_PICTURES = 12  # of a gallery
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("folder", type=PATH)
+@click.option("-o", "--output", type=PATH, metavar="BUNDLE", help="Bundle to write. [default: FOLDER.pt, here]")
+@click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Time to fit into.")
+@click.option("--split", type=PATH, metavar="FILE", help="Parts train, calibrate, test. [default: made, and written]")
+@click.option("--any-way-up", is_flag=True, help="Scenes seen from above: turn them by quarters, too.")
+@click.option(
+    "--train",
+    "how",
+    type=click.Choice(["auto", "whole", "heads"]),
+    default="auto",
+    show_default=True,
+    help="What learns: the whole network, or its heads alone.",
+)
+@click.option("--model", default="efficientnet_lite0", show_default=True, metavar="NAME", help="Pretrained network.")
+@click.option("--image-size", type=click.IntRange(32), help="Pixels. [default: 128, or 96 where time is short]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split and the training.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
+@json_option
+def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> int:
+    """Make a bundle from a folder that holds one folder of photographs per class.
+
+    Looks at the photographs, shares them out, trains a network that knows ImageNet on them with exits, makes it
+    int8, checks it, and judges it on photographs that took no part. Beside mine.pt a folder mine.run holds the
+    page, the model card, the split and the weights. Ctrl-C keeps the best so far.
+
+    \b
+    Examples:
+      pi-dynn learn photos
+      pi-dynn learn photos -o mine.pt --minutes 8
+    """
+    from pi_dynn.files import write_text
+    from pi_dynn.train.learn import Learning, LearnSettings, clear_write_errors
+    from pi_dynn.train.learn_text import learned_text, model_card
+
+    out = output or Path(f"{folder.resolve().name}.pt")
+    settings = LearnSettings(folder, out, **given)
+    result = Learning(settings, _console(as_json)).run()
+    with clear_write_errors(settings.work):
+        write_text(settings.work / "result.json", json.dumps(result.to_dict(), indent=1) + "\n")
+        write_text(result.card, model_card(result))
+        write_text(result.page, _page(result))
+    click.echo(json.dumps({"result": result.to_dict()}) if as_json else learned_text(result))
+    interrupted = result.unfinished is not None and result.unfinished.startswith("interrupted")
+    return ExitStatus.INTERRUPTED if interrupted else ExitStatus.OK
+
+
+def _console(as_json: bool) -> "LearnCallback":
+    """What is shown on the way: notes on stderr, or records as JSON on stdout."""
+    from pi_dynn.train.learn import LearnCallback
+    from pi_dynn.train.learn_text import learn_plan_text, look_text
+    from pi_dynn.train.text import epoch_text
+
+    def show(text: str, record: dict[str, Any]) -> None:
+        if as_json:
+            click.echo(json.dumps(record))
+        else:
+            click.echo(text, err=True)
+
+    class Console(LearnCallback):
+        def on_look(self, looked: Any, parts: dict[str, int]) -> None:
+            show(look_text(looked.look, parts), {"look": looked.look.to_dict(), "parts": parts})
+
+        def on_plan(self, plan: Any) -> None:
+            show(learn_plan_text(plan), {"plan": plan.to_dict()})
+
+        def on_stage(self, name: str) -> None:
+            if not as_json:
+                click.echo(f"... {name}", err=True)
+
+        def on_epoch(self, name: str, row: dict[str, Any]) -> None:
+            show(epoch_text(name, row), {"stage": name, **row})
+
+    return Console()
+
+
+def _page(result: "LearnResult") -> str:
+    """The HTML page of a result."""
+    from pi_dynn import __version__
+    from pi_dynn.evaluate.text import evaluation_text
+    from pi_dynn.report.learned import LearnedPage, learned_page
+    from pi_dynn.train.learn_text import class_table, headline, photograph_text
+
+    plan = result.plan
+    parts = ", ".join(f"{count:,} to {name}" for name, count in result.parts.items())
+    return learned_page(
+        LearnedPage(
+            title=f"What was learned from {Path(result.folder).resolve().name}",
+            headline=headline(result),
+            warnings=[f"Stopped early: {result.unfinished}"] if result.unfinished else [],
+            facts=[
+                ("network", f"{plan.model} at {plan.image_size} px, {result.kept} trained, {result.epochs} epochs"),
+                ("images", f"{sum(result.parts.values()):,}: {parts}; {result.left_out} left out"),
+                ("precision", result.precision if result.precision_reason is None else result.precision_reason),
+                ("bundle", result.bundle),
+                ("try it", f"pi-dynn classify {result.folder}/{result.answers[0].path} --bundle {result.bundle}"),
+            ],
+            advice=photograph_text(result),
+            classes=result.classes,
+            confusion=result.confusion,
+            class_table=class_table(result),
+            evaluation=result.evaluation,
+            evaluation_text=evaluation_text(result.evaluation),
+            curve=result.curve,
+            version=__version__,
+            galleries=_galleries(result),
+        )
+    )
+
+
+def _galleries(result: "LearnResult") -> "list[Gallery]":
+    """Wrong answers, and pictures that left early and late."""
+    from pi_dynn.report.learned import Gallery, Picture
+    from pi_dynn.train.learn_text import wrong_answers
+
+    def pictures(answers: "list[Answer]", show_answer: bool) -> "list[Picture]":
+        names = result.classes
+        return [
+            Picture(
+                Path(result.evaluation.dataset) / one.path,
+                f"{names[one.label]}, answered {names[one.answer]} ({one.probability:.0%}): {one.path}"
+                if show_answer
+                else f"{names[one.answer]} ({one.probability:.0%})",
+            )
+            for one in answers[:MOST_PICTURES]
+        ]
+
+    right = sorted((one for one in result.answers if one.answer == one.label), key=lambda one: -one.probability)
+    early = [one for one in right if one.exit_index == 0]
+    late = [one for one in right if one.exit_index == len(result.exit_blocks) and result.exit_blocks]
+    galleries = [
+        Gallery(
+            "Wrong answers",
+            "The surest first: some may lie in the wrong folder.",
+            pictures(wrong_answers(result), True),
+        ),
+        Gallery("Left at the first exit", "The easy ones: right, and with the least work.", pictures(early, False)),
+        Gallery("Went all the way", "Right only at full depth: the hard ones.", pictures(late[::-1], False)),
+    ]
+    return [gallery for gallery in galleries if gallery.pictures]

@@ -1,0 +1,175 @@
+"""`learn` in text: what the folder holds, the plan, the summary, the model card."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from pi_dynn.data.look import FolderLook
+from pi_dynn.evaluate.text import evaluation_text
+from pi_dynn.text import milliseconds, percent, table
+from pi_dynn.train.records import Answer, LearnPlan, LearnResult
+
+MOST_LINES = 8  # of files that are left out; all are in look.json
+MOST_PAIRS = 3  # of classes taken for each other
+SURE = 0.9  # a wrong answer given with this probability is worth a look at its label
+
+
+def look_text(look: FolderLook, parts: Mapping[str, int]) -> str:
+    """The classes with their images, what is left out and why, groups, parts, and advice."""
+    lines = [table(("class", "images"), [(name, str(count)) for name, count in look.classes.items()])]
+    least, middle, most = look.shorter_side_px
+    lines.append(f"{sum(look.classes.values()):,} images of {least} to {most} px (half below {middle})")
+    lines += [f"left out: {one.path}: {one.reason}" for one in look.left_out[:MOST_LINES]]
+    if len(look.left_out) > MOST_LINES:
+        lines.append(f"left out: {len(look.left_out) - MOST_LINES} more files, all in look.json")
+    if look.alike:
+        shown = ", ".join(look.alike[0][:3])
+        lines.append(f"{len(look.alike)} groups of pictures look alike and stay in one part, such as {shown}")
+    if len(look.together) > len(look.alike):
+        lines.append(f"names tell {len(look.together)} groups of pictures; each stays in one part")
+    lines.append("shared out: " + ", ".join(f"{count:,} to {name}" for name, count in parts.items()))
+    return "\n".join([*lines, *(f"advice: {line}" for line in look.advice)])
+
+
+def learn_plan_text(plan: LearnPlan) -> str:
+    """What is going to be done, and how long it will take by a few real steps."""
+    what = "all of it" if plan.how == "whole" else "its heads alone"
+    duration = timedelta(seconds=round(plan.estimated_s))
+    return (
+        f"plan: {plan.model} at {plan.image_size} px, {what}: {plan.reason}; about {duration} more "
+        f"({milliseconds(plan.step_s)} a step of {plan.batch_size} images)"
+    )
+
+
+def wrong_answers(result: LearnResult) -> list[Answer]:
+    """Test images answered wrong, the surest first: a wrong label looks like this, too."""
+    return sorted((one for one in result.answers if one.answer != one.label), key=lambda one: -one.probability)
+
+
+def confused_pairs(result: LearnResult) -> list[tuple[str, str, int]]:
+    """Classes (shown, answered) taken for each other most often, with the number of test images."""
+    names = result.classes
+    pairs = [
+        (names[label], names[answer], count)
+        for label, row in enumerate(result.confusion)
+        for answer, count in enumerate(row)
+        if label != answer and count
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:MOST_PAIRS]
+
+
+def photograph_text(result: LearnResult) -> list[str]:
+    """What to photograph more of, and which labels to look at, in plain sentences."""
+    lines = [
+        f"{shown} was taken for {answered} {count} time{'s' if count > 1 else ''}: add photographs of both where they "
+        "look alike"
+        for shown, answered, count in confused_pairs(result)
+    ]
+    weak = min(result.per_class, key=lambda row: row.right / row.images if row.images else 1.0)
+    if weak.images and weak.right < weak.images:
+        lines.append(
+            f"{weak.name} is answered worst ({weak.right} of {weak.images} right): add photographs of it first"
+        )
+    sure = [one for one in wrong_answers(result) if one.probability >= SURE]
+    if sure:
+        lines.append(f"{len(sure)} wrong answers are very sure, first {sure[0].path}: are these in the right folder?")
+    return [*lines, *result.advice]
+
+
+def class_table(result: LearnResult, markdown: bool = False) -> str:
+    """One line per class: images, right answers, their share with its 95 % interval."""
+    rows = [
+        (
+            row.name,
+            str(row.images),
+            str(row.right),
+            percent(row.right / row.images) if row.images else "-",
+            f"{percent(row.interval[0])} .. {percent(row.interval[1])}",
+        )
+        for row in result.per_class
+    ]
+    return table(("class", "images", "right", "accuracy", "95 % interval"), rows, markdown=markdown)
+
+
+def headline(result: LearnResult) -> str:
+    """The accuracy with its interval, and what exits save and cost, in one line."""
+    judged = result.evaluation
+    saved = 1 - judged.mean_macs / judged.full_depth_macs
+    return (
+        f"{percent(judged.acc1)} of {judged.images} test images right (95 % interval {percent(result.interval[0])} to "
+        f"{percent(result.interval[1])}), {percent(saved)} of the multiply-adds saved by leaving early, which costs "
+        f"{100 * result.exits_cost:.2f} points"
+    )
+
+
+def learned_text(result: LearnResult) -> str:
+    """The summary a person reads at the end, with the line to try next."""
+    plan = result.plan
+    parts = [f"{name} {percent(value)}" for name, value in result.chosen_accuracy.items()]
+    lines = [
+        *([f"stopped early: {result.unfinished}; what follows is the best so far"] if result.unfinished else []),
+        headline(result),
+        f"kept: {result.kept} ({plan.model} at {plan.image_size} px, {result.epochs} epochs; on the calibrate part "
+        f"{', '.join(parts)})",
+        _precision_text(result),
+        f"exits after blocks {', '.join(map(str, result.exit_blocks)) or 'none'}",
+        f"bundle {result.bundle}, page {result.page}, card {result.card}",
+        f"took {timedelta(seconds=round(result.took_s))}",
+        f"try it: pi-dynn classify {next_picture(result)} --bundle {result.bundle}",
+    ]
+    return "\n".join(lines)
+
+
+def next_picture(result: LearnResult) -> str:
+    """A test image to try the bundle on."""
+    return f"{result.folder}/{result.answers[0].path}"
+
+
+def _precision_text(result: LearnResult) -> str:
+    agreement = "" if result.int8_agreement is None else f"int8 agrees with fp32 on {percent(result.int8_agreement)}"
+    if result.precision_reason is None:
+        return f"{result.precision}: {agreement} of the calibrate part"
+    return f"{result.precision}, not int8: {result.precision_reason}"
+
+
+def model_card(result: LearnResult) -> str:
+    """The model card in Markdown."""
+    plan, judged = result.plan, result.evaluation
+    parts = ", ".join(f"{count:,} to {name}" for name, count in result.parts.items())
+    return "\n".join(
+        [
+            "# Model card",
+            "",
+            f"`{plan.model}` at {plan.image_size} px, {result.precision}, made by `pi-dynn learn`.",
+            "",
+            f"- **Answers**: {', '.join(result.classes)}. Pictures of anything else get one of these answers, too.",
+            f"- **Starts from**: {result.source}.",
+            f"- **Learned from**: `{result.folder}`, {sum(result.parts.values()):,} images ({parts}; seed "
+            f"{result.seed}, split `{result.split}`); {result.left_out} files left out.",
+            f"- **Training**: {_training_text(result)}.",
+            f"- **Precision**: {_precision_text(result)}.",
+            f"- **Thresholds**: chosen on the calibrate part by {result.score}, to lose at most 0.3 points there "
+            "against the best single answer.",
+            "",
+            "## On the test part, which took no part in any of this",
+            "",
+            headline(result) + ".",
+            "",
+            class_table(result, markdown=True),
+            "",
+            "```",
+            evaluation_text(judged),
+            "```",
+            "",
+            "## What would help",
+            "",
+            *(f"- {line}" for line in photograph_text(result) or ["Nothing stands out."]),
+            "",
+        ]
+    )
+
+
+def _training_text(result: LearnResult) -> str:
+    end = f" ({result.unfinished})" if result.unfinished else ""
+    if result.kept == "heads":
+        return f"heads alone on the pretrained network{end}; {result.plan.reason}"
+    return f"{result.epochs} epochs of the whole network with its exits, first blocks and batch norms kept{end}"

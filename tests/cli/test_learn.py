@@ -1,0 +1,151 @@
+"""`pi-dynn learn` as a person uses it, with a tiny network."""
+
+import errno
+import json
+import shutil
+
+import pytest
+
+from pi_dynn import load_bundle
+from pi_dynn.models.card import read_card
+from pi_dynn.train import learn as learning
+from pi_dynn.train.engine import Trainer
+from pi_dynn.train.records import LearnResult
+from tests.learning import coloured_noise, register_tiny
+
+TINY = ("--model", "tiny", "--image-size", 32)
+
+
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch, tmp_path, pi_dynn):
+    monkeypatch.delenv("PI_DYNN_ENGINE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    register_tiny(monkeypatch, tmp_path)
+    monkeypatch.setattr(learning, "HEADS_RECIPE", learning.replace(learning.HEADS_RECIPE, epochs=15))
+    monkeypatch.setattr("pi_dynn.train.plan.MOST_EPOCHS", 4)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return coloured_noise(tmp_path_factory.mktemp("data") / "photos", 30)
+
+
+def result_of(folder) -> LearnResult:
+    return LearnResult.from_dict(json.loads((folder / "result.json").read_text()))
+
+
+def one_line(outcome, status=1) -> str:
+    assert outcome.status == status
+    lines = [line for line in outcome.err.splitlines() if line.startswith("pi-dynn: error")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_one_command_leaves_everything(pi_dynn, photos, tmp_path):
+    outcome = pi_dynn("learn", photos, "-o", "mine.pt", *TINY)
+    assert outcome.status == 0, outcome.err
+    assert (
+        "shared out: 12 to test, 12 to calibrate, 66 to train" in outcome.err and "plan: tiny at 32 px" in outcome.err
+    )
+    assert outcome.out.splitlines()[-1].startswith("try it: pi-dynn classify ")
+    result = result_of(tmp_path / "mine.run")
+    assert result.plan.how == "whole" and result.epochs == 4 and result.parts["train"] == 66
+    assert sum(map(sum, result.confusion)) == 12 == len(result.answers) and result.interval[0] < result.evaluation.acc1
+    manifest = load_bundle("mine.pt").manifest
+    assert manifest.labels == ["blue", "green", "red"] and manifest.exit_blocks == result.exit_blocks
+    assert read_card("mine.run/weights.safetensors").classes == manifest.labels
+    page, card = ((tmp_path / "mine.run" / name).read_text() for name in ("page.html", "card.md"))
+    assert "What is taken for what" in page and "<svg" in page and "Class by class" in page
+    assert "drawn at random" in card and "66 to train" in card
+    assert pi_dynn("classify", photos / "red" / "0.png", "--bundle", "mine.pt").status == 0
+
+
+def test_a_rerun_and_json_and_a_given_split(pi_dynn, photos, tmp_path):
+    assert pi_dynn("learn", photos, "-o", "a.pt", *TINY, "--train", "heads").status == 0
+    first = result_of(tmp_path / "a.run")
+    assert first.kept == "heads" and first.epochs == 0
+    outcome = pi_dynn("learn", photos, "-o", "a.pt", *TINY, "--train", "heads", "--json", "--split", "a.run/split.json")
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [next(iter(row)) for row in rows] == ["look", "kind", "result"] or rows[-1]["result"][
+        "kind"
+    ] == "learn result"
+    assert result_of(tmp_path / "a.run").confusion == first.confusion
+
+
+def test_few_images_train_heads_only_and_fp32_says_why(pi_dynn, photos, tmp_path, monkeypatch):
+    few = tmp_path / "few"
+    for name in ("red", "blue"):
+        (few / name).mkdir(parents=True)
+        for i in range(10):
+            shutil.copy(photos / name / f"{i}.png", few / name)
+    monkeypatch.setattr("pi_dynn.train.finish.WORST_INT8_LOSS", -2.0)
+    outcome = pi_dynn("learn", few, *TINY)
+    assert outcome.status == 0, outcome.err
+    assert "its heads alone: 6 training images a class are too few" in outcome.err
+    assert "fp32, not int8: int8 loses" in outcome.out
+    assert load_bundle("few.pt").manifest.precision == "fp32"
+
+
+def test_ctrl_c_keeps_the_best_so_far_and_resume_goes_on(pi_dynn, photos, tmp_path, monkeypatch):
+    finish = Trainer._finish_epoch
+
+    def interrupted(trainer, epoch, row, metrics):
+        finish(trainer, epoch, row, metrics)
+        if trainer.context.name == "whole" and epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_finish_epoch", interrupted)
+        outcome = pi_dynn("learn", photos, "-o", "mine.pt", *TINY)
+    assert outcome.status == 130 and "stopped early: interrupted after 2 of 4 epochs" in outcome.out
+    assert load_bundle("mine.pt").manifest.labels and "Stopped early" in (tmp_path / "mine.run/page.html").read_text()
+    outcome = pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--resume")
+    assert outcome.status == 0 and "whole   3 " in outcome.err and "whole   2 " not in outcome.err
+    assert result_of(tmp_path / "mine.run").unfinished is None
+    assert "resume it as it was" in one_line(
+        pi_dynn("learn", photos, "-o", "mine.pt", "--model", "tiny", "--image-size", 64, "--resume")
+    )
+
+
+def test_time_that_is_up_is_said(pi_dynn, photos, monkeypatch):
+    monkeypatch.setattr(learning, "finishing_s", lambda *_: 1e6)
+    outcome = pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--train", "whole")
+    assert outcome.status == 0 and "stopped early: the time was up after 0 of " in outcome.out
+    assert "kept: heads" in outcome.out
+
+
+def test_a_disk_that_fills_up_is_one_line_and_a_rerun_works(pi_dynn, photos, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--train", "heads").status == 0
+    before = load_bundle("mine.pt").sha256
+    with monkeypatch.context() as patch:
+        patch.setattr("pi_dynn.files.os.fsync", full)
+        line = one_line(pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--train", "heads"))
+    assert "No space left on device; what was written before stays" in line
+    assert load_bundle("mine.pt").sha256 == before
+    assert pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--train", "heads").status == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (("-o", "mine"), "give the name of the bundle to write, such as mine.pt"),
+        (("-o", "/proc/mine.pt"), "cannot be written to"),
+        (("--model", "resnet18"), "resnet18 has no pretrained weights here"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_learned(pi_dynn, photos, more, reason):
+    assert reason in one_line(pi_dynn("learn", photos, *TINY[2:], *more))
+
+
+def test_a_folder_that_cannot_teach(pi_dynn, tmp_path):
+    one = coloured_noise(tmp_path / "one", 8, ("only",))
+    assert "holds one class, 'only'" in one_line(pi_dynn("learn", one, *TINY))
+    three = coloured_noise(tmp_path / "three", 3)
+    assert "has 3 usable images and at least 6 are needed" in one_line(pi_dynn("learn", three, *TINY))
+    assert "no such folder" in one_line(pi_dynn("learn", tmp_path / "nowhere", *TINY))
+    shutil.rmtree(three)
+    assert pi_dynn("learn", coloured_noise(three, 8), *TINY).status == 0  # what failed before is in nobody's way
