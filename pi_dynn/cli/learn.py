@@ -10,9 +10,10 @@ from pi_dynn.cli.options import json_option
 from pi_dynn.cli.status import ExitStatus
 
 if TYPE_CHECKING:
+    from pi_dynn.data.look import FolderLook
     from pi_dynn.report.learned import Gallery, Picture
     from pi_dynn.train.learn import LearnCallback
-    from pi_dynn.train.records import Answer, LearnResult
+    from pi_dynn.train.records import Answer, LearnPlan, LearnResult
 
 MOST_PICTURES = 12  # of a gallery
 PATH = click.Path(path_type=Path)
@@ -23,7 +24,9 @@ PATH = click.Path(path_type=Path)
 @click.option("-o", "--output", type=PATH, metavar="BUNDLE", help="Bundle to write. [default: FOLDER.pt, here]")
 @click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Time to fit into.")
 @click.option("--split", type=PATH, metavar="FILE", help="Parts train, calibrate, test. [default: made, and written]")
-@click.option("--any-way-up", is_flag=True, help="Scenes seen from above: turn them by quarters, too.")
+@click.option(
+    "--any-way-up/--upright", default=None, help="Scenes seen from above are turned by quarters. [default: found out]"
+)
 @click.option(
     "--train",
     "how",
@@ -78,10 +81,10 @@ def _console(as_json: bool) -> "LearnCallback":
             click.echo(text, err=True)
 
     class Console(LearnCallback):
-        def on_look(self, looked: Any, parts: dict[str, int]) -> None:
-            show(look_text(looked.look, parts), {"look": looked.look.to_dict(), "parts": parts})
+        def on_look(self, look: "FolderLook", parts: dict[str, int]) -> None:
+            show(look_text(look, parts), {"look": look.to_dict(), "parts": parts})
 
-        def on_plan(self, plan: Any) -> None:
+        def on_plan(self, plan: "LearnPlan") -> None:
             show(learn_plan_text(plan), {"plan": plan.to_dict()})
 
         def on_stage(self, name: str) -> None:

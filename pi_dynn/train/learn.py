@@ -12,23 +12,21 @@ import torch
 from torch import Tensor
 
 from pi_dynn.clock import Clock, PerfClock
-from pi_dynn.data.folders import load_split, save_split
-from pi_dynn.data.groups import grouped_split
-from pi_dynn.data.layouts import OpenedData, open_data
-from pi_dynn.data.look import LookedAt, look_at
+from pi_dynn.data.look import FolderLook
 from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.errors import DatasetError, InputError, PiDynnError
+from pi_dynn.errors import InputError, PiDynnError
 from pi_dynn.evaluate.thresholds import CalibrationSource
-from pi_dynn.files import file_sha256, write_text
+from pi_dynn.files import write_text
 from pi_dynn.models.card import Card, save_weights
 from pi_dynn.records import read_record
 from pi_dynn.stats import wilson_interval
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
-from pi_dynn.train.data import LEAST_IMAGES, files_sha256, held_out_tensors
+from pi_dynn.train.data import held_out_tensors
 from pi_dynn.train.engine import Callback, RunContext, Trainer
 from pi_dynn.train.fine_tune import FineTune, pretrained, start_network, stored_as
-from pi_dynn.train.finish import RANGED, SCORE, Built, Judged, build, judge
+from pi_dynn.train.finish import RANGED, SCORE, Built, Judged, all_logits, build, judge
 from pi_dynn.train.images import AugmentedImages, augmentation, hold_images
+from pi_dynn.train.learn_data import open_learn_data
 from pi_dynn.train.plan import Cost, OutOfTime, Timekeeper, Work, finishing_s, make_plan
 from pi_dynn.train.probe import Probe, head_inputs
 from pi_dynn.train.processes import ALONE
@@ -39,10 +37,12 @@ from pi_dynn.train.run_folder import RunFolder
 
 DEFAULT_MODEL = "efficientnet_lite0"
 DEFAULT_SIZES = (128, 96)  # pixels, the preferred one first
-SHARES = {"test": 0.15, "calibrate": 0.15, "train": 0.7}
 MEASURED_STEPS = 3
 HEADS_RECIPE = Recipe(epochs=60, batch_size=32, lr=3e-3, final_lr=3e-5, weight_decay=0.05, clip_grad=0.0)
 WHOLE_RECIPE = Recipe(epochs=1, batch_size=32, lr=1e-3, final_lr=1e-5, weight_decay=0.02, ema_decay=0.98)
+SMALLEST_CROP = 0.5  # of a picture's area, while training
+TURNED_IMAGES = 64  # looked at turned, to see whether pictures have an upright...
+TURNED_LOSS = 0.05  # ...which costs more accuracy than this where they do
 MEMORY_BYTES = 2 * 2**30
 RUN_FILES = ("run.json", "state.pt", "log.csv", "best.safetensors", "last.safetensors")
 
@@ -58,7 +58,7 @@ class LearnSettings:
     model: str = DEFAULT_MODEL
     image_size: int | None = None
     how: str = "auto"
-    any_way_up: bool = False
+    any_way_up: bool | None = None  # None: found out
     seed: int = 0
     resume: bool = False
 
@@ -71,7 +71,7 @@ class LearnSettings:
 class LearnCallback(Callback):
     """Told of every step of `learn`. Does nothing; subclasses do."""
 
-    def on_look(self, looked: LookedAt, parts: dict[str, int]) -> None:
+    def on_look(self, look: FolderLook, parts: dict[str, int]) -> None:
         """The folder has been looked at, and shared out into parts of so many images."""
 
     def on_plan(self, plan: LearnPlan) -> None:
@@ -88,6 +88,7 @@ class Learning:
         self.settings, self.callback, self.clock = settings, callback, clock or PerfClock()
         self.started_ns = self.clock.now_ns()
         self.unfinished: str | None = None
+        self.any_way_up = bool(settings.any_way_up)
 
     def run(self) -> LearnResult:
         """Look, split, plan, learn, build and judge; the files are written.
@@ -98,7 +99,9 @@ class Learning:
         pretrained(settings.model)
         self._check_place()
         with clear_write_errors(settings.work):
-            self._open()
+            self.callback.on_stage(f"looking at {settings.folder}")
+            self.data = open_learn_data(settings.folder, settings.work, settings.split, settings.seed, settings.resume)
+            self.callback.on_look(self.data.look, self.data.counts)
             self.plan = self._plan()
             self.callback.on_plan(self.plan)
             return self._learn()
@@ -118,63 +121,21 @@ class Learning:
                 f"{settings.work}: cannot be written to ({error.strerror}): give another place with -o FILE.pt"
             ) from error
 
-    # What there is to learn from
-
-    def _open(self) -> None:
-        settings = self.settings
-        self.callback.on_stage(f"looking at {settings.folder}")
-        opened = open_data(settings.folder)
-        if not opened.data.paths:
-            raise DatasetError(f"{settings.folder}: holds no image files; learn reads a folder of images per class")
-        looked = look_at(opened.data)
-        write_text(settings.work / "look.json", json.dumps(looked.look.to_dict(), indent=1) + "\n")
-        self.look = looked.look
-        self.split_file = settings.split or settings.work / "split.json"
-        if settings.split is None and not (settings.resume and self.split_file.exists()):
-            self._write_split(looked, opened.held_out is not None)
-        parts = load_split(self.split_file, looked.data)
-        if opened.held_out is not None:
-            parts["test"] = opened.held_out
-        for name in SHARES:
-            if len(parts.get(name, ())) < LEAST_IMAGES:
-                raise DatasetError(f"{self.split_file}: its part {name!r} has fewer than {LEAST_IMAGES} images")
-        self.parts = {name: parts[name] for name in SHARES}
-        self.record = {
-            "root": settings.folder.name,
-            "classes": len(looked.data.classes),
-            "images": len(looked.data),
-            "files_sha256": files_sha256(OpenedData(looked.data)),
-            "split_sha256": file_sha256(self.split_file),
-        }
-        self.callback.on_look(looked, {name: len(part) for name, part in self.parts.items()})
-
-    def _write_split(self, looked: LookedAt, has_test: bool) -> None:
-        shares = {name: share for name, share in SHARES.items() if not (has_test and name == "test")}
-        parts = grouped_split(looked.groups, looked.data.labels, shares, self.settings.seed)
-        root = looked.data.root
-        paths = {
-            name: [looked.data.paths[i].relative_to(root).as_posix() for i in members]
-            for name, members in parts.items()
-        }
-        save_split(self.split_file, paths, self.settings.seed)
-
-    # How
-
     def _prepare(self, size: int) -> None:
         """The network, its batches and the held-out images at an image size."""
         weights = pretrained(self.settings.model)
         torch.manual_seed(self.settings.seed)
-        train = self.parts["train"]
+        train = self.data.train
         self.preprocess = Preprocess(size=size, mean=weights.mean, std=weights.std)
         self.model, self.start = start_network(self.settings.model, len(train.classes), size)
         held = hold_images(train, Preprocess(size=round(size * STORED_SHARE)), MEMORY_BYTES)
-        augment = augmentation("crop", size, 0.5, self.settings.any_way_up)
-        dataset = AugmentedImages(held, torch.tensor(train.labels), augment, self.preprocess)
-        self.batches = LoadedBatches(dataset, self._order(WHOLE_RECIPE), workers=0)
-        self.held_out = held_out_tensors(self.parts["calibrate"], self.preprocess)
+        augment = augmentation("crop", size, SMALLEST_CROP)
+        self.images = AugmentedImages(held, torch.tensor(train.labels), augment, self.preprocess)
+        self.batches = LoadedBatches(self.images, self._order(WHOLE_RECIPE), workers=0)
+        self.held_out = held_out_tensors(self.data.calibrate, self.preprocess)
 
     def _order(self, recipe: Recipe) -> Order:
-        return Order(len(self.parts["train"]), recipe.batch_size, self.settings.seed)
+        return Order(len(self.data.train), recipe.batch_size, self.settings.seed)
 
     def _plan(self) -> LearnPlan:
         """The plan of the run that is resumed, or one made by a few real steps."""
@@ -202,8 +163,9 @@ class Learning:
         return plan
 
     def _work(self) -> Work:
-        train, calibrate, test = (len(self.parts[name]) for name in ("train", "calibrate", "test"))
-        return Work(self.batches.steps, train, calibrate + test, len(self.parts["train"].classes), min(RANGED, train))
+        count = self.data.counts
+        held_out, ranged = count["calibrate"] + count["test"], min(RANGED, count["train"])
+        return Work(self.batches.steps, count["train"], held_out, len(self.data.classes), ranged)
 
     def _cost(self) -> Cost:
         """Seconds of a step and of an image; the network is left as it was."""
@@ -243,7 +205,7 @@ class Learning:
 
     def _learn_heads(self) -> float:
         """Train all heads on features; the accuracy of the last answer on the calibration part."""
-        train = self.parts["train"]
+        train = self.data.train
         x, labels = held_out_tensors(train, self.preprocess)
         features = head_inputs(self.model, x)
         held_out = head_inputs(self.model, self.held_out[0])
@@ -254,10 +216,24 @@ class Learning:
         logits = stage.model.eval()(held_out)[-1]
         return float((logits.argmax(1) == self.held_out[1]).float().mean())
 
+    def _any_way_up(self) -> bool:
+        """Whether the network with its new heads knows pictures of the calibrate part as well when they are turned.
+
+        Then they have no upright, as scenes seen from above, and turned they are more to learn from.
+        """
+        x, labels = (tensor[:: max(1, len(tensor) // TURNED_IMAGES)] for tensor in self.held_out)
+        right = [
+            float((all_logits(self.model, torch.rot90(x, k, (2, 3)))[-1].argmax(-1) == labels.numpy()).mean())
+            for k in (0, 1, 2)
+        ]
+        return min(right[1:]) >= right[0] - TURNED_LOSS
+
     def _learn_whole(self) -> tuple[int, float, dict[str, Tensor]]:
         """Fine-tune; the epochs, the best one's accuracy on the calibration part and its weights, {} without any."""
         plan, settings = self.plan, self.settings
         recipe = replace(WHOLE_RECIPE, epochs=plan.epochs, seed=settings.seed, warmup_steps=self.batches.steps // 2)
+        self.any_way_up = self._any_way_up() if settings.any_way_up is None else settings.any_way_up
+        self.images.augment = augmentation("crop", self.model.image_size, SMALLEST_CROP, self.any_way_up)
         stage = FineTune(self.model, self.held_out)
         folder = RunFolder(settings.work / "whole", self._card())
         folder.begin(self._manifest(recipe), settings.resume)
@@ -284,13 +260,13 @@ class Learning:
             "arguments": self.model.arguments,
             "init": self.start,
             "recipe": recipe.to_dict(),
-            "options": {"any_way_up": self.settings.any_way_up, "preprocess": self.preprocess.to_dict()},
-            "data": self.record,
+            "options": {"any_way_up": self.any_way_up, "preprocess": self.preprocess.to_dict()},
+            "data": self.data.record,
             "versions": versions(),
         }
 
     def _card(self) -> Card:
-        classes = self.parts["train"].classes
+        classes = self.data.classes
         return Card(self.model.name, self.model.arguments, classes, self.preprocess, [self._manifest(WHOLE_RECIPE)])
 
     # What is left behind
@@ -300,15 +276,15 @@ class Learning:
         model = stored_as(self.model.eval().requires_grad_(False), torch.contiguous_format)
         save_weights(settings.work / "weights.safetensors", model.state_dict(), self._card())
         self.callback.on_stage("choosing exits, making int8, and checking it against fp32")
-        train = self.parts["train"]
+        train = self.data.train
         count = min(RANGED, len(train))
         ranged, _ = held_out_tensors(train.subset([i * len(train) // count for i in range(count)]), self.preprocess)
-        source = CalibrationSource(settings.folder.name, self.record["split_sha256"], "calibrate", [], "macs")
+        source = CalibrationSource(settings.folder.name, self.data.record["split_sha256"], "calibrate", [], "macs")
         notes = {"stages": [self._manifest(WHOLE_RECIPE)], "source": pretrained(settings.model).source}
-        built = build(model, self.preprocess, ranged, self.parts["calibrate"], self.held_out, source, notes)
+        built = build(model, self.preprocess, ranged, self.data.calibrate, self.held_out, source, notes)
         built.bundle.save(settings.out)
         self.callback.on_stage("judging the bundle on the test part")
-        return self._result(epochs, kept, accuracies, built, judge(built, self.parts["test"]))
+        return self._result(epochs, kept, accuracies, built, judge(built, self.data.test))
 
     def _result(
         self, epochs: int, kept: str, accuracies: dict[str, float], built: Built, judged: Judged
@@ -320,14 +296,14 @@ class Learning:
             weights=str(work / "weights.safetensors"),
             page=str(work / "page.html"),
             card=str(work / "card.md"),
-            split=str(self.split_file),
+            split=str(self.data.split),
             folder=str(settings.folder),
             plan=self.plan,
             source=pretrained(settings.model).source,
             seed=settings.seed,
             classes=manifest.labels,
-            parts={name: len(part) for name, part in self.parts.items()},
-            left_out=len(self.look.left_out),
+            parts=self.data.counts,
+            left_out=len(self.data.look.left_out),
             epochs=epochs,
             kept=kept,
             chosen_accuracy=accuracies,
@@ -344,7 +320,7 @@ class Learning:
             confusion=judged.confusion,
             answers=judged.answers,
             curve=judged.curve,
-            advice=self.look.advice,
+            advice=self.data.look.advice,
             took_s=self.took_s(),
             unfinished=self.unfinished,
         )
