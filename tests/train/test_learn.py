@@ -1,0 +1,122 @@
+"""The pieces of `learn`: the plan, heads on features, fine-tuning. The command is in tests/cli/test_learn.py."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pi_dynn.errors import InputError
+from pi_dynn.train.engine import Callback
+from pi_dynn.train.fine_tune import EXIT_SHARES, FineTune, frozen_modules, pretrained, start_network
+from pi_dynn.train.finish import all_logits
+from pi_dynn.train.plan import LEAST_EPOCHS, MOST_EPOCHS, Cost, OutOfTime, Timekeeper, Work, finishing_s, make_plan
+from pi_dynn.train.probe import Heads, Probe, head_inputs
+from tests.learning import register_tiny
+
+WORK = Work(steps=20, train=640, held_out=300, classes=5, ranged=128)
+COSTS = {128: Cost(1.0, 0.01), 96: Cost(0.5, 0.005)}
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    register_tiny(monkeypatch, tmp_path)
+    torch.manual_seed(0)
+    model, start = start_network("tiny", 3, 32)
+    assert start["source"] == "drawn at random" and start["fresh"] == ["_fc", "gates", "intermediate_heads"]
+    return model
+
+
+def test_the_plan_fits_the_time():
+    plan = make_plan("tiny", 32, COSTS, WORK, left_s=500, how="auto")
+    assert (plan.how, plan.image_size) == ("whole", 128) and plan.estimated_s < 500
+    assert make_plan("tiny", 32, COSTS, WORK, left_s=1e5, how="auto").epochs == MOST_EPOCHS
+    less = make_plan("tiny", 32, COSTS, WORK, left_s=150, how="auto")
+    assert (less.how, less.image_size) == ("whole", 96) and less.epochs >= LEAST_EPOCHS and less.estimated_s < 150
+    least = make_plan("tiny", 32, COSTS, WORK, left_s=40, how="auto")
+    assert (least.how, least.epochs, least.short) == ("heads", 0, True) and "too short" in least.reason
+
+
+def test_few_images_train_heads_only_whatever_the_time():
+    few = Work(steps=2, train=40, held_out=20, classes=5, ranged=40)
+    plan = make_plan("tiny", 32, COSTS, few, left_s=1e5, how="auto")
+    assert plan.how == "heads" and plan.reason.startswith("8 training images a class are too few") and not plan.short
+    assert make_plan("tiny", 32, COSTS, few, left_s=1e5, how="whole").how == "whole"
+    assert make_plan("tiny", 32, COSTS, WORK, left_s=1e5, how="heads").reason == "as asked"
+    asked = make_plan("tiny", 32, COSTS, WORK, left_s=1, how="whole")
+    assert (asked.image_size, asked.epochs) == (96, 1)
+
+
+def test_finishing_takes_longer_where_there_is_more_to_judge():
+    more = Work(steps=20, train=640, held_out=3000, classes=5, ranged=128)
+    assert finishing_s(COSTS[128], more) > finishing_s(COSTS[128], WORK) > finishing_s(COSTS[96], WORK)
+
+
+def test_the_timekeeper_ends_training_when_the_time_is_up():
+    class Clock:
+        now = 0
+
+        def now_ns(self) -> int:
+            return self.now
+
+    class Counting(Callback):
+        steps = 0
+
+        def on_step(self, steps: int) -> None:
+            self.steps += steps
+
+    clock, inner = Clock(), Counting()
+    keeper = Timekeeper(clock, 10, inner)
+    keeper.on_step(1)
+    clock.now = 11
+    with pytest.raises(OutOfTime):
+        keeper.on_step(1)
+    assert inner.steps == 2
+
+
+def test_a_network_without_pretrained_weights_is_refused():
+    with pytest.raises(InputError, match="resnet18 has no pretrained weights here: choose from efficientnet_lite0"):
+        pretrained("resnet18")
+
+
+def test_exits_stand_where_they_pay_and_cost_little():
+    from pi_dynn.models import create_model
+    from pi_dynn.models.macs import count_macs
+    from pi_dynn.train.fine_tune import exits_worth_having
+
+    whole = create_model("efficientnet_lite0", num_classes=21, image_size=128, exits="all").eval()
+    blocks = exits_worth_having(whole)
+    assert len(blocks) == len(EXIT_SHARES)
+    table = count_macs(whole, 128).keeping(blocks)
+    assert all(answer.check_macs < 0.01 * table.total for answer in table.exits)
+
+
+def test_heads_on_features_answer_as_the_network(tiny):
+    x = torch.randn(5, 3, 32, 32)
+    features = head_inputs(tiny, x, batch_size=2)
+    assert [len(one) for one in features] == [5] * (len(tiny.exit_blocks) + 1)
+    answers = Heads(tiny).eval()(features)
+    np.testing.assert_allclose(torch.stack(answers).detach().numpy(), all_logits(tiny, x), atol=1e-5)
+
+
+def test_the_probe_trains_heads_and_nothing_else(tiny):
+    before = {key: value.clone() for key, value in tiny.state_dict().items()}
+    x, labels = torch.randn(6, 3, 32, 32), torch.tensor([0, 1, 2, 0, 1, 2])
+    features = head_inputs(tiny, x)
+    stage = Probe(tiny, (features, labels))
+    stage(labels, *features).backward()
+    with_gradient = {name.partition(".")[0] for name, p in tiny.named_parameters() if p.grad is not None}
+    assert with_gradient == {"intermediate_heads", "_fc"}
+    assert stage.evaluate(stage.model)["accuracy"] <= 1.0
+    assert all(torch.equal(before[key], value) for key, value in tiny.state_dict().items() if "_blocks" in key)
+
+
+def test_fine_tuning_leaves_first_blocks_and_batch_norms(tiny):
+    stage = FineTune(tiny, (torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 2])))
+    stage.train()
+    assert not any(m.training for m in tiny.modules() if isinstance(m, nn.BatchNorm2d))
+    assert all(m.training for m in tiny.modules() if isinstance(m, nn.BatchNorm1d))
+    frozen = {id(p) for module in frozen_modules(tiny) for p in module.parameters()}
+    assert frozen and all(p.requires_grad != (id(p) in frozen) for p in tiny._blocks.parameters())
+    stage.train()
+    stage(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])).backward()
+    assert tiny._blocks[-1]._project_conv.weight.grad is not None and tiny._conv_stem.weight.grad is None
