@@ -58,7 +58,11 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
 
     out = output or Path(f"{folder.resolve().name}.pt")
     settings = LearnSettings(folder, out, **given)
-    result = Learning(settings, _console(as_json)).run()
+    try:
+        result = Learning(settings, _console(as_json)).run()
+    except KeyboardInterrupt:
+        click.echo("the same line with --resume goes on from the last whole epoch", err=True)
+        raise
     with clear_write_errors(settings.work):
         write_text(settings.work / "result.json", json.dumps(result.to_dict(), indent=1) + "\n")
         write_text(result.card, model_card(result))

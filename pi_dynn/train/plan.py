@@ -9,10 +9,10 @@ from pi_dynn.train.records import LearnPlan
 
 FEW_PER_CLASS = 20  # training images, below which the heads alone do better
 LEAST_EPOCHS, MOST_EPOCHS = 4, 30
-SPARE = 0.8  # of the time left: a machine that is shared gets slower
-FIXED_S = 25.0  # engines tried, ranges set, page drawn
-PASSES = 4.0  # forward passes over the held-out images to choose, compare and judge, one image at a time
-QUANTISED_PASSES = 6.0  # forward passes over the images ranges are set with
+SPARE = 0.88  # of the time left: a machine that is shared gets slower
+FIXED_S = 15.0  # engines tried, ranges set, page drawn
+PASSES = 2.5  # forward passes over the held-out images to choose, compare and judge, one image at a time
+QUANTISED_PASSES = 4.0  # forward passes over the images ranges are set with
 
 
 class OutOfTime(Exception):
