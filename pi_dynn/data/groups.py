@@ -81,8 +81,8 @@ def grouped_split(
 ) -> dict[str, list[int]]:
     """Images per named part, each class shared out in the same proportions and every group in one part.
 
-    `shares` gives the share of each part but the last, which takes what remains. A part gets at least one image of a
-    class where its groups allow it. A group counts for the class of its first image.
+    `shares` gives the share of each part but the last, which takes what remains, and at least one group of every class.
+    A part gets the smallest group where all are larger than its share. A group counts for the class of its first image.
     """
     rng = np.random.default_rng(seed)
     *others, rest = shares
@@ -90,11 +90,22 @@ def grouped_split(
     for label in sorted(set(labels)):
         own = [group for group in groups if labels[group[0]] == label]
         size = sum(len(group) for group in own)
-        room = {name: max(1, round(shares[name] * size)) for name in others if shares[name] > 0}
-        for number in rng.permutation(len(own)):
-            group = own[number]
-            part = next((name for name, left in room.items() if left >= len(group)), rest)
-            if part != rest:
-                room[part] -= len(group)
-            parts[part] += group
+        waiting = [own[number] for number in rng.permutation(len(own))]
+        for name in others:
+            for group in _filling(waiting, max(1, round(shares[name] * size))):
+                waiting.remove(group)
+                parts[name] += group
+        parts[rest] += [i for group in waiting for i in group]
     return {name: sorted(members) for name, members in parts.items()}
+
+
+def _filling(groups: Sequence[Sequence[int]], room: int) -> list[Sequence[int]]:
+    """The first groups that fit into the room for so many images, or the smallest; one is always left over."""
+    chosen: list[Sequence[int]] = []
+    for group in groups:
+        if len(group) <= room and len(chosen) < len(groups) - 1:
+            chosen.append(group)
+            room -= len(group)
+    if not chosen and len(groups) > 1:
+        chosen = [min(groups, key=len)]
+    return chosen

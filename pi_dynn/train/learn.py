@@ -239,15 +239,16 @@ class Learning:
         folder.begin(self._manifest(recipe), settings.resume)
         cost = Cost(plan.step_s, plan.image_s)
         end_ns = self.started_ns + int(1e9 * (60 * settings.minutes - finishing_s(cost, self._work())))
-        context = RunContext(ALONE, folder, Timekeeper(self.clock, end_ns, self.callback), self.clock, "whole")
-        trainer = Trainer(stage, self.batches, recipe, context)
+        keeper = Timekeeper(self.clock, end_ns, self.callback)
+        trainer = Trainer(stage, self.batches, recipe, RunContext(ALONE, folder, keeper, self.clock, "whole"))
+        keeper.keep(trainer)
         self.callback.on_stage(f"training the whole network, {plan.epochs} epochs")
         try:
             trainer.run()
         except OutOfTime:
-            self.unfinished = f"the time was up after {len(trainer.history)} of {plan.epochs} epochs"
+            self.unfinished = f"the time was up after {len(trainer.history)} of {trainer.recipe.epochs} epochs"
         except KeyboardInterrupt:
-            self.unfinished = f"interrupted after {len(trainer.history)} of {plan.epochs} epochs"
+            self.unfinished = f"interrupted after {len(trainer.history)} of {trainer.recipe.epochs} epochs"
         if not trainer.history:
             return 0, 0.0, {}
         row = trainer.history[trainer.best_epoch - 1]

@@ -1,10 +1,10 @@
 """How long to learn, at which size, and whether the heads alone: made to fit the time by a measured look."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pi_dynn.clock import Clock
-from pi_dynn.train.engine import Callback, Row
+from pi_dynn.train.engine import Callback, Row, Trainer
 from pi_dynn.train.records import LearnPlan
 
 FEW_PER_CLASS = 20  # training images, below which the heads alone do better
@@ -83,10 +83,19 @@ def _epochs_fitting(cost: Cost, work: Work, left_s: float) -> int:
 
 
 class Timekeeper(Callback):
-    """Ends the training when the time is up; hands everything on to another callback."""
+    """Fits the epochs that are left into the time that is left; hands everything on to another callback.
+
+    A machine that others use is faster or slower than it was when the plan was made.
+    """
 
     def __init__(self, clock: Clock, end_ns: int, inner: Callback) -> None:
         self._clock, self._end_ns, self._inner = clock, end_ns, inner
+        self._began_ns = clock.now_ns()
+        self._trainer: Trainer | None = None
+
+    def keep(self, trainer: Trainer) -> None:
+        """Keep the time of this trainer, whose schedule follows."""
+        self._trainer = trainer
 
     def on_step(self, steps: int) -> None:
         """Raises: OutOfTime."""
@@ -95,4 +104,11 @@ class Timekeeper(Callback):
             raise OutOfTime
 
     def on_epoch(self, name: str, row: Row) -> None:
+        """Plan anew by how long this epoch took."""
         self._inner.on_epoch(name, row)
+        now_ns, done = self._clock.now_ns(), int(row["epoch"])
+        more = int(SPARE * (self._end_ns - now_ns) / max(1, now_ns - self._began_ns))
+        self._began_ns = now_ns
+        if self._trainer is not None:
+            epochs = max(done, min(MOST_EPOCHS, done + more))
+            self._trainer.recipe = replace(self._trainer.recipe, epochs=epochs)

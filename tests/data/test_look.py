@@ -93,5 +93,8 @@ def test_a_split_is_stratified_and_keeps_groups(tmp_path):
     assert sorted(sum(split.values(), [])) == list(range(60))
     assert [sum(labels[i] == label for i in split["test"]) for label in (0, 1)] == [6, 3]
     assert split == grouped_split(groups, labels, shares, seed=0) != grouped_split(groups, labels, shares, seed=1)
+    few = grouped_split([[0, 1, 2, 3], [4, 5, 6], [7, 8, 9, 10, 11]], [0] * 12, shares, seed=0)
+    assert sorted(map(len, few.values())) == [3, 4, 5] and len(few["test"]) == 3  # whole groups, the smallest first
+    assert len(grouped_split([list(range(9))], [0] * 9, shares, seed=0)["train"]) == 9
     for group in groups:
         assert len({name for name, members in split.items() if set(group) & set(members)}) == 1

@@ -6,11 +6,13 @@ import torch
 from torch import nn
 
 from pi_dynn.errors import InputError
-from pi_dynn.train.engine import Callback
+from pi_dynn.train.batches import Order, TensorBatches
+from pi_dynn.train.engine import Callback, RunContext, Trainer
 from pi_dynn.train.fine_tune import EXIT_SHARES, FineTune, frozen_modules, pretrained, start_network
 from pi_dynn.train.finish import all_logits
 from pi_dynn.train.plan import LEAST_EPOCHS, MOST_EPOCHS, Cost, OutOfTime, Timekeeper, Work, finishing_s, make_plan
 from pi_dynn.train.probe import Heads, Probe, head_inputs
+from pi_dynn.train.recipe import Recipe
 from tests.learning import register_tiny
 
 WORK = Work(steps=20, train=640, held_out=300, classes=5, ranged=128)
@@ -30,8 +32,8 @@ def test_the_plan_fits_the_time():
     plan = make_plan("tiny", 32, COSTS, WORK, left_s=500, how="auto")
     assert (plan.how, plan.image_size) == ("whole", 128) and plan.estimated_s < 500
     assert make_plan("tiny", 32, COSTS, WORK, left_s=1e5, how="auto").epochs == MOST_EPOCHS
-    less = make_plan("tiny", 32, COSTS, WORK, left_s=150, how="auto")
-    assert (less.how, less.image_size) == ("whole", 96) and less.epochs >= LEAST_EPOCHS and less.estimated_s < 150
+    less = make_plan("tiny", 32, COSTS, WORK, left_s=110, how="auto")
+    assert (less.how, less.image_size) == ("whole", 96) and less.epochs >= LEAST_EPOCHS and less.estimated_s < 110
     least = make_plan("tiny", 32, COSTS, WORK, left_s=40, how="auto")
     assert (least.how, least.epochs, least.short) == ("heads", 0, True) and "too short" in least.reason
 
@@ -71,6 +73,26 @@ def test_the_timekeeper_ends_training_when_the_time_is_up():
     with pytest.raises(OutOfTime):
         keeper.on_step(1)
     assert inner.steps == 2
+
+
+def test_the_timekeeper_plans_anew_after_each_epoch(tiny):
+    class Clock:
+        now = 0
+
+        def now_ns(self) -> int:
+            return self.now
+
+    clock = Clock()
+    keeper = Timekeeper(clock, 100, Callback())
+    stage = FineTune(tiny, (torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 2])))
+    trainer = Trainer(stage, TensorBatches((torch.zeros(3),), Order(3, 3, 0)), Recipe(epochs=6), RunContext())
+    keeper.keep(trainer)
+    planned = []
+    for epoch, now in enumerate((10, 50, 98), start=1):
+        clock.now = now
+        keeper.on_epoch("whole", {"epoch": epoch})
+        planned.append(trainer.recipe.epochs)
+    assert planned == [1 + 7, 2 + 1, 3]  # fast, slow, and too late for another
 
 
 def test_a_network_without_pretrained_weights_is_refused():
