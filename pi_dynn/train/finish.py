@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pi_dynn.calibrate.choose_exits import choose_exits
-from pi_dynn.calibrate.exit_table import leave_at
-from pi_dynn.calibrate.outcomes import operating_point
+from pi_dynn.calibrate.outcomes import leave_at, operating_point
 from pi_dynn.calibrate.records import CalibrationRecord, OperatingPoint
 from pi_dynn.calibrate.rules import RuleSettings
 from pi_dynn.calibrate.scores import exit_scores, softmax
