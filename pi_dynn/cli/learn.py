@@ -52,6 +52,7 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
       pi-dynn learn photos
       pi-dynn learn photos -o mine.pt --minutes 8
     """
+    from pi_dynn.errors import InputError
     from pi_dynn.files import write_text
     from pi_dynn.train.learn import Learning, LearnSettings, clear_write_errors
     from pi_dynn.train.learn_text import learned_text, model_card
@@ -66,7 +67,10 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
     with clear_write_errors(settings.work):
         write_text(settings.work / "result.json", json.dumps(result.to_dict(), indent=1) + "\n")
         write_text(result.card, model_card(result))
-        write_text(result.page, _page(result))
+        try:
+            write_text(result.page, _page(result))
+        except InputError as error:  # without the extra [report]
+            click.echo(f"no page is written: {error}", err=True)
     click.echo(json.dumps({"result": result.to_dict()}) if as_json else learned_text(result))
     interrupted = result.unfinished is not None and result.unfinished.startswith("interrupted")
     return ExitStatus.INTERRUPTED if interrupted else ExitStatus.OK
@@ -106,7 +110,7 @@ def _page(result: "LearnResult") -> str:
     from pi_dynn import __version__
     from pi_dynn.evaluate.text import evaluation_text
     from pi_dynn.report.learned import LearnedPage, learned_page
-    from pi_dynn.train.learn_text import class_table, headline, photograph_text
+    from pi_dynn.train.learn_text import class_table, headline, next_line, photograph_text
 
     plan = result.plan
     parts = ", ".join(f"{count:,} to {name}" for name, count in result.parts.items())
@@ -120,7 +124,7 @@ def _page(result: "LearnResult") -> str:
                 ("images", f"{sum(result.parts.values()):,}: {parts}; {result.left_out} left out"),
                 ("precision", result.precision if result.precision_reason is None else result.precision_reason),
                 ("bundle", result.bundle),
-                ("try it", f"pi-dynn classify {result.folder}/{result.answers[0].path} --bundle {result.bundle}"),
+                ("try it", next_line(result)),
             ],
             advice=photograph_text(result),
             classes=result.classes,

@@ -307,6 +307,7 @@ class Learning:
             left_out=len(self.data.look.left_out),
             epochs=epochs,
             kept=kept,
+            any_way_up=self.any_way_up,
             chosen_accuracy=accuracies,
             precision=manifest.precision,
             precision_reason=built.reason,

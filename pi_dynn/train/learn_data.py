@@ -1,7 +1,7 @@
 """The photographs `learn` works with: looked at, shared out into parts, and described."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,11 @@ def open_learn_data(folder: Path, work: Path, split: Path | None, seed: int, res
     file = split or work / "split.json"
     if split is None and not (resume and file.exists()):
         _write_split(file, looked, opened.held_out is not None, seed)
-    parts = load_split(file, looked.data)
+    usable = set(looked.data.paths)
+    parts = {
+        name: part.subset([i for i, path in enumerate(part.paths) if path in usable])
+        for name, part in load_split(file, opened.data).items()
+    }
     if opened.held_out is not None:
         parts["test"] = opened.held_out
     for name in SHARES:
@@ -79,7 +83,18 @@ def open_learn_data(folder: Path, work: Path, split: Path | None, seed: int, res
         "files_sha256": files_sha256(OpenedData(looked.data)),
         "split_sha256": file_sha256(file),
     }
-    return LearnData(looked.look, {name: parts[name] for name in SHARES}, file, record)
+    look = replace(looked.look, advice=[*looked.look.advice, *_leaks(looked.look, parts)])
+    return LearnData(look, {name: parts[name] for name in SHARES}, file, record)
+
+
+def _leaks(look: FolderLook, parts: dict[str, ImageFolder]) -> list[str]:
+    """A sentence where a split tears apart what looks alike: the test would ask for what was learned by heart."""
+    place = {path.relative_to(part.root).as_posix(): name for name, part in parts.items() for path in part.paths}
+    torn = [group for group in look.together if len({place[path] for path in group if path in place}) > 1]
+    if not torn:
+        return []
+    shown = ", ".join(torn[0][:3])
+    return [f"the split tears {len(torn)} groups of pictures apart, such as {shown}: the accuracy will look too good"]
 
 
 def _write_split(file: Path, looked: LookedAt, has_test: bool, seed: int) -> None:

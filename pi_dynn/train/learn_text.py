@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from shlex import quote
 
 from pi_dynn.data.look import FolderLook
 from pi_dynn.evaluate.text import evaluation_text
@@ -114,14 +115,19 @@ def learned_text(result: LearnResult) -> str:
         f"exits after blocks {', '.join(map(str, result.exit_blocks)) or 'none'}",
         f"bundle {result.bundle}, page {result.page}, card {result.card}",
         f"took {timedelta(seconds=round(result.took_s))}",
-        f"try it: pi-dynn classify {next_picture(result)} --bundle {result.bundle}",
+        f"try it: {next_line(result)}",
     ]
     return "\n".join(lines)
 
 
-def next_picture(result: LearnResult) -> str:
-    """A test image to try the bundle on."""
-    return f"{result.folder}/{result.answers[0].path}"
+def next_line(result: LearnResult) -> str:
+    """The command to try next."""
+    return f"pi-dynn classify {_a_picture(result)} --bundle {quote(result.bundle)}"
+
+
+def _a_picture(result: LearnResult) -> str:
+    """A test image to try the bundle on, as a shell wants it."""
+    return quote(f"{result.evaluation.dataset}/{result.answers[0].path}")
 
 
 def _precision_text(result: LearnResult) -> str:
@@ -172,4 +178,5 @@ def _training_text(result: LearnResult) -> str:
     end = f" ({result.unfinished})" if result.unfinished else ""
     if result.kept == "heads":
         return f"heads alone on the pretrained network{end}; {result.plan.reason}"
-    return f"{result.epochs} epochs of the whole network with its exits, first blocks and batch norms kept{end}"
+    turned = ", pictures turned by quarters" if result.any_way_up else ""
+    return f"{result.epochs} epochs of the whole network with its exits, first blocks and batch norms kept{turned}{end}"

@@ -118,6 +118,7 @@ class LearnResult(Record):
     left_out: int
     epochs: int
     kept: str
+    any_way_up: bool
     chosen_accuracy: dict[str, float]
     precision: str
     precision_reason: str | None

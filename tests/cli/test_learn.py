@@ -3,10 +3,13 @@
 import errno
 import json
 import shutil
+import sys
 
 import pytest
+from PIL import Image
 
 from pi_dynn import load_bundle
+from pi_dynn.data.folders import save_split
 from pi_dynn.models.card import read_card
 from pi_dynn.train import learn as learning
 from pi_dynn.train.engine import Trainer
@@ -61,18 +64,6 @@ def test_one_command_leaves_everything(pi_dynn, photos, tmp_path):
     assert pi_dynn("classify", photos / "red" / "0.png", "--bundle", "mine.pt").status == 0
 
 
-def test_a_rerun_and_json_and_a_given_split(pi_dynn, photos, tmp_path):
-    assert pi_dynn("learn", photos, "-o", "a.pt", *TINY, "--train", "heads").status == 0
-    first = result_of(tmp_path / "a.run")
-    assert first.kept == "heads" and first.epochs == 0
-    outcome = pi_dynn("learn", photos, "-o", "a.pt", *TINY, "--train", "heads", "--json", "--split", "a.run/split.json")
-    rows = [json.loads(line) for line in outcome.out.splitlines()]
-    assert [next(iter(row)) for row in rows] == ["look", "kind", "result"] or rows[-1]["result"][
-        "kind"
-    ] == "learn result"
-    assert result_of(tmp_path / "a.run").confusion == first.confusion
-
-
 def test_few_images_train_heads_only_and_fp32_says_why(pi_dynn, photos, tmp_path, monkeypatch):
     few = tmp_path / "few"
     for name in ("red", "blue"):
@@ -115,18 +106,41 @@ def test_time_that_is_up_is_said(pi_dynn, photos, monkeypatch):
     assert "kept: heads" in outcome.out
 
 
-def test_a_disk_that_fills_up_is_one_line_and_a_rerun_works(pi_dynn, photos, monkeypatch):
+def test_a_disk_that_fills_up_is_one_line_and_a_rerun_works(pi_dynn, photos, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    assert pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--train", "heads").status == 0
-    before = load_bundle("mine.pt").sha256
+    heads = ("learn", photos, "-o", "mine.pt", *TINY, "--train", "heads")
+    assert pi_dynn(*heads).status == 0
+    first, before = result_of(tmp_path / "mine.run"), load_bundle("mine.pt").sha256
+    assert first.kept == "heads" and first.epochs == 0
     with monkeypatch.context() as patch:
         patch.setattr("pi_dynn.files.os.fsync", full)
-        line = one_line(pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--train", "heads"))
-    assert "No space left on device; what was written before stays" in line
+        assert "No space left on device; what was written before stays" in one_line(pi_dynn(*heads))
     assert load_bundle("mine.pt").sha256 == before
-    assert pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--train", "heads").status == 0
+    split = shutil.copy("mine.run/split.json", "mine.json")
+    (photos / "red" / "damaged.png").write_bytes(b"nothing")
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    outcome = pi_dynn(*heads, "--json", "--split", split)
+    (photos / "red" / "damaged.png").unlink()
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [sorted(row) for row in rows] == [["look", "parts"], ["plan"], ["result"]]
+    assert rows[0]["look"]["left_out"][0]["path"] == "red/damaged.png" and "no page is written" in outcome.err
+    assert LearnResult.from_dict(rows[-1]["result"]).confusion == first.confusion
+
+
+def test_a_split_that_tears_apart_what_looks_alike_is_said(pi_dynn, photos, tmp_path):
+    own = shutil.copytree(photos, tmp_path / "own")
+    for name in ("a.png", "b.png"):
+        Image.radial_gradient("L").convert("RGB").save(own / "red" / name, compress_level=6 if name == "a.png" else 0)
+    names = {label: [f"{label}/{i}.png" for i in range(30)] for label in ("red", "green", "blue")}
+    parts = {"train": ["red/a.png"], "calibrate": ["red/b.png"], "test": []}
+    for paths in names.values():
+        for name, members in (("train", paths[:20]), ("calibrate", paths[20:25]), ("test", paths[25:])):
+            parts[name] += members
+    save_split(tmp_path / "torn.json", parts, 0)
+    outcome = pi_dynn("learn", own, *TINY, "--train", "heads", "--split", "torn.json")
+    assert outcome.status == 0 and "the split tears 1 groups of pictures apart, such as red/a.png" in outcome.err
 
 
 @pytest.mark.parametrize(
