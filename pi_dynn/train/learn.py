@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.look import FolderLook
@@ -27,7 +26,7 @@ from pi_dynn.train.fine_tune import FineTune, pretrained, start_network, stored_
 from pi_dynn.train.finish import RANGED, SCORE, Built, Judged, all_logits, build, judge
 from pi_dynn.train.images import AugmentedImages, augmentation, hold_images
 from pi_dynn.train.learn_data import open_learn_data
-from pi_dynn.train.plan import Cost, OutOfTime, Timekeeper, Work, finishing_s, make_plan
+from pi_dynn.train.plan import Cost, OutOfTime, Timekeeper, Work, epochs_within, finishing_s, make_plan
 from pi_dynn.train.probe import Probe, head_inputs
 from pi_dynn.train.processes import ALONE
 from pi_dynn.train.recipe import Recipe
@@ -44,7 +43,7 @@ SMALLEST_CROP = 0.6  # of a picture's area, while training
 TURNED_IMAGES = 64  # looked at turned, to see whether pictures have an upright...
 TURNED_LOSS = 0.05  # ...which costs more accuracy than this where they do
 MEMORY_BYTES = 2 * 2**30
-RUN_FILES = ("run.json", "state.pt", "log.csv", "best.safetensors", "last.safetensors")
+RUN_FILES = ("result.json", *(f"whole/{name}" for name in ("run.json", "state.pt", "log.csv")))
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,7 @@ class Learning:
         self.started_ns = self.clock.now_ns()
         self.unfinished: str | None = None
         self.any_way_up = bool(settings.any_way_up)
+        self.recipe = HEADS_RECIPE
 
     def run(self) -> LearnResult:
         """Look, split, plan, learn, build and judge; the files are written.
@@ -156,7 +156,7 @@ class Learning:
             if plan.how == "whole" or not plan.short:
                 break
         for name in RUN_FILES:  # of an earlier run, so that this one starts anew
-            (settings.work / "whole" / name).unlink(missing_ok=True)
+            (settings.work / name).unlink(missing_ok=True)
         write_text(file, json.dumps(plan.to_dict(), indent=1) + "\n")
         if plan.image_size != self.model.image_size:
             self._prepare(plan.image_size)
@@ -192,19 +192,24 @@ class Learning:
 
     def _learn(self) -> LearnResult:
         self.callback.on_stage("training the heads on what the network sees already")
-        heads_accuracy = self._learn_heads()
-        epochs, kept, accuracies = 0, "heads", {"heads": heads_accuracy}
+        by_heads = self._learn_heads()
+        epochs, kept, accuracies = 0, "heads", {"heads": by_heads[-1]}
         if self.plan.how == "whole":
             heads = {key: value.clone() for key, value in self.model.state_dict().items()}
-            epochs, whole_accuracy, best = self._learn_whole()
+            trainer = self._learn_whole()
+            epochs = len(trainer.history)
             if epochs:
-                accuracies["whole"] = whole_accuracy
-                kept = "whole" if whole_accuracy >= heads_accuracy else "heads"
-            self.model.load_state_dict(best if kept == "whole" else heads)
+                row = trainer.history[trainer.best_epoch - 1]
+                by_whole = [float(row[f"acc_{block}"]) for block in (*self.model.exit_blocks, self.model.depth - 1)]
+                accuracies["whole"] = by_whole[-1]
+                kept = "whole" if sum(by_whole) >= sum(by_heads) else "heads"  # of all answers: one says too little
+            if kept == "whole":
+                self.recipe = replace(trainer.recipe, epochs=epochs)
+            self.model.load_state_dict(trainer.best if kept == "whole" else heads)
         return self._finish(epochs, kept, accuracies)
 
-    def _learn_heads(self) -> float:
-        """Train all heads on features; the accuracy of the last answer on the calibration part."""
+    def _learn_heads(self) -> list[float]:
+        """Train all heads on features; the accuracy of each on the calibration part, the last answer's last."""
         train = self.data.train
         x, labels = held_out_tensors(train, self.preprocess)
         features = head_inputs(self.model, x)
@@ -213,8 +218,8 @@ class Learning:
         batches = TensorBatches((labels, *features), self._order(HEADS_RECIPE))
         fitted = Trainer(stage, batches, HEADS_RECIPE, RunContext(clock=self.clock, name="heads")).run()
         stage.model.load_state_dict(fitted.best)
-        logits = stage.model.eval()(held_out)[-1]
-        return float((logits.argmax(1) == self.held_out[1]).float().mean())
+        answers = stage.model.eval()(held_out)
+        return [float((logits.argmax(1) == self.held_out[1]).float().mean()) for logits in answers]
 
     def _any_way_up(self) -> bool:
         """Whether the network with its new heads knows pictures of the calibrate part as well when they are turned.
@@ -228,8 +233,8 @@ class Learning:
         ]
         return min(right[1:]) >= right[0] - TURNED_LOSS
 
-    def _learn_whole(self) -> tuple[int, float, dict[str, Tensor]]:
-        """Fine-tune; the epochs, the best one's accuracy on the calibration part and its weights, {} without any."""
+    def _learn_whole(self) -> Trainer:
+        """Fine-tune until the plan is done, the time is up, or somebody interrupts; the trainer with its history."""
         plan, settings = self.plan, self.settings
         recipe = replace(WHOLE_RECIPE, epochs=plan.epochs, seed=settings.seed, warmup_steps=self.batches.steps // 2)
         self.any_way_up = self._any_way_up() if settings.any_way_up is None else settings.any_way_up
@@ -240,19 +245,27 @@ class Learning:
         cost = Cost(plan.step_s, plan.image_s)
         end_ns = self.started_ns + int(1e9 * (60 * settings.minutes - finishing_s(cost, self._work())))
         keeper = Timekeeper(self.clock, end_ns, self.callback)
+        recipe = replace(recipe, epochs=self._epochs_in_all((end_ns - self.clock.now_ns()) / 1e9))
         trainer = Trainer(stage, self.batches, recipe, RunContext(ALONE, folder, keeper, self.clock, "whole"))
         keeper.keep(trainer)
-        self.callback.on_stage(f"training the whole network, {plan.epochs} epochs")
+        self.callback.on_stage(f"training the whole network, {recipe.epochs} epochs")
         try:
             trainer.run()
         except OutOfTime:
             self.unfinished = f"the time was up after {len(trainer.history)} of {trainer.recipe.epochs} epochs"
         except KeyboardInterrupt:
             self.unfinished = f"interrupted after {len(trainer.history)} of {trainer.recipe.epochs} epochs"
-        if not trainer.history:
-            return 0, 0.0, {}
-        row = trainer.history[trainer.best_epoch - 1]
-        return len(trainer.history), float(row[f"acc_{self.model.depth - 1}"]), trainer.best
+        return trainer
+
+    def _epochs_in_all(self, left_s: float) -> int:
+        """Those of the plan; of a run that goes on those it has done, and as many more as fit the time that is left."""
+        log, result = self.settings.work / "whole" / "log.csv", self.settings.work / "result.json"
+        if not log.exists():
+            return self.plan.epochs
+        done = len(log.read_text(encoding="utf-8").splitlines()) - 1
+        if result.exists() and read_record(LearnResult, result, InputError, "delete it").unfinished is None:
+            return done
+        return done + max(1, min(self.plan.epochs, epochs_within(left_s, self.plan.step_s * self.batches.steps)))
 
     def _manifest(self, recipe: Recipe) -> dict[str, Any]:
         return {
@@ -268,7 +281,7 @@ class Learning:
 
     def _card(self) -> Card:
         classes = self.data.classes
-        return Card(self.model.name, self.model.arguments, classes, self.preprocess, [self._manifest(WHOLE_RECIPE)])
+        return Card(self.model.name, self.model.arguments, classes, self.preprocess, [self._manifest(self.recipe)])
 
     # What is left behind
 
@@ -281,7 +294,7 @@ class Learning:
         count = min(RANGED, len(train))
         ranged, _ = held_out_tensors(train.subset([i * len(train) // count for i in range(count)]), self.preprocess)
         source = CalibrationSource(settings.folder.name, self.data.record["split_sha256"], "calibrate", [], "macs")
-        notes = {"stages": [self._manifest(WHOLE_RECIPE)], "source": pretrained(settings.model).source}
+        notes = {"stages": [self._manifest(self.recipe)], "source": pretrained(settings.model).source}
         built = build(model, self.preprocess, ranged, self.data.calibrate, self.held_out, source, notes)
         built.bundle.save(settings.out)
         self.callback.on_stage("judging the bundle on the test part")

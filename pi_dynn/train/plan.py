@@ -79,7 +79,12 @@ def _epoch_s(cost: Cost, work: Work) -> float:
 
 def _epochs_fitting(cost: Cost, work: Work, left_s: float) -> int:
     left_s -= finishing_s(cost, work) + cost.image_s * (work.train + work.held_out)
-    return max(0, int(SPARE * left_s / _epoch_s(cost, work)))
+    return epochs_within(left_s, _epoch_s(cost, work))
+
+
+def epochs_within(left_s: float, epoch_s: float) -> int:
+    """Epochs of `epoch_s` seconds that fit into `left_s`, with some to spare."""
+    return max(0, int(SPARE * left_s / max(1e-9, epoch_s)))
 
 
 class Timekeeper(Callback):
@@ -107,7 +112,7 @@ class Timekeeper(Callback):
         """Plan anew by how long this epoch took."""
         self._inner.on_epoch(name, row)
         now_ns, done = self._clock.now_ns(), int(row["epoch"])
-        more = int(SPARE * (self._end_ns - now_ns) / max(1, now_ns - self._began_ns))
+        more = epochs_within((self._end_ns - now_ns) / 1e9, (now_ns - self._began_ns) / 1e9)
         self._began_ns = now_ns
         if self._trainer is not None:
             epochs = max(done, min(MOST_EPOCHS, done + more))

@@ -93,7 +93,11 @@ def test_ctrl_c_keeps_the_best_so_far_and_resume_goes_on(pi_dynn, photos, tmp_pa
     assert load_bundle("mine.pt").manifest.labels and "Stopped early" in (tmp_path / "mine.run/page.html").read_text()
     outcome = pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--resume")
     assert outcome.status == 0 and "whole   3 " in outcome.err and "whole   2 " not in outcome.err
-    assert result_of(tmp_path / "mine.run").unfinished is None
+    result = result_of(tmp_path / "mine.run")
+    assert result.unfinished is None
+    assert read_card("mine.run/weights.safetensors").stages[0]["recipe"]["epochs"] in (result.epochs, 15)
+    assert pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--resume").status == 0
+    assert result_of(tmp_path / "mine.run").epochs == result.epochs  # there was nothing left to do
     assert "resume it as it was" in one_line(
         pi_dynn("learn", photos, "-o", "mine.pt", "--model", "tiny", "--image-size", 64, "--resume")
     )
