@@ -1,5 +1,6 @@
 """A tiny pretrained network, and folders of coloured noise to learn from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from pi_dynn.models import efficientnet_lite, registry
+from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.models import efficientnet_lite, pretrained, registry
 from pi_dynn.models.efficientnet_lite import EfficientNetLite, Stage
-from pi_dynn.train import fine_tune
+from pi_dynn.models.pretrained import Pretrained
 from tests.networks import with_trained_norms
 
 STAGES = (
@@ -31,8 +33,21 @@ def register_tiny(patch: pytest.MonkeyPatch, folder: Path) -> None:
     torch.manual_seed(0)
     file = folder / "tiny.safetensors"
     save_file(with_trained_norms(EfficientNetLite("tiny", num_classes=7, image_size=32)).state_dict(), file)
-    known = fine_tune.Pretrained(lambda: file, (0.5,) * 3, (0.5,) * 3, "drawn at random")
-    patch.setitem(fine_tune.PRETRAINED, "tiny", known)
+    known = Pretrained(
+        "tiny", "a generator", "no licence", "noise", 0.1, 7, Preprocess(32, 1.0, (0.5,) * 3, (0.5,) * 3)
+    )
+    own_file = pretrained.pretrained_file
+
+    def file_of(name: str) -> Path:
+        return file if name == "tiny" else own_file(name)
+
+    def weights_of(
+        name: str, other: Callable[[str], Pretrained | None] = pretrained.pretrained_of
+    ) -> Pretrained | None:
+        return known if name == "tiny" else other(name)
+
+    patch.setattr(pretrained, "pretrained_file", file_of)
+    patch.setattr(pretrained, "pretrained_of", weights_of)
 
 
 def coloured_noise(

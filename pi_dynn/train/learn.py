@@ -17,12 +17,13 @@ from pi_dynn.errors import InputError, PiDynnError
 from pi_dynn.evaluate.thresholds import CalibrationSource
 from pi_dynn.files import write_text
 from pi_dynn.models.card import Card, save_weights
+from pi_dynn.models.pretrained import known_pretrained
 from pi_dynn.records import read_record
 from pi_dynn.stats import wilson_interval
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
 from pi_dynn.train.data import held_out_tensors
 from pi_dynn.train.engine import Callback, RunContext, Trainer
-from pi_dynn.train.fine_tune import FineTune, pretrained, start_network, stored_as
+from pi_dynn.train.fine_tune import FineTune, start_network, stored_as
 from pi_dynn.train.finish import RANGED, SCORE, Built, Judged, all_logits, build, judge
 from pi_dynn.train.images import AugmentedImages, augmentation, hold_images
 from pi_dynn.train.learn_data import open_learn_data
@@ -96,7 +97,7 @@ class Learning:
         Raises: PiDynnError; KeyboardInterrupt when interrupted before anything is learned.
         """
         settings = self.settings
-        pretrained(settings.model)
+        self.weights = known_pretrained(settings.model)
         self._check_place()
         with clear_write_errors(settings.work):
             self.callback.on_stage(f"looking at {settings.folder}")
@@ -123,10 +124,9 @@ class Learning:
 
     def _prepare(self, size: int) -> None:
         """The network, its batches and the held-out images at an image size."""
-        weights = pretrained(self.settings.model)
         torch.manual_seed(self.settings.seed)
         train = self.data.train
-        self.preprocess = Preprocess(size=size, mean=weights.mean, std=weights.std)
+        self.preprocess = Preprocess(size=size, mean=self.weights.preprocess.mean, std=self.weights.preprocess.std)
         self.model, self.start = start_network(self.settings.model, len(train.classes), size)
         held = hold_images(train, Preprocess(size=round(size * STORED_SHARE)), MEMORY_BYTES)
         augment = augmentation("crop", size, SMALLEST_CROP)
@@ -279,6 +279,10 @@ class Learning:
             "versions": versions(),
         }
 
+    def _source(self) -> str:
+        """Where the weights it starts from come from, in words."""
+        return f"{self.weights.trained_on} weights, {self.weights.licence}, from {self.weights.source}"
+
     def _card(self) -> Card:
         classes = self.data.classes
         return Card(self.model.name, self.model.arguments, classes, self.preprocess, [self._manifest(self.recipe)])
@@ -294,7 +298,7 @@ class Learning:
         count = min(RANGED, len(train))
         ranged, _ = held_out_tensors(train.subset([i * len(train) // count for i in range(count)]), self.preprocess)
         source = CalibrationSource(settings.folder.name, self.data.record["split_sha256"], "calibrate", [], "macs")
-        notes = {"stages": [self._manifest(self.recipe)], "source": pretrained(settings.model).source}
+        notes = {"stages": [self._manifest(self.recipe)], "source": self._source()}
         built = build(model, self.preprocess, ranged, self.data.calibrate, self.held_out, source, notes)
         built.bundle.save(settings.out)
         self.callback.on_stage("judging the bundle on the test part")
@@ -313,7 +317,7 @@ class Learning:
             split=str(self.data.split),
             folder=str(settings.folder),
             plan=self.plan,
-            source=pretrained(settings.model).source,
+            source=self._source(),
             seed=settings.seed,
             classes=manifest.labels,
             parts=self.data.counts,

@@ -60,7 +60,7 @@ def test_one_command_leaves_everything(pi_dynn, photos, tmp_path):
     assert read_card("mine.run/weights.safetensors").classes == manifest.labels
     page, card = ((tmp_path / "mine.run" / name).read_text() for name in ("page.html", "card.md"))
     assert "What is taken for what" in page and "<svg" in page and "Class by class" in page
-    assert "drawn at random" in card and "66 to train" in card
+    assert "noise weights, no licence, from a generator" in card and "66 to train" in card
     assert pi_dynn("classify", photos / "red" / "0.png", "--bundle", "mine.pt").status == 0
 
 
@@ -152,7 +152,7 @@ def test_a_split_that_tears_apart_what_looks_alike_is_said(pi_dynn, photos, tmp_
     [
         (("-o", "mine"), "give the name of the bundle to write, such as mine.pt"),
         (("-o", "/proc/mine.pt"), "cannot be written to"),
-        (("--model", "resnet18"), "resnet18 has no pretrained weights here"),
+        (("--model", "lsnet_t"), "lsnet_t has no pretrained weights"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_learned(pi_dynn, photos, more, reason):

@@ -5,10 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from pi_dynn.errors import InputError
 from pi_dynn.train.batches import Order, TensorBatches
 from pi_dynn.train.engine import Callback, RunContext, Trainer
-from pi_dynn.train.fine_tune import EXIT_SHARES, FineTune, frozen_modules, pretrained, start_network
+from pi_dynn.train.fine_tune import EXIT_SHARES, FineTune, frozen_modules, start_network
 from pi_dynn.train.finish import all_logits
 from pi_dynn.train.plan import LEAST_EPOCHS, MOST_EPOCHS, Cost, OutOfTime, Timekeeper, Work, finishing_s, make_plan
 from pi_dynn.train.probe import Heads, Probe, head_inputs
@@ -24,7 +23,7 @@ def tiny(monkeypatch, tmp_path):
     register_tiny(monkeypatch, tmp_path)
     torch.manual_seed(0)
     model, start = start_network("tiny", 3, 32)
-    assert start["source"] == "drawn at random" and start["fresh"] == ["_fc", "gates", "intermediate_heads"]
+    assert start["source"] == "a generator" and start["fresh"] == ["_fc", "gates", "intermediate_heads"]
     return model
 
 
@@ -93,11 +92,6 @@ def test_the_timekeeper_plans_anew_after_each_epoch(tiny):
         keeper.on_epoch("whole", {"epoch": epoch})
         planned.append(trainer.recipe.epochs)
     assert planned == [1 + 7, 2 + 1, 3]  # fast, slow, and too late for another
-
-
-def test_a_network_without_pretrained_weights_is_refused():
-    with pytest.raises(InputError, match="resnet18 has no pretrained weights here: choose from efficientnet_lite0"):
-        pretrained("resnet18")
 
 
 def test_exits_stand_where_they_pay_and_cost_little():
