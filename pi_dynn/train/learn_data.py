@@ -94,7 +94,7 @@ def _leaks(look: FolderLook, parts: dict[str, ImageFolder]) -> list[str]:
     if not torn:
         return []
     shown = ", ".join(torn[0][:3])
-    return [f"the split tears {len(torn)} groups of pictures apart, such as {shown}: the accuracy will look too good"]
+    return [f"the split parts pictures that look alike, such as {shown}: the accuracy will look too good"]
 
 
 def _write_split(file: Path, looked: LookedAt, has_test: bool, seed: int) -> None:

@@ -18,7 +18,8 @@ def look_text(look: FolderLook, parts: Mapping[str, int]) -> str:
     """The classes with their images, what is left out and why, groups, parts, and advice."""
     lines = [table(("class", "images"), [(name, str(count)) for name, count in look.classes.items()])]
     least, middle, most = look.shorter_side_px
-    lines.append(f"{sum(look.classes.values()):,} images of {least} to {most} px (half below {middle})")
+    sides = f"{least} px" if least == most else f"{least} to {most} px, {middle} in the middle"
+    lines.append(f"{sum(look.classes.values()):,} images, their shorter side {sides}")
     lines += [f"left out: {one.path}: {one.reason}" for one in look.left_out[:MOST_LINES]]
     if len(look.left_out) > MOST_LINES:
         lines.append(f"left out: {len(look.left_out) - MOST_LINES} more files, all in look.json")
@@ -72,7 +73,8 @@ def photograph_text(result: LearnResult) -> list[str]:
         )
     sure = [one for one in wrong_answers(result) if one.probability >= SURE]
     if sure:
-        lines.append(f"{len(sure)} wrong answers are very sure, first {sure[0].path}: are these in the right folder?")
+        others = f" ({len(sure) - 1} more on the page)" if len(sure) > 1 else ""
+        lines.append(f"{sure[0].path} is answered wrong, and very surely{others}: is it in the right folder?")
     return [*lines, *result.advice]
 
 

@@ -144,7 +144,7 @@ def test_a_split_that_tears_apart_what_looks_alike_is_said(pi_dynn, photos, tmp_
             parts[name] += members
     save_split(tmp_path / "torn.json", parts, 0)
     outcome = pi_dynn("learn", own, *TINY, "--train", "heads", "--split", "torn.json")
-    assert outcome.status == 0 and "the split tears 1 groups of pictures apart, such as red/a.png" in outcome.err
+    assert outcome.status == 0 and "the split parts pictures that look alike, such as red/a.png" in outcome.err
 
 
 @pytest.mark.parametrize(
