@@ -5,7 +5,7 @@ Shape letters: K exits including the last answer, N images.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -148,13 +148,12 @@ def _with_thresholds(
         outputs,
         bundle.manifest,
         bundle.sha256,
-        CalibrationSource(source.dataset, source.split, source.part, costs, "macs"),
+        replace(source, costs=costs),
         "target-accuracy",
         RuleSettings(target_accuracy=target),
         SCORE,
     )
-    thresholds = [min(value, 2.0) for value in record.thresholds]
-    return Built(calibrated_bundle(bundle, thresholds=thresholds, score=SCORE), record, reason, agreement)
+    return Built(calibrated_bundle(bundle, thresholds=record.thresholds, score=SCORE), record, reason, agreement)
 
 
 def judge(built: Built, test: ImageFolder, on_image: Callable[[], None] = lambda: None) -> Judged:
