@@ -10,6 +10,9 @@ from pi_dynn.train.records import LearnPlan
 FEW_PER_CLASS = 20  # training images, below which the heads alone do better
 LEAST_EPOCHS, MOST_EPOCHS = 4, 30
 SPARE = 0.88  # of the time left: a machine that is shared gets slower
+SPARE_LATER = (
+    0.95  # once whole epochs are timed: too many short plans would spend the last epochs at no rate to speak of
+)
 FIXED_S = 15.0  # engines tried, ranges set, page drawn
 PASSES = 2.5  # forward passes over the held-out images to choose, compare and judge, one image at a time
 QUANTISED_PASSES = 4.0  # forward passes over the images ranges are set with
@@ -82,9 +85,9 @@ def _epochs_fitting(cost: Cost, work: Work, left_s: float) -> int:
     return epochs_within(left_s, _epoch_s(cost, work))
 
 
-def epochs_within(left_s: float, epoch_s: float) -> int:
-    """Epochs of `epoch_s` seconds that fit into `left_s`, with some to spare."""
-    return max(0, int(SPARE * left_s / max(1e-9, epoch_s)))
+def epochs_within(left_s: float, epoch_s: float, spare: float = SPARE) -> int:
+    """Epochs of `epoch_s` seconds that fit into the share `spare` of `left_s`."""
+    return max(0, int(spare * left_s / max(1e-9, epoch_s)))
 
 
 class Timekeeper(Callback):
@@ -112,7 +115,7 @@ class Timekeeper(Callback):
         """Plan anew by how long this epoch took."""
         self._inner.on_epoch(name, row)
         now_ns, done = self._clock.now_ns(), int(row["epoch"])
-        more = epochs_within((self._end_ns - now_ns) / 1e9, (now_ns - self._began_ns) / 1e9)
+        more = epochs_within((self._end_ns - now_ns) / 1e9, (now_ns - self._began_ns) / 1e9, SPARE_LATER)
         self._began_ns = now_ns
         if self._trainer is not None:
             epochs = max(done, min(MOST_EPOCHS, done + more))

@@ -91,7 +91,7 @@ def test_the_timekeeper_plans_anew_after_each_epoch(tiny):
         clock.now = now
         keeper.on_epoch("whole", {"epoch": epoch})
         planned.append(trainer.recipe.epochs)
-    assert planned == [1 + 7, 2 + 1, 3]  # fast, slow, and too late for another
+    assert planned == [1 + 8, 2 + 1, 3]  # fast, slow, and too late for another
 
 
 def test_exits_stand_where_they_pay_and_cost_little():
