@@ -12,7 +12,7 @@ from pi_dynn.cli.status import ExitStatus
 if TYPE_CHECKING:
     from pi_dynn.data.look import FolderLook
     from pi_dynn.report.learned import Gallery, Picture
-    from pi_dynn.train.learn import LearnCallback
+    from pi_dynn.train.learn.learning import LearnCallback
     from pi_dynn.train.records import Answer, LearnPlan, LearnResult
 
 MOST_PICTURES = 12  # of a gallery
@@ -54,8 +54,8 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
     """
     from pi_dynn.errors import InputError
     from pi_dynn.files import write_text
-    from pi_dynn.train.learn import Learning, LearnSettings, clear_write_errors
-    from pi_dynn.train.learn_text import learned_text, model_card
+    from pi_dynn.train.learn.learning import Learning, LearnSettings, clear_write_errors
+    from pi_dynn.train.learn.text import learned_text, model_card
 
     out = output or Path(f"{folder.resolve().name}.pt")
     settings = LearnSettings(folder, out, **given)
@@ -78,8 +78,8 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
 
 def _console(as_json: bool) -> "LearnCallback":
     """What is shown on the way: notes on stderr, or records as JSON on stdout."""
-    from pi_dynn.train.learn import LearnCallback
-    from pi_dynn.train.learn_text import learn_plan_text, look_text
+    from pi_dynn.train.learn.learning import LearnCallback
+    from pi_dynn.train.learn.text import learn_plan_text, look_text
     from pi_dynn.train.text import epoch_text
 
     def show(text: str, record: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ def _page(result: "LearnResult") -> str:
     from pi_dynn import __version__
     from pi_dynn.evaluate.text import evaluation_text
     from pi_dynn.report.learned import LearnedPage, learned_page
-    from pi_dynn.train.learn_text import class_table, headline, next_line, photograph_text
+    from pi_dynn.train.learn.text import class_table, headline, next_line, photograph_text
 
     plan = result.plan
     parts = ", ".join(f"{count:,} to {name}" for name, count in result.parts.items())
@@ -142,7 +142,7 @@ def _page(result: "LearnResult") -> str:
 def _galleries(result: "LearnResult") -> "list[Gallery]":
     """Wrong answers, and pictures that left early and late."""
     from pi_dynn.report.learned import Gallery, Picture
-    from pi_dynn.train.learn_text import wrong_answers
+    from pi_dynn.train.learn.text import wrong_answers
 
     def pictures(answers: "list[Answer]", show_answer: bool) -> "list[Picture]":
         names = result.classes

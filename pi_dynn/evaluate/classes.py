@@ -26,8 +26,7 @@ def class_result(
     answers = logits.argmax(-1)
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities = shifted.max(-1) / shifted.sum(-1)
-    matrix = np.zeros((len(manifest.labels), len(manifest.labels)), dtype=np.int64)
-    np.add.at(matrix, (outputs.labels, answers), 1)
+    matrix = confusion_matrix(outputs.labels, answers, len(manifest.labels))
     numbers = np.arange(len(exits)) if outputs.numbers is None else outputs.numbers
     wrong = np.flatnonzero(answers != outputs.labels)
     return ClassResult(
@@ -50,6 +49,13 @@ def class_result(
         thresholds=thresholds,
         bundle=bundle,
     )
+
+
+def confusion_matrix(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
+    """Images (C, C) by true class (rows) and answer (columns), from labels (N,) and answers (N,)."""
+    matrix = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(matrix, (labels, answers), 1)
+    return matrix
 
 
 def class_rows(labels: Sequence[str], matrix: np.ndarray) -> list[ClassRow]:

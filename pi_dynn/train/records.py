@@ -72,7 +72,7 @@ class LearnPlan(Record):
 
 
 @dataclass(frozen=True)
-class ClassResult(Record):
+class ClassAccuracy(Record):
     """One class on the test part: its images, how many were answered right, the 95 % interval of that share."""
 
     name: str
@@ -129,7 +129,7 @@ class LearnResult(Record):
     evaluation: Evaluation
     interval: tuple[float, float]
     exits_cost: float
-    per_class: list[ClassResult]
+    per_class: list[ClassAccuracy]
     confusion: list[list[int]]
     answers: list[Answer]
     curve: list[OperatingPoint]

@@ -11,8 +11,8 @@ from PIL import Image
 from pi_dynn import load_bundle
 from pi_dynn.data.folders import save_split
 from pi_dynn.models.card import read_card
-from pi_dynn.train import learn as learning
 from pi_dynn.train.engine import Trainer
+from pi_dynn.train.learn import learning
 from pi_dynn.train.records import LearnResult
 from tests.learning import coloured_noise, register_tiny
 
@@ -26,7 +26,7 @@ def tiny_network(monkeypatch, tmp_path, pi_dynn):
     monkeypatch.chdir(tmp_path)
     register_tiny(monkeypatch, tmp_path)
     monkeypatch.setattr(learning, "HEADS_RECIPE", learning.replace(learning.HEADS_RECIPE, epochs=15))
-    monkeypatch.setattr("pi_dynn.train.plan.MOST_EPOCHS", 4)
+    monkeypatch.setattr("pi_dynn.train.learn.plan.MOST_EPOCHS", 4)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_few_images_train_heads_only_and_fp32_says_why(pi_dynn, photos, tmp_path
         (few / name).mkdir(parents=True)
         for i in range(10):
             shutil.copy(photos / name / f"{i}.png", few / name)
-    monkeypatch.setattr("pi_dynn.train.finish.WORST_INT8_LOSS", -2.0)
+    monkeypatch.setattr("pi_dynn.train.learn.finish.WORST_INT8_LOSS", -2.0)
     outcome = pi_dynn("learn", few, *TINY)
     assert outcome.status == 0, outcome.err
     assert "its heads alone: 6 training images a class are too few" in outcome.err

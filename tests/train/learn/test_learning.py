@@ -7,10 +7,19 @@ from torch import nn
 
 from pi_dynn.train.batches import Order, TensorBatches
 from pi_dynn.train.engine import Callback, RunContext, Trainer
-from pi_dynn.train.fine_tune import EXIT_SHARES, FineTune, frozen_modules, start_network
-from pi_dynn.train.finish import all_logits
-from pi_dynn.train.plan import LEAST_EPOCHS, MOST_EPOCHS, Cost, OutOfTime, Timekeeper, Work, finishing_s, make_plan
-from pi_dynn.train.probe import Heads, Probe, head_inputs
+from pi_dynn.train.learn.fine_tune import EXIT_SHARES, FineTune, frozen_modules, start_network
+from pi_dynn.train.learn.finish import all_logits
+from pi_dynn.train.learn.plan import (
+    LEAST_EPOCHS,
+    MOST_EPOCHS,
+    Cost,
+    OutOfTime,
+    Timekeeper,
+    Work,
+    finishing_s,
+    make_plan,
+)
+from pi_dynn.train.learn.probe import Heads, Probe, head_inputs
 from pi_dynn.train.recipe import Recipe
 from tests.learning import register_tiny
 
@@ -97,7 +106,7 @@ def test_the_timekeeper_plans_anew_after_each_epoch(tiny):
 def test_exits_stand_where_they_pay_and_cost_little():
     from pi_dynn.models import create_model
     from pi_dynn.models.macs import count_macs
-    from pi_dynn.train.fine_tune import exits_worth_having
+    from pi_dynn.train.learn.fine_tune import exits_worth_having
 
     whole = create_model("efficientnet_lite0", num_classes=21, image_size=128, exits="all").eval()
     blocks = exits_worth_having(whole)

@@ -24,6 +24,7 @@ from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.deploy.calibrated import calibrated_bundle
 from pi_dynn.deploy.fuse import fuse_norms
 from pi_dynn.errors import EngineUnavailable, ModelError
+from pi_dynn.evaluate.classes import confusion_matrix
 from pi_dynn.evaluate.outputs import ExitOutputs, collect_outputs, evaluate
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.thresholds import CalibrationSource, calibrate, exit_outcomes, rescored
@@ -33,7 +34,7 @@ from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.session import Session
 from pi_dynn.stats import wilson_interval
-from pi_dynn.train.records import Answer, ClassResult
+from pi_dynn.train.records import Answer, ClassAccuracy
 
 SCORE = "max-probability"
 TOLERATED_LOSS = 0.003  # that leaving early may cost on the calibration part
@@ -59,7 +60,7 @@ class Judged:
 
     evaluation: Evaluation
     exits_cost: float
-    per_class: list[ClassResult]
+    per_class: list[ClassAccuracy]
     confusion: list[list[int]]
     answers: list[Answer]
     curve: list[OperatingPoint]
@@ -166,8 +167,7 @@ def judge(built: Built, test: ImageFolder, on_image: Callable[[], None] = lambda
     samples = np.arange(len(exits))
     logits = outputs.logits[exits, samples]
     given = logits.argmax(-1)
-    confusion = np.zeros((len(test.classes),) * 2, dtype=int)
-    np.add.at(confusion, (outputs.labels, given), 1)
+    confusion = confusion_matrix(outputs.labels, given, len(test.classes))
     curve = []
     if built.record is not None:
         outcomes = exit_outcomes(rescored(outputs, built.record), SCORE, built.record.costs)
@@ -182,11 +182,11 @@ def judge(built: Built, test: ImageFolder, on_image: Callable[[], None] = lambda
     )
 
 
-def _class_results(classes: list[str], confusion: NDArray[np.int64]) -> list[ClassResult]:
+def _class_results(classes: list[str], confusion: NDArray[np.int64]) -> list[ClassAccuracy]:
     rows = []
     for label, name in enumerate(classes):
         right, images = int(confusion[label, label]), int(confusion[label].sum())
-        rows.append(ClassResult(name, images, right, wilson_interval(right, images) if images else (0.0, 1.0)))
+        rows.append(ClassAccuracy(name, images, right, wilson_interval(right, images) if images else (0.0, 1.0)))
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from pi_dynn.data.look import FolderLook, LeftOut
 from pi_dynn.evaluate.records import Evaluation
-from pi_dynn.train.learn_text import (
+from pi_dynn.train.learn.text import (
     confused_pairs,
     learn_plan_text,
     learned_text,
@@ -11,7 +11,7 @@ from pi_dynn.train.learn_text import (
     photograph_text,
     wrong_answers,
 )
-from pi_dynn.train.records import Answer, ClassResult, LearnPlan, LearnResult
+from pi_dynn.train.records import Answer, ClassAccuracy, LearnPlan, LearnResult
 
 PLAN = LearnPlan("tiny", 128, "whole", 6, 32, 0.5, 0.01, 95.0, "6 epochs fit the time")
 
@@ -56,7 +56,7 @@ def a_result(**changed) -> LearnResult:
             "confusion": [[2, 1], [1, 2]],
             "answers": answers,
         },
-        **{"per_class": [ClassResult("ant", 3, 2, (0.2, 0.9)), ClassResult("bee", 3, 2, (0.2, 0.9))], "curve": []},
+        **{"per_class": [ClassAccuracy("ant", 3, 2, (0.2, 0.9)), ClassAccuracy("bee", 3, 2, (0.2, 0.9))], "curve": []},
         **{"advice": ["more light"], "took_s": 65.0},
     }
     return LearnResult(**(values | changed))

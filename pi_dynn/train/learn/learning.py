@@ -23,12 +23,12 @@ from pi_dynn.stats import wilson_interval
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
 from pi_dynn.train.data import held_out_tensors
 from pi_dynn.train.engine import Callback, RunContext, Trainer
-from pi_dynn.train.fine_tune import FineTune, start_network, stored_as
-from pi_dynn.train.finish import RANGED, SCORE, Built, Judged, all_logits, build, judge
 from pi_dynn.train.images import AugmentedImages, augmentation, hold_images
-from pi_dynn.train.learn_data import open_learn_data
-from pi_dynn.train.plan import Cost, OutOfTime, Timekeeper, Work, epochs_within, finishing_s, make_plan
-from pi_dynn.train.probe import Probe, head_inputs
+from pi_dynn.train.learn.data import open_learn_data
+from pi_dynn.train.learn.fine_tune import FineTune, start_network, stored_as
+from pi_dynn.train.learn.finish import RANGED, SCORE, Built, Judged, all_logits, build, judge
+from pi_dynn.train.learn.plan import Cost, OutOfTime, Timekeeper, Work, epochs_within, finishing_s, make_plan
+from pi_dynn.train.learn.probe import Probe, head_inputs
 from pi_dynn.train.processes import ALONE
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.records import LearnPlan, LearnResult

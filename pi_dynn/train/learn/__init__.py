@@ -1,0 +1,1 @@
+"""`pi-dynn learn`: from a folder of photographs to a bundle, within a given time."""
