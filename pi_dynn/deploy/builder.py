@@ -63,7 +63,7 @@ def build_bundle(
     if calibration is None:
         scripted, report = script_and_freeze(deploy_form(model, list(exits), precision, packed_engine)), {}
     else:
-        scripted, report, self_test = _static_form(model, list(exits), calibration, packed_engine)
+        scripted, report, self_test = _static_form(model, list(exits), calibration, packed_engine, STATIC_LIMIT)
     counted = fuse_norms(model) if isinstance(model, ChainNetwork) else model
     table = count_macs(counted, model.image_size).keeping(exits)
 
@@ -152,7 +152,7 @@ def _let_norms_see(model: nn.Module, images: Tensor) -> None:
 
 
 def _static_form(
-    model: nn.Module, exits: list[int], images: Tensor, engine: str, limit: float = STATIC_LIMIT
+    model: nn.Module, exits: list[int], images: Tensor, engine: str, limit: float
 ) -> tuple[torch.jit.ScriptModule, dict, list]:
     """The scripted network in static int8, the notes on it, and its self-test. Raises ModelError for a family without.
 

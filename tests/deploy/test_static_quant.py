@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pi_dynn import Preprocess, Session, attach_exits, build_bundle, create_model
-from pi_dynn.deploy import builder, static_quant
+from pi_dynn.deploy import builder
 from pi_dynn.deploy.builder import int8_kinds, rehearse, usual_precision
 from pi_dynn.deploy.calibrated import calibrated_bundle
 from pi_dynn.errors import EngineUnavailable, ModelError
@@ -173,7 +173,7 @@ def test_refusals(monkeypatch):
     recnext = tiny_chain("recnext", exits=[3], image_size=SIZE)
     with pytest.raises(ModelError, match=r"no stage .* has a static int8 form \(TraceError"):
         static_bundle(recnext)
-    monkeypatch.setattr(static_quant, "WORST_RELATIVE_ERROR", 1e-6)
+    monkeypatch.setattr(builder, "STATIC_LIMIT", 1e-6)
     with pytest.raises(ModelError, match=r"static int8 is off by \d+% at exit \d and agrees with fp32 on \d+%"):
         static_bundle(model)
 
