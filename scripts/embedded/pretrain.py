@@ -1,0 +1,291 @@
+#!/usr/bin/env python3
+"""Pretrain the 12-192 by distillation, in stages of growing image size, in pieces of any length.
+
+    python scripts/embedded/pack.py --data DATA --packed runs/embedded/packed
+    python scripts/embedded/pretrain.py --packed runs/embedded/packed --out runs/embedded --minutes 10
+
+Each call goes on where the last one stopped, for at most --minutes. A stage sees as many views as --plan gives it,
+in millions, and the learning rate follows a cosine over them: a slow or busy machine takes longer and does the same.
+More views later make a finished stage go on, at the rate that the longer cosine has there. After a stage
+OUT/STAGE.safetensors holds the moving average of its weights, and its linear probe is in OUT/log.jsonl.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads its OpenMP
+
+import argparse
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from batches import Batch, ViewSource
+from pack import TRAINING_SETS, open_packed
+from probe import EXITS, accuracy_by_depth, normalised, probe_network
+from safetensors.torch import load_file, save_file
+from state import Average, append_line, load_state, save_state
+from student import answers, new_student, start_from
+from targets import (
+    COMPONENTS,
+    IMAGENET_CLASSES,
+    Components,
+    Targets,
+    Weights,
+    exits_loss,
+    fit_components,
+    heads_loss,
+    sample_features,
+)
+from teacher_features import Teacher
+from torch import Tensor, nn
+
+SEED = 0
+VIEWS = {"tiny_imagenet": 1, "cifar10": 1, "aid": 2, "rsscn7": 2, "ucm_train": 4}  # times --views
+PLAN = "plain_64=2,distilled_128=1,aerial_128=0.4,task_128=0.05"
+SAVE_EVERY_S, LOG_EVERY_S = 120, 60
+AVERAGE_DECAY = 0.998
+NEVER_DECAYED = ("complex_weight", "pos_embed", "token")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training at one image size."""
+
+    name: str
+    form: str  # plain or distilled
+    image_size: int
+    batch_size: int
+    lr: float
+    final_lr: float
+    after: str | None = None  # the stage whose weights it starts from
+    warmup_steps: int = 300
+    weight_decay: float = 0.05
+    clip_grad: float = 1.0
+    repeats: dict[str, float] = field(default_factory=dict)  # of each set; 1 where none is given
+    exits: tuple[int, ...] = ()
+    weights: Weights = Weights()
+
+
+ALL = {"cifar10": 0, "aid": 2, "rsscn7": 2, "ucm_train": 4}  # 32 px of CIFAR-10 tell least for the time they take
+AERIAL = {"tiny_imagenet": 0, "cifar10": 0, "aid": 1, "rsscn7": 1, "ucm_train": 4}
+TASK = AERIAL | {"aid": 0, "rsscn7": 0, "ucm_train": 8}
+STAGES = (
+    Stage("plain_64", "plain", 64, 128, lr=1.2e-3, final_lr=2e-4, warmup_steps=150, repeats=ALL),
+    Stage(
+        "distilled_128",
+        "distilled",
+        128,
+        128,
+        lr=8e-4,
+        final_lr=2e-4,
+        after="plain_64",
+        repeats={"tiny_imagenet": 0.25, "cifar10": 0, "aid": 2, "rsscn7": 2, "ucm_train": 4},
+    ),
+    Stage(
+        "aerial_128",
+        "distilled",
+        128,
+        128,
+        lr=4e-4,
+        final_lr=5e-5,
+        after="distilled_128",
+        warmup_steps=50,
+        repeats=AERIAL,
+        exits=EXITS,
+        weights=Weights(labels=1.0, classes=0.25),
+    ),
+    Stage(
+        "task_128",
+        "distilled",
+        128,
+        64,
+        lr=1e-4,
+        final_lr=2e-6,
+        after="aerial_128",
+        warmup_steps=20,
+        repeats=TASK,
+        exits=EXITS,
+        weights=Weights(labels=1.0, classes=0.1, features=1.0),
+    ),
+)
+
+
+class Run:
+    """One stage under way: student, moving average, optimiser, and how far it has come."""
+
+    def __init__(self, stage: Stage, model: nn.Module, out: Path) -> None:
+        self.stage, self.model = stage, model
+        self.path, self.weights = out / f"{stage.name}.state.pt", out / f"{stage.name}.safetensors"
+        self.average = Average(model, AVERAGE_DECAY)
+        self.optimizer = optimizer_of(model, stage)
+        self.counts = {"step": 0, "epoch": 0, "batch": 0, "trained_s": 0.0}
+
+    @property
+    def seen(self) -> int:
+        """Views the stage has been trained on."""
+        return self.counts["step"] * self.stage.batch_size
+
+    def restore(self) -> None:
+        """Go on from the state on disk, if there is one."""
+        saved = load_state(self.path)
+        if saved:
+            self.model.load_state_dict(saved["model"])
+            self.average.model.load_state_dict(saved["average"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.counts = saved["counts"]
+
+    def save(self) -> None:
+        parts = {"model": self.model, "average": self.average.model, "optimizer": self.optimizer}
+        save_state(self.path, {name: part.state_dict() for name, part in parts.items()} | {"counts": self.counts})
+
+
+def optimizer_of(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
+    """AdamW; norms, biases, positions, tokens and filters are not decayed."""
+    named = list(model.named_parameters())
+    kept = [p for key, p in named if p.ndim < 2 or any(part in key for part in NEVER_DECAYED)]
+    decayed = [p for key, p in named if not (p.ndim < 2 or any(part in key for part in NEVER_DECAYED))]
+    groups = [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=stage.lr, fused=True)
+
+
+def learning_rate(stage: Stage, step: int, progress: float) -> float:
+    """A cosine over `progress` from 0 to 1, after a linear warm-up counted in steps."""
+    cosine = (1 + torch.cos(torch.tensor(min(1.0, progress) * torch.pi)).item()) / 2
+    return (stage.final_lr + (stage.lr - stage.final_lr) * cosine) * min(1.0, (step + 1) / stage.warmup_steps)
+
+
+def open_run(stage: Stage, classes: int, out: Path, device: torch.device) -> Run:
+    """The stage as it was left, or at its beginning."""
+    torch.manual_seed(SEED)
+    outputs = COMPONENTS + IMAGENET_CLASSES + classes
+    run = Run(stage, new_student(stage.form, stage.image_size, outputs, stage.exits, device), out)
+    if run.path.exists():
+        run.restore()
+    elif stage.after is not None:
+        start_from(run.model, load_file(out / f"{stage.after}.safetensors"))
+        run.average.model.load_state_dict(run.model.state_dict())
+    return run
+
+
+class Distiller:
+    """The loss of a batch, with what the teacher's features are turned into."""
+
+    def __init__(self, source: ViewSource, out: Path, device: torch.device) -> None:
+        """The components are fitted once and kept in `out`: all stages learn the same ones."""
+        path = out / "components.safetensors"
+        if not path.exists():
+            visited = [number for number, data in enumerate(source.sets) if source.repeats.get(data.name, 1) > 0]
+            fitted = fit_components(sample_features([source.view(number, 0)[1] for number in visited], SEED))
+            save_file({"mean": fitted.mean, "basis": fitted.basis.contiguous()}, path)
+        self.components = Components(**load_file(path, device=str(device)))
+        self.teacher = Teacher(device)
+
+    def __call__(self, model: nn.Module, batch: Batch, weights: Weights) -> tuple[Tensor, dict[str, float]]:
+        images = batch.images
+        flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5  # the teacher hardly notices
+        heads, exits = answers(model, normalised(torch.where(flipped, images.flip(3), images)))
+        logits = self.teacher.classify(batch.features)
+        targets = Targets(self.components(batch.features), logits, batch.labels, batch.foreign)
+        loss, parts = heads_loss(heads, targets, weights)
+        return (loss + weights.exits * exits_loss(exits, heads, targets, weights) if exits else loss), parts
+
+
+def train(run: Run, source: ViewSource, distil: Distiller, planned: int, stop_at: float, log: Path) -> None:
+    """Train until the stage has seen the views planned for it or the clock says `stop_at`; save now and then."""
+    stage, counts = run.stage, run.counts
+    saved = logged = time.monotonic()
+    seen, sums = 0, {}
+    run.model.train()
+    while run.seen < planned and time.monotonic() < stop_at:
+        before = None
+        for batch in source.batches(counts["epoch"], stage.image_size, stage.batch_size, counts["batch"]):
+            before = before or time.monotonic()  # the first batch may have asked the teacher
+            parts = train_step(run, distil, batch, run.seen / planned)
+            seen += len(batch.labels)
+            sums = {key: sums.get(key, 0.0) + value for key, value in parts.items()}
+            now = time.monotonic()
+            counts["trained_s"], before = counts["trained_s"] + now - before, now
+            if now - logged > LOG_EVERY_S:
+                append_line(log, interval_record(run, seen, sums, now - logged))
+                logged, seen, sums = now, 0, {}
+            if now - saved > SAVE_EVERY_S:
+                run.save()
+                saved = now
+            if run.seen >= planned or now >= stop_at:
+                break
+        else:
+            counts["epoch"], counts["batch"] = counts["epoch"] + 1, 0
+    run.save()
+
+
+def interval_record(run: Run, seen: int, sums: dict[str, float], lasted_s: float) -> dict:
+    """The log line of the views `seen` since the last one: how fast, and the mean parts of the loss."""
+    figures = {key: round(value * run.stage.batch_size / seen, 4) for key, value in sums.items()}
+    return {"stage": run.stage.name} | run.counts | {"images_per_s": round(seen / lasted_s, 1)} | figures
+
+
+def train_step(run: Run, distil: Distiller, batch: Batch, progress: float) -> dict[str, float]:
+    """One step of the optimiser and of the average; the parts of the loss."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(run.stage, run.counts["step"], progress)
+    loss, parts = distil(run.model, batch, run.stage.weights)
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the loss of {run.stage.name} is {float(loss)} at step {run.counts['step']}")
+    run.optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(run.model.parameters(), run.stage.clip_grad)
+    run.optimizer.step()
+    run.average.update(run.counts["step"])
+    run.counts["step"] += 1
+    run.counts["batch"] += 1
+    return parts
+
+
+def finish(run: Run, packed: Path, first_class: int, log: Path) -> None:
+    """Write the averaged weights, their linear probe, and what the heads answer; `first_class` is UC Merced's."""
+    state = {key: value.cpu().contiguous() for key, value in run.average.model.state_dict().items()}
+    unfinished = run.weights.with_suffix(".part")
+    save_file(state, unfinished)
+    unfinished.replace(run.weights)
+    accuracy = round(probe_network(run.average.model, packed), 4)
+    depths = accuracy_by_depth(run.average.model, packed, COMPONENTS + IMAGENET_CLASSES + first_class)
+    append_line(log, {"stage": run.stage.name, "probe_ucm_calibrate": accuracy, "heads": depths} | run.counts)
+
+
+def parse_plan(text: str) -> dict[str, int]:
+    """ "plain_64=0.5,distilled_128=0.7" to views by stage."""
+    return {name: round(float(millions) * 1e6) for name, millions in (part.split("=") for part in text.split(","))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--packed", type=Path, default=Path("runs/embedded/packed"), help="what pack.py wrote")
+    parser.add_argument("--out", type=Path, default=Path("runs/embedded"), help="states, weights, log, teacher cache")
+    parser.add_argument("--plan", default=PLAN, help="millions of views per stage [default: %(default)s]")
+    parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, to be called again")
+    parser.add_argument("--views", type=int, default=1, help="how many times the fixed views of VIEWS")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device, out = torch.device(arguments.device), arguments.out
+    stop_at, log = time.monotonic() + arguments.minutes * 60, out / "log.jsonl"
+    sets = [open_packed(name, arguments.packed) for name in TRAINING_SETS]
+    views = {name: count * arguments.views for name, count in VIEWS.items()}
+    plan, distil = parse_plan(arguments.plan), None
+    for stage in (stage for stage in STAGES if stage.name in plan):
+        source = ViewSource(sets, views, stage.repeats, out / "features", SEED, device)
+        run = open_run(stage, source.offsets[-1], out, device)
+        unfinished = run.seen < plan[stage.name] or not run.weights.exists()
+        if run.seen < plan[stage.name]:
+            distil = distil or Distiller(source, out, device)
+            train(run, source, distil, plan[stage.name], stop_at, log)
+        if run.seen < plan[stage.name]:
+            break  # out of time: the next stage starts from this one's end
+        if unfinished:
+            finish(run, arguments.packed, source.offsets[TRAINING_SETS.index("ucm_train")], log)
+
+
+if __name__ == "__main__":
+    main()

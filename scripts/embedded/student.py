@@ -1,0 +1,64 @@
+"""The student: the 12-192 in the form, size and with the exits that a stage wants, and the weights it starts from."""
+
+from collections.abc import Mapping
+
+import torch
+from growth import distilled_from_plain
+from torch import Tensor, nn
+
+from pi_dynn import create_model
+from pi_dynn.models.checkpoint import image_size_of
+from pi_dynn.models.resize import resize_state_dict
+from pi_dynn.train.networks import faster_on
+
+ARCHITECTURE = "gfnet_12_192"
+
+
+def new_student(
+    form: str,
+    image_size: int,
+    outputs: int,
+    exits: tuple[int, ...] = (),
+    device: str | torch.device = "cpu",
+    grid: tuple[int, int] | None = None,
+) -> nn.Module:
+    """A fresh student, its filters in the form that trains fastest on the device; `grid` of a distilled one's."""
+    model = create_model(
+        ARCHITECTURE,
+        num_classes=outputs,
+        image_size=image_size,
+        exits=list(exits) or None,
+        distilled=form == "distilled",
+        **({} if grid is None else {"grid": grid}),
+    )
+    return faster_on(model, torch.device(device)).to(device)
+
+
+def start_from(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load the weights of an earlier stage: resized and grown where need be; new exits begin as the final head."""
+    if "cls_token" not in state:
+        state = resize_state_dict(state, image_size_of(state), model.image_size)
+        state = distilled_from_plain(state, model.grid) if model.distilled else state
+    own = model.state_dict()
+    new = {}
+    for key, value in own.items():
+        if key in state:
+            new[key] = state[key]
+        elif key.startswith("intermediate_heads"):
+            new[key] = state[f"head.{key.rsplit('.', 1)[1]}"].clone()
+        else:  # gates, which other scripts train
+            new[key] = value
+    model.load_state_dict(new)
+
+
+def answers(model: nn.Module, x: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """The final heads' answers, each (B, outputs), and those of the exits before them."""
+    tokens, exits = model.embed(x), []
+    for index, block in enumerate(model.blocks):
+        tokens = block(tokens)
+        if index in model.exit_blocks:
+            exits.append(model.exit_logits(tokens, model.exit_blocks.index(index)))
+    if not model.distilled:
+        return (model.final_logits(tokens),), exits
+    tokens = model.norm(tokens)
+    return (model.head(tokens[:, 0]), model.head_dist(tokens[:, 1])), exits

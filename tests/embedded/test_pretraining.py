@@ -1,0 +1,82 @@
+"""The pure parts of the embedded model's pretraining."""
+
+import numpy as np
+import pytest
+import torch
+from growth import distilled_from_plain, kernel_of, nearest_kernel, spectrum_of, token_map
+from pack import Packed
+from pretrain import STAGES, learning_rate
+from state import load_state, save_state
+from targets import class_offsets, fit_components, label_mask
+from views import draw_views, render, whole_views
+
+from pi_dynn import create_model
+
+
+def test_a_kernel_on_its_own_grid_is_its_own_nearest():
+    kernel = torch.randn(3, 6, 2)
+    token = torch.arange(18)
+    down = (token[:, None] // 6 - token // 6) % 3
+    right = (token[:, None] % 6 - token % 6) % 6
+    assert torch.allclose(nearest_kernel(kernel[down, right], (3, 6)), kernel, atol=1e-6)
+    assert torch.allclose(kernel_of(spectrum_of(kernel), 6), kernel, atol=1e-6)
+
+
+def test_a_token_map_does_what_the_plain_filter_does():
+    model = create_model("gfnet_12_192", num_classes=2, image_size=64)
+    tokens = torch.randn(1, 16, 192)
+    wanted = model.blocks[0].filter(tokens)
+    weights = token_map(kernel_of(model.blocks[0].filter.complex_weight.detach(), 4))
+    seen = torch.einsum("tsc,bsc->btc", weights[2:, 2:], tokens)
+    assert torch.allclose(seen, wanted, atol=1e-4)
+
+
+def test_a_grown_network_fits_the_distilled_form():
+    plain = create_model("gfnet_12_192", num_classes=5, image_size=128)
+    distilled = create_model("gfnet_12_192", num_classes=5, image_size=128, distilled=True)
+    distilled.load_state_dict(distilled_from_plain(plain.state_dict()))
+    assert torch.equal(distilled.head_dist.weight, plain.head.weight)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_whole_view_is_an_exact_turn_and_flip(turns, flip):
+    image = torch.randint(256, (1, 3, 8, 8), dtype=torch.uint8)
+    views = whole_views(1)
+    views.turns[:], views.flips[:] = turns, flip
+    ways = [torch.rot90(each.float(), k, (2, 3)) for each in (image, image.flip(3)) for k in range(4)]
+    view = render(image, views, 8)
+    same = [torch.allclose(view, way, atol=1e-2) for way in ways]
+    assert sum(same) == 1 and same.index(True) // 4 == int(flip)
+
+
+def test_views_are_fixed_by_set_view_and_seed():
+    first, again, other = (draw_views("aid", 50, view, 0) for view in (1, 1, 2))
+    assert torch.equal(first.centre, again.centre) and not torch.equal(first.centre, other.centre)
+    assert bool(((first.centre.abs() + first.half) <= 1 + 1e-6).all())
+
+
+def test_components_have_mean_square_one():
+    features = torch.randn(500, 40) * torch.linspace(0.1, 3, 40) + 2
+    components = fit_components(features, 10)(features)
+    assert components.shape == (500, 10)
+    assert components.square().mean().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_classes_of_other_sets_do_not_count():
+    sets = [Packed(name, np.zeros((1, 3, 8, 8)), np.zeros(1), list("ab" * (k + 1))) for k, name in enumerate("xy")]
+    assert class_offsets(sets) == [0, 2, 6]
+    assert label_mask(sets).tolist() == [[False] * 2 + [True] * 4, [True] * 2 + [False] * 4]
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    stage = STAGES[0]
+    assert learning_rate(stage, 0, 0.0) < stage.lr / 100
+    assert learning_rate(stage, 10_000, 0.0) == pytest.approx(stage.lr)
+    assert learning_rate(stage, 10_000, 1.5) == pytest.approx(stage.final_lr)
+
+
+def test_a_state_comes_back_as_it_was_written(tmp_path):
+    assert load_state(tmp_path / "none.pt") is None
+    save_state(tmp_path / "state.pt", {"x": torch.ones(2), "counts": {"step": 3}})
+    assert load_state(tmp_path / "state.pt")["counts"] == {"step": 3}
