@@ -199,4 +199,5 @@ def test_a_gfnet_has_int8_without_rehearsal(tiny_model):
     rehearse(tiny_model, usual_precision(tiny_model), images(1), trained=True)
     assert int8_kinds(tiny_model) == ["int8", "int8-static", "onnx"]
     assert int8_kinds(tiny_chain("recnext", exits=[3], image_size=SIZE)) == ["onnx"]
+    assert int8_kinds(tiny_chain("lsnet", exits=[3])) == ["onnx"]
     assert usual_precision(tiny_chain("lsnet", exits=[3])) == "int8-static"
