@@ -113,7 +113,7 @@ def int8_kinds(model: nn.Module) -> list[str]:
         return ["int8", INT8_STATIC, "onnx"]
     if not isinstance(model, ChainNetwork):
         return []
-    if isinstance(model, LSNet):  # qnnpack refuses the range of a sum: benchmarks/static_int8.py lsnet_t --image-size 64
+    if isinstance(model, LSNet):  # qnnpack refuses a sum: benchmarks/static_int8.py lsnet_t --image-size 64
         return ["onnx"]
     chain = model.eval().chain()
     traceable = can_be_traced(nn.Sequential(chain.stem, *(module for block in chain.blocks for module in block)))
