@@ -96,10 +96,10 @@ class Answer(Record):
 class LearnResult(Record):
     """What `learn` made, and how good it is on images that took no part in making it.
 
-    Accuracies and shares in 0..1. `exits_cost` is what leaving early loses on the test part against the best single
-    answer there; `int8_agreement` the share of held-out images on which the bundle's last answer is that of fp32.
-    `unfinished` says why training ended before its plan did. `curve` are points of accuracy and mean cost on the test
-    part, from cheap to dear.
+    Accuracies and shares in 0..1. `exits_cost` is what leaving early loses there against the last answer,
+    `int8_agreement` the share of calibration images on which the bundle's last answer is that of fp32. `unfinished`
+    says why training ended before its plan did. `curve` are points of accuracy and mean cost on the test part, from
+    cheap to dear.
     """
 
     KIND = "learn result"

@@ -5,7 +5,7 @@ Shape letters: K exits including the last answer, N images.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pi_dynn.calibrate.choose_exits import choose_exits
-from pi_dynn.calibrate.outcomes import leave_at, operating_point
-from pi_dynn.calibrate.records import CalibrationRecord, OperatingPoint
-from pi_dynn.calibrate.rules import RuleSettings
+from pi_dynn.calibrate.outcomes import ExitOutcomes, leave_at, operating_point
+from pi_dynn.calibrate.records import OperatingPoint
+from pi_dynn.calibrate.rules import RuleSettings, choose
 from pi_dynn.calibrate.scores import exit_scores, softmax
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.preprocess import Preprocess
@@ -27,7 +27,6 @@ from pi_dynn.errors import EngineUnavailable, ModelError
 from pi_dynn.evaluate.classes import confusion_matrix
 from pi_dynn.evaluate.outputs import ExitOutputs, collect_outputs, evaluate
 from pi_dynn.evaluate.records import Evaluation
-from pi_dynn.evaluate.thresholds import CalibrationSource, calibrate, exit_outcomes, rescored
 from pi_dynn.models.chain import ChainNetwork
 from pi_dynn.models.macs import count_macs
 from pi_dynn.runtime.bundle import Bundle
@@ -37,7 +36,8 @@ from pi_dynn.stats import wilson_interval
 from pi_dynn.train.records import Answer, ClassAccuracy
 
 SCORE = "max-probability"
-TOLERATED_LOSS = 0.003  # that leaving early may cost on the calibration part
+TOLERATED_LOSS = 0.003  # share of the calibration part that leaving early may spoil
+LEAST_TO_CHOOSE = 50  # images exits are chosen by: fewer tell nothing of a harm of a few points
 MOST_EXITS = 4
 WORST_INT8_LOSS = 0.01  # of accuracy on the calibration part; beyond it the bundle is fp32
 RANGED = 128  # training images that set the ranges of int8
@@ -46,10 +46,10 @@ _GRID = tuple(np.linspace(0.3, 0.995, 140).round(4).tolist())
 
 @dataclass(frozen=True)
 class Built:
-    """A bundle with its thresholds, and how it was chosen: why it is not int8, how often int8 agrees with fp32."""
+    """A bundle with its thresholds, others from cheap to dear, why it is not int8, how often int8 agrees with fp32."""
 
     bundle: Bundle
-    record: CalibrationRecord | None
+    curve: list[list[float]]
     reason: str | None
     agreement: float | None
 
@@ -74,12 +74,26 @@ def all_logits(model: nn.Module, x: Tensor, batch_size: int = 32) -> NDArray[np.
     return torch.cat(parts, 1).float().numpy().astype(np.float64)
 
 
+def harmless(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each exit's answer does no harm, from whether it is right, (K, N): right, or wrong as the last answer is.
+
+    What leaving early spoils is held apart from what it happens to mend: of a few hundred images an exit is soon the
+    most accurate by luck, and all images would leave there.
+    """
+    return right | ~right[-1]
+
+
 def worthwhile_exits(model: ChainNetwork, logits: NDArray[np.float64], labels: NDArray[np.int64]) -> list[int]:
-    """Blocks of the exits to keep, by what all exits answer, (K, N, classes), to images with these labels (N,)."""
+    """Blocks of the exits to keep, by what all exits answer, (K, N, classes), to images with these labels (N,).
+
+    None of them where the images are too few to tell when leaving early does no harm.
+    """
+    if len(labels) < LEAST_TO_CHOOSE:
+        return []
     table = count_macs(fuse_norms(model), model.image_size)
     choice = choose_exits(
         exit_scores(SCORE, logits, logits[..., 0]),
-        (logits.argmax(-1) == labels).astype(np.float64),
+        harmless(logits.argmax(-1) == labels).astype(np.float64),
         [answer.macs for answer in table.exits],
         [answer.check_macs for answer in table.exits],
         most=MOST_EXITS,
@@ -95,7 +109,6 @@ def build(
     ranged: Tensor,
     calibration: ImageFolder,
     held_out: tuple[Tensor, Tensor],
-    source: CalibrationSource,
     notes: dict,
 ) -> Built:
     """The bundle of a trained network, in int8 unless that answers worse on the images `held_out` of `calibration`.
@@ -133,28 +146,18 @@ def build(
             reason = None
     if reason is not None:
         bundle, outputs = made("fp32")
-    return _with_thresholds(bundle, outputs, source, reason, agreement)
+    return _with_thresholds(bundle, outputs, reason, agreement)
 
 
-def _with_thresholds(
-    bundle: Bundle, outputs: ExitOutputs, source: CalibrationSource, reason: str | None, agreement: float | None
-) -> Built:
-    """The bundle with thresholds that lose at most TOLERATED_LOSS against the best single answer."""
+def _with_thresholds(bundle: Bundle, outputs: ExitOutputs, reason: str | None, agreement: float | None) -> Built:
+    """The bundle with the thresholds that save most, at a harm of at most TOLERATED_LOSS on these images."""
     if not bundle.manifest.exit_blocks:
-        return Built(bundle, None, reason, agreement)
-    right = outputs.right.mean(axis=1)
-    target = min(float(right[-1]), float(right.max()) - TOLERATED_LOSS)
-    costs = [float(macs) for macs in bundle.manifest.macs]
-    record, _ = calibrate(
-        outputs,
-        bundle.manifest,
-        bundle.sha256,
-        replace(source, costs=costs),
-        "target-accuracy",
-        RuleSettings(target_accuracy=target),
-        SCORE,
-    )
-    return Built(calibrated_bundle(bundle, thresholds=record.thresholds, score=SCORE), record, reason, agreement)
+        return Built(bundle, [], reason, agreement)
+    scores = exit_scores(SCORE, outputs.logits, outputs.scores)
+    outcomes = ExitOutcomes(scores, harmless(outputs.right), [float(macs) for macs in bundle.manifest.macs])
+    choice = choose("target-accuracy", outcomes, RuleSettings(max_loss=TOLERATED_LOSS))
+    chosen = calibrated_bundle(bundle, thresholds=choice.point.thresholds, score=SCORE)
+    return Built(chosen, [point.thresholds for point in choice.curve], reason, agreement)
 
 
 def judge(built: Built, test: ImageFolder, on_image: Callable[[], None] = lambda: None) -> Judged:
@@ -169,12 +172,13 @@ def judge(built: Built, test: ImageFolder, on_image: Callable[[], None] = lambda
     given = logits.argmax(-1)
     confusion = confusion_matrix(outputs.labels, given, len(test.classes))
     curve = []
-    if built.record is not None:
-        outcomes = exit_outcomes(rescored(outputs, built.record), SCORE, built.record.costs)
-        curve = [operating_point(outcomes, point.thresholds) for point in built.record.curve]
+    if built.curve:
+        costs = [float(macs) for macs in built.bundle.manifest.macs]
+        outcomes = ExitOutcomes(exit_scores(SCORE, outputs.logits, outputs.scores), outputs.right, costs)
+        curve = [operating_point(outcomes, limits) for limits in built.curve]
     return Judged(
         evaluation=result,
-        exits_cost=float(outputs.right.mean(axis=1).max() - result.acc1),
+        exits_cost=result.full_depth_acc1 - result.acc1,
         per_class=_class_results(test.classes, confusion),
         confusion=confusion.tolist(),
         answers=_answers(test, outputs, given, softmax(logits).max(-1), exits),

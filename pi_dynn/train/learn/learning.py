@@ -14,7 +14,6 @@ from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.look import FolderLook
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import InputError, PiDynnError
-from pi_dynn.evaluate.thresholds import CalibrationSource
 from pi_dynn.files import write_text
 from pi_dynn.models.card import Card, save_weights
 from pi_dynn.models.pretrained import known_pretrained
@@ -297,9 +296,8 @@ class Learning:
         train = self.data.train
         count = min(RANGED, len(train))
         ranged, _ = held_out_tensors(train.subset([i * len(train) // count for i in range(count)]), self.preprocess)
-        source = CalibrationSource(settings.folder.name, self.data.record["split_sha256"], "calibrate", [], "macs")
         notes = {"stages": [self._manifest(self.recipe)], "source": self._source()}
-        built = build(model, self.preprocess, ranged, self.data.calibrate, self.held_out, source, notes)
+        built = build(model, self.preprocess, ranged, self.data.calibrate, self.held_out, notes)
         built.bundle.save(settings.out)
         self.callback.on_stage("judging the bundle on the test part")
         return self._result(epochs, kept, accuracies, built, judge(built, self.data.test))

@@ -155,8 +155,8 @@ def model_card(result: LearnResult) -> str:
             f"{result.seed}, split `{result.split}`); {result.left_out} files left out.",
             f"- **Training**: {_training_text(result)}.",
             f"- **Precision**: {_precision_text(result)}.",
-            f"- **Thresholds**: chosen on the calibrate part by {result.score}, to lose at most 0.3 points there "
-            "against the best single answer.",
+            f"- **Thresholds**: chosen on the calibrate part by {result.score}, to spoil at most 0.3 % of what the "
+            "last answer has right there.",
             "",
             "## On the test part, which took no part in any of this",
             "",

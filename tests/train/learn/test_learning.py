@@ -8,7 +8,7 @@ from torch import nn
 from pi_dynn.train.batches import Order, TensorBatches
 from pi_dynn.train.engine import Callback, RunContext, Trainer
 from pi_dynn.train.learn.fine_tune import EXIT_SHARES, FineTune, frozen_modules, start_network
-from pi_dynn.train.learn.finish import all_logits
+from pi_dynn.train.learn.finish import all_logits, harmless
 from pi_dynn.train.learn.plan import (
     LEAST_EPOCHS,
     MOST_EPOCHS,
@@ -121,6 +121,11 @@ def test_heads_on_features_answer_as_the_network(tiny):
     assert [len(one) for one in features] == [5] * (len(tiny.exit_blocks) + 1)
     answers = Heads(tiny).eval()(features)
     np.testing.assert_allclose(torch.stack(answers).detach().numpy(), all_logits(tiny, x), atol=1e-5)
+
+
+def test_harm_counts_what_is_spoilt_and_not_what_is_mended():
+    right = np.array([[True, False, True, False], [True, True, False, False]])
+    assert harmless(right).tolist() == [[True, False, True, True], [True] * 4]
 
 
 def test_the_probe_trains_heads_and_nothing_else(tiny):
