@@ -34,7 +34,8 @@ def cuda_hint(machine: str | None = None, installed: tuple[str, Sequence[str]] |
     if (machine or platform.machine()) not in ("aarch64", "arm64"):
         return None
     version, requirements = installed or _installed()
-    if "+cu" in version or any(line.startswith("nvidia-") for line in requirements):
+    # CPU wheels for aarch64 name CUDA as well, for x86_64 only.
+    if "+cu" in version or any(line.startswith("nvidia-") and "x86_64" not in line for line in requirements):
         return f"torch {version} is a CUDA build, which a Pi cannot use: {CURE}"
     return None
 

@@ -7,7 +7,7 @@ import pytest
 from pi_dynn.errors import TorchUnusable
 from pi_dynn.torch_build import check_torch, cuda_hint, size_thread_teams
 
-CPU_BUILD = ("filelock", "sympy")
+CPU_BUILD = ("filelock", 'nvidia-cudnn-cu12==9; platform_system == "Linux" and platform_machine == "x86_64"')
 CUDA_BUILD = ("filelock", 'nvidia-cudnn-cu13==9; platform_system == "Linux"')
 
 
