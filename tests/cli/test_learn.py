@@ -27,6 +27,7 @@ def tiny_network(monkeypatch, tmp_path, pi_dynn):
     register_tiny(monkeypatch, tmp_path)
     monkeypatch.setattr(learning, "HEADS_RECIPE", learning.replace(learning.HEADS_RECIPE, epochs=15))
     monkeypatch.setattr("pi_dynn.train.learn.plan.MOST_EPOCHS", 4)
+    monkeypatch.setattr(learning, "HEADS_STEPS", 20)
     monkeypatch.setattr("pi_dynn.train.learn.finish.LEAST_TO_CHOOSE", 10)
 
 

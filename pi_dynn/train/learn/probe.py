@@ -72,6 +72,4 @@ class Probe(Stage):
         features, labels = self.held_out
         model.eval()
         logits = model(features)
-        right = [float((z.argmax(1) == labels).float().mean()) for z in logits]
-        losses = [float(F.cross_entropy(z, labels)) for z in logits]
-        return {"accuracy": right[-1] - 1e-3 * sum(losses)}  # the loss breaks ties of few images
+        return {"accuracy": float((logits[-1].argmax(1) == labels).float().mean())}
