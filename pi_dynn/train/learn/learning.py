@@ -25,7 +25,7 @@ from pi_dynn.train.engine import Callback, RunContext, Trainer
 from pi_dynn.train.images import AugmentedImages, augmentation, hold_images
 from pi_dynn.train.learn.data import open_learn_data
 from pi_dynn.train.learn.fine_tune import FineTune, start_network, stored_as
-from pi_dynn.train.learn.finish import RANGED, SCORE, Built, Judged, all_logits, build, judge
+from pi_dynn.train.learn.finish import LEAST_TO_CHOOSE, RANGED, SCORE, Built, Judged, all_logits, build, judge
 from pi_dynn.train.learn.plan import Cost, OutOfTime, Timekeeper, Work, epochs_within, finishing_s, make_plan
 from pi_dynn.train.learn.probe import Probe, head_inputs
 from pi_dynn.train.processes import ALONE
@@ -217,8 +217,9 @@ class Learning:
         stage = Probe(self.model, (held_out, self.held_out[1]))
         batches = TensorBatches((labels, *features), self._order(HEADS_RECIPE))
         self.recipe = replace(HEADS_RECIPE, epochs=max(HEADS_RECIPE.epochs, HEADS_STEPS // batches.steps))
-        Trainer(stage, batches, self.recipe, RunContext(clock=self.clock, name="heads")).run()
-        # The last weights, not those of the best epoch: of ten images held out, one epoch is the best by luck.
+        fitted = Trainer(stage, batches, self.recipe, RunContext(clock=self.clock, name="heads")).run()
+        if len(self.held_out[1]) >= LEAST_TO_CHOOSE:  # of ten images held out, one epoch is the best by luck
+            stage.model.load_state_dict(fitted.best)
         answers = stage.model.eval()(held_out)
         return [float((logits.argmax(1) == self.held_out[1]).float().mean()) for logits in answers]
 
