@@ -10,9 +10,7 @@ from pi_dynn.train.records import LearnPlan
 FEW_PER_CLASS = 20  # training images, below which the heads alone do better
 LEAST_EPOCHS, MOST_EPOCHS = 4, 30
 SPARE = 0.88  # of the time left: a machine that is shared gets slower
-SPARE_LATER = (
-    0.95  # once whole epochs are timed: too many short plans would spend the last epochs at no rate to speak of
-)
+SPARE_LATER = 0.95  # once whole epochs are timed, less is kept in reserve
 FIXED_S = 15.0  # engines tried, ranges set, page drawn
 PASSES = 2.5  # forward passes over the held-out images to choose, compare and judge, one image at a time
 QUANTISED_PASSES = 4.0  # forward passes over the images ranges are set with
