@@ -99,8 +99,8 @@ def headline(result: LearnResult) -> str:
     saved = 1 - judged.mean_macs / judged.full_depth_macs
     return (
         f"{percent(judged.acc1)} of {judged.images} test images right (95 % interval {percent(result.interval[0])} to "
-        f"{percent(result.interval[1])}), {percent(saved)} of the multiply-adds saved by leaving early, which costs "
-        f"{100 * result.exits_cost:.2f} points"
+        f"{percent(result.interval[1])}), {percent(saved)} of the multiply-adds saved by leaving early, which "
+        f"{'costs' if result.exits_cost >= 0 else 'gains'} {100 * abs(result.exits_cost):.2f} points"
     )
 
 
