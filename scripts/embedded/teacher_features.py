@@ -1,7 +1,7 @@
 """What EfficientNet-Lite0 says of every view, computed once and kept on disk.
 
-Only its 1280 pooled features are kept: the 1000 ImageNet classes are a linear function of them. Folding the batch
-norms and computing in bfloat16 takes about 0.6 of the time of the plain network on a processor with AVX-512.
+Only its 1280 pooled features are kept: the 1000 ImageNet classes are a linear function of them. Its batch norms are
+folded and it computes in bfloat16: a frozen script that does both takes 0.6 of the plain network's time at 128 px.
 
 Source: EfficientNet-Lite0 and its weights, Apache-2.0, from the packages of the extra `[train]`.
 """
