@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pi_dynn import Preprocess, Session, build_bundle
+from pi_dynn.deploy import builder
 from pi_dynn.deploy.builder import deploy_form
 from pi_dynn.deploy.quant_linear import DynamicQuantLinear, FloatLinear, StaticQuantLinear
 from pi_dynn.deploy.static_quant import quantise_products
@@ -108,8 +109,6 @@ def test_it_computes_in_floats_and_is_tested_against_them(bundle):
 
 
 def test_a_range_that_says_nothing_of_the_images_is_refused(tiny_model, monkeypatch):
-    from pi_dynn.deploy import static_quant
-
-    monkeypatch.setattr(static_quant, "WORST_RELATIVE_ERROR", 1e-6)
+    monkeypatch.setattr(builder, "STATIC_LIMIT", 1e-6)
     with pytest.raises(ModelError, match="static int8 is off by"):
         static_bundle(tiny_model, images(4, seed=1))
