@@ -7,7 +7,7 @@ from pi_dynn.clock import Clock
 from pi_dynn.train.engine import Callback, Row, Trainer
 from pi_dynn.train.records import LearnPlan
 
-FEW_PER_CLASS = 20  # training images, below which the heads alone do better
+FEW_PER_CLASS = 5  # training images, below which the heads alone are trained; at 7 the whole network does better
 LEAST_EPOCHS, MOST_EPOCHS = 4, 30
 SPARE = 0.88  # of the time left: a machine that is shared gets slower
 SPARE_LATER = 0.95  # once whole epochs are timed, less is kept in reserve

@@ -47,9 +47,9 @@ def test_the_plan_fits_the_time():
 
 
 def test_few_images_train_heads_only_whatever_the_time():
-    few = Work(steps=2, train=40, held_out=20, classes=5, ranged=40)
+    few = Work(steps=2, train=20, held_out=20, classes=5, ranged=40)
     plan = make_plan("tiny", 32, COSTS, few, left_s=1e5, how="auto")
-    assert plan.how == "heads" and plan.reason.startswith("8 training images a class are too few") and not plan.short
+    assert plan.how == "heads" and plan.reason.startswith("4 training images a class are too few") and not plan.short
     assert make_plan("tiny", 32, COSTS, few, left_s=1e5, how="whole").how == "whole"
     assert make_plan("tiny", 32, COSTS, WORK, left_s=1e5, how="heads").reason == "as asked"
     asked = make_plan("tiny", 32, COSTS, WORK, left_s=1, how="whole")
