@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pi_dynn.calibrate.outcomes import leave_at
+from pi_dynn.calibrate.scores import softmax
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.errors import InputError
 from pi_dynn.evaluate.outputs import ExitOutputs
@@ -24,10 +25,8 @@ def class_result(
     exits = leave_at(outputs.scores, thresholds)
     logits = outputs.answerable(outputs.logits[exits, np.arange(len(exits))]).astype(np.float64)
     answers = logits.argmax(-1)
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    probabilities = shifted.max(-1) / shifted.sum(-1)
+    probabilities = softmax(logits).max(-1)
     matrix = confusion_matrix(outputs.labels, answers, len(manifest.labels))
-    numbers = np.arange(len(exits)) if outputs.numbers is None else outputs.numbers
     wrong = np.flatnonzero(answers != outputs.labels)
     return ClassResult(
         dataset=str(data.root),
@@ -37,7 +36,7 @@ def class_result(
         classes=class_rows(manifest.labels, matrix),
         wrong=[
             WrongImage(
-                path=str(data.paths[numbers[i]]),
+                path=str(data.paths[outputs.places[i]]),
                 label=manifest.labels[outputs.labels[i]],
                 answer=manifest.labels[answers[i]],
                 probability=float(probabilities[i]),

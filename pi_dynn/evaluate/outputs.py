@@ -44,6 +44,11 @@ class ExitOutputs:
     numbers: np.ndarray | None = None
 
     @property
+    def places(self) -> np.ndarray:
+        """The place (N,) of each image in its data set; outputs of no data set count as read one by one."""
+        return np.arange(len(self.labels)) if self.numbers is None else self.numbers
+
+    @property
     def right(self) -> np.ndarray:
         """Whether each exit is right about each image, (K, N)."""
         return self.answerable(self.logits).argmax(-1) == self.labels

