@@ -36,6 +36,14 @@ PATH = click.Path(path_type=Path)
     help="What learns: the whole network, or its heads alone.",
 )
 @click.option("--model", default="efficientnet_lite0", show_default=True, metavar="NAME", help="Pretrained network.")
+@click.option(
+    "--reject",
+    type=click.FloatRange(0, 50),
+    default=5.0,
+    show_default=True,
+    metavar="PERCENT",
+    help='Answer "none of these" so that at most this share of images like these is; 0: never.',
+)
 @click.option("--image-size", type=click.IntRange(32), help="Pixels. [default: 128, or 96 where time is short]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split and the training.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
@@ -58,7 +66,7 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
     from pi_dynn.train.learn.text import learned_text, model_card
 
     out = output or Path(f"{folder.resolve().name}.pt")
-    settings = LearnSettings(folder, out, **given)
+    settings = LearnSettings(folder, out, reject=given.pop("reject") / 100, **given)
     try:
         result = Learning(settings, _console(as_json)).run()
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from pi_dynn.calibrate.outcomes import leave_at
 from pi_dynn.calibrate.scores import softmax
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.errors import InputError
-from pi_dynn.evaluate.outputs import ExitOutputs
+from pi_dynn.evaluate.outputs import ExitOutputs, rejected_samples
 from pi_dynn.evaluate.records import ClassResult, ClassRow, WrongImage
 from pi_dynn.runtime.manifest import Manifest
 
@@ -28,12 +28,14 @@ def class_result(
     probabilities = softmax(logits).max(-1)
     matrix = confusion_matrix(outputs.labels, answers, len(manifest.labels))
     wrong = np.flatnonzero(answers != outputs.labels)
+    rejected = rejected_samples(outputs, exits, manifest.rejection)
+    of_class = None if rejected is None else np.bincount(outputs.labels[rejected], minlength=len(manifest.labels))
     return ClassResult(
         dataset=str(data.root),
         images=len(exits),
         labels=manifest.labels,
         matrix=matrix.tolist(),
-        classes=class_rows(manifest.labels, matrix),
+        classes=class_rows(manifest.labels, matrix, of_class),
         wrong=[
             WrongImage(
                 path=str(data.paths[outputs.places[i]]),
@@ -57,8 +59,8 @@ def confusion_matrix(labels: np.ndarray, answers: np.ndarray, classes: int) -> n
     return matrix
 
 
-def class_rows(labels: Sequence[str], matrix: np.ndarray) -> list[ClassRow]:
-    """A row for each class of a confusion matrix (C, C), in the order of `labels`."""
+def class_rows(labels: Sequence[str], matrix: np.ndarray, rejected: np.ndarray | None = None) -> list[ClassRow]:
+    """A row for each class of a confusion matrix (C, C), in the order of `labels`; `rejected` images (C,) of each."""
     rows = []
     for k, label in enumerate(labels):
         images, answered, right = int(matrix[k].sum()), int(matrix[:, k].sum()), int(matrix[k, k])
@@ -74,6 +76,7 @@ def class_rows(labels: Sequence[str], matrix: np.ndarray) -> list[ClassRow]:
                 precision=right / answered if answered else None,
                 taken_for=labels[most] if others[most] else None,
                 taken_count=int(others[most]),
+                rejected=None if rejected is None else int(rejected[k]),
             )
         )
     return rows

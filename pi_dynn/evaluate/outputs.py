@@ -7,10 +7,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pi_dynn.calibrate.outcomes import exit_table, leave_at, mean_cost
-from pi_dynn.calibrate.reject import exit_similarities
+from pi_dynn.calibrate.reject import Rejection, exit_similarities
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.prefetch import prefetch
 from pi_dynn.data.preprocess import turned_and_flipped
@@ -159,11 +160,7 @@ def evaluate(
     answered = torch.from_numpy(outputs.answerable(outputs.logits[exits, samples]))
     labels = torch.from_numpy(outputs.labels)
     five = answered.topk(min(5, answered.shape[1])).indices
-    macs, rejection = session.manifest.macs, session.manifest.rejection
-    rejected = None
-    if rejection is not None:
-        similarities = exit_similarities(outputs.logits, exits, rejection.class_means)
-        rejected = float((similarities < rejection.limit).mean())
+    macs, rejected = session.manifest.macs, rejected_samples(outputs, exits, session.manifest.rejection)
     return Evaluation(
         dataset=str(data.root),
         images=len(exits),
@@ -179,5 +176,15 @@ def evaluate(
         engine=session.engine,
         precision=session.manifest.precision,
         bundle=session.bundle.sha256,
-        rejected=rejected,
+        rejected=None if rejected is None else float(rejected.mean()),
     )
+
+
+def rejected_samples(
+    outputs: ExitOutputs, exits: NDArray[np.int64], rejection: Rejection | None
+) -> NDArray[np.bool_] | None:
+    """Which samples (N,) that leave at `exits` (N,) are "none of these"; None where nothing is rejected."""
+    if rejection is None:
+        return None
+    rejected: NDArray[np.bool_] = exit_similarities(outputs.logits, exits, rejection.class_means) < rejection.limit
+    return rejected

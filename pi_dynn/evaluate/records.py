@@ -41,7 +41,8 @@ class ClassRow(Record):
     """One class of an evaluation: how many images are of it, and how many of those are answered right.
 
     `precision` is the share of the answers "this class" that are right. `taken_for` is the class its wrong answers name
-    most often, `taken_count` times. What has nothing to be counted on is None.
+    most often, `taken_count` times. `rejected` of its images are answered "none of these". What has nothing to be
+    counted on is None.
     """
 
     label: str
@@ -51,6 +52,7 @@ class ClassRow(Record):
     precision: float | None
     taken_for: str | None
     taken_count: int
+    rejected: int | None = None
 
 
 @dataclass(frozen=True)

@@ -183,12 +183,13 @@ def class_text(result: ClassResult) -> str:
             str(row.right),
             percent(row.accuracy),
             percent(row.precision),
+            "-" if row.rejected is None else str(row.rejected),
             f"{row.taken_for} ({row.taken_count})" if row.taken_for else "-",
         )
         for row in result.classes
         if row.images
     ]
-    headers = ("class", "images", "right", "accuracy", "precision", "most often taken for")
+    headers = ("class", "images", "right", "accuracy", "precision", "none of these", "most often taken for")
     return f"{table(headers, rows)}\n\n{confusion_table(result)}"
 
 

@@ -48,7 +48,7 @@ def one_line(outcome, status=1) -> str:
 
 
 def test_one_command_leaves_everything(pi_dynn, photos, tmp_path):
-    outcome = pi_dynn("learn", photos, "-o", "mine.pt", *TINY)
+    outcome = pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--reject", 20)
     assert outcome.status == 0, outcome.err
     assert (
         "shared out: 12 to test, 12 to calibrate, 66 to train" in outcome.err and "plan: tiny at 32 px" in outcome.err
@@ -59,9 +59,12 @@ def test_one_command_leaves_everything(pi_dynn, photos, tmp_path):
     assert sum(map(sum, result.confusion)) == 12 == len(result.answers) and result.interval[0] < result.evaluation.acc1
     manifest = load_bundle("mine.pt").manifest
     assert manifest.labels == ["blue", "green", "red"] and manifest.exit_blocks == result.exit_blocks != []
+    assert manifest.rejection.images == 12 and manifest.rejection.alpha == 0.2
+    assert 'of the test images are "none of these"' in outcome.out
     assert read_card("mine.run/weights.safetensors").classes == manifest.labels
     page, card = ((tmp_path / "mine.run" / name).read_text() for name in ("page.html", "card.md"))
     assert "What is taken for what" in page and "<svg" in page and "Class by class" in page
+    assert "no licence (the weights it starts from)" in pi_dynn("info", "mine.pt").out
     assert "noise weights, no licence, from a generator" in card and "66 to train" in card
     assert pi_dynn("classify", photos / "red" / "0.png", "--bundle", "mine.pt").status == 0
 
@@ -78,6 +81,7 @@ def test_few_images_train_heads_only_and_fp32_says_why(pi_dynn, photos, tmp_path
     assert "its heads alone: 4 training images a class are too few" in outcome.err
     assert "fp32, not int8: int8 loses" in outcome.out
     assert load_bundle("few.pt").manifest.precision == "fp32"
+    assert 'never answers "none of these"' in outcome.out  # of two images 5 % cannot be promised
     assert "exits after blocks none" in outcome.out  # two images do not tell when leaving early is safe
 
 

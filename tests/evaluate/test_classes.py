@@ -1,11 +1,13 @@
 """Answers counted class by class, and the wrong pictures put where one can look at them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.errors import InputError
 from pi_dynn.evaluate.classes import check_wrong_folder, class_result, class_rows, sort_wrong
@@ -75,6 +77,17 @@ def test_rows_count_what_the_matrix_has(result):
     matrix = rng.integers(0, 5, (7, 7))
     rows = class_rows(list("abcdefg"), matrix)
     assert sum(row.right for row in rows) == np.trace(matrix) and sum(row.images for row in rows) == matrix.sum()
+
+
+def test_rejected_answers_are_counted_by_true_class(data):
+    logits = np.stack([logits_of(FIRST, 2.0), logits_of(LAST, 5.0)])
+    logits[0, 5] = -logits[0, 5]  # unlike every class; the others point exactly where their class does
+    outputs = ExitOutputs(logits, np.stack([SURE, np.ones(6)]), TRUE, [], numbers=NUMBERS)
+    rejection = Rejection(0.05, 0.9, 100, np.stack([np.eye(4)] * 2).tolist())
+    result = class_result(data, outputs, [0.5], replace(MANIFEST, rejection=rejection), "ab" * 32)
+    assert [row.rejected for row in result.classes] == [0, 0, 1, 0]
+    lines = class_text(result).splitlines()
+    assert "none of these" in lines[0] and lines[3].split()[7] == "1"
 
 
 def test_text_shows_classes_that_occur(result):

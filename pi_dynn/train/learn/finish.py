@@ -1,11 +1,12 @@
 """From a trained network to its bundle: exits chosen, int8, checked against fp32, thresholds, and judged.
 
-Exits, precision and thresholds are chosen on the calibration part; the test part is only reported on.
+Exits, precision, thresholds and the limit of "none of these" are chosen on the calibration part; the test part is
+only reported on.
 Shape letters: K exits including the last answer, N images.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from pi_dynn.calibrate.choose_exits import choose_exits
 from pi_dynn.calibrate.outcomes import ExitOutcomes, leave_at, operating_point
 from pi_dynn.calibrate.records import OperatingPoint
+from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.calibrate.rules import RuleSettings, choose
 from pi_dynn.calibrate.scores import exit_scores, softmax
 from pi_dynn.data.folders import ImageFolder
@@ -23,10 +25,11 @@ from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.deploy.calibrated import calibrated_bundle
 from pi_dynn.deploy.fuse import fuse_norms
-from pi_dynn.errors import EngineUnavailable, ModelError
+from pi_dynn.errors import CalibrationError, EngineUnavailable, ModelError
 from pi_dynn.evaluate.classes import confusion_matrix
 from pi_dynn.evaluate.outputs import ExitOutputs, collect_outputs, evaluate
 from pi_dynn.evaluate.records import Evaluation
+from pi_dynn.evaluate.thresholds import rejection_of
 from pi_dynn.models.chain import ChainNetwork
 from pi_dynn.models.macs import count_macs
 from pi_dynn.runtime.bundle import Bundle
@@ -41,7 +44,22 @@ LEAST_TO_CHOOSE = 50  # images exits are chosen by: fewer tell nothing of a harm
 MOST_EXITS = 4
 WORST_INT8_LOSS = 0.01  # of accuracy on the calibration part; beyond it the bundle is fp32
 RANGED = 128  # training images that set the ranges of int8
+KNOWN_OF_A_CLASS = 16  # training images, by which what the class usually gets is learned
 _GRID = tuple(np.linspace(0.3, 0.995, 140).round(4).tolist())
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a bundle is built with.
+
+    `ranged` are normalised training images (N, 3, H, W), which set the ranges of int8; `known` are training images of
+    every class, which set what it usually gets; `held_out` are the normalised images of `calibration` and their labels.
+    """
+
+    ranged: Tensor
+    known: ImageFolder
+    calibration: ImageFolder
+    held_out: tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -103,20 +121,22 @@ def worthwhile_exits(model: ChainNetwork, logits: NDArray[np.float64], labels: N
     return [model.exit_blocks[k] for k in choice.exits]
 
 
-def build(
-    model: ChainNetwork,
-    preprocess: Preprocess,
-    ranged: Tensor,
-    calibration: ImageFolder,
-    held_out: tuple[Tensor, Tensor],
-    notes: dict,
-) -> Built:
-    """The bundle of a trained network, in int8 unless that answers worse on the images `held_out` of `calibration`.
+def some_of_each_class(data: ImageFolder, count: int) -> ImageFolder:
+    """At most `count` images of every class, the first ones."""
+    taken: dict[int, list[int]] = {}
+    for i, label in enumerate(data.labels):
+        taken.setdefault(label, []).append(i)
+    return data.subset(sorted(i for members in taken.values() for i in members[:count]))
 
-    `ranged` are normalised training images (N, 3, H, W), `held_out` those of the calibration part and their labels.
+
+def build(model: ChainNetwork, preprocess: Preprocess, images: Images, notes: dict, reject: float) -> Built:
+    """The bundle of a trained network, in int8 unless that answers worse on the calibration part.
+
+    Of images like those of the calibration part at most the share `reject` is answered "none of these"; 0, or a part
+    too small to promise it, leaves that out.
     """
-    logits = all_logits(model, held_out[0])
-    labels = held_out[1].numpy()
+    logits = all_logits(model, images.held_out[0])
+    labels = images.held_out[1].numpy()
     blocks = worthwhile_exits(model, logits, labels)
     wanted = logits[-1].argmax(-1)
 
@@ -126,12 +146,12 @@ def build(
             exits=blocks,
             thresholds=[0.9] * len(blocks),
             precision=precision,
-            labels=calibration.classes,
+            labels=images.calibration.classes,
             preprocess=preprocess,
             notes=notes,
-            calibration=ranged if precision == INT8_STATIC else None,
+            calibration=images.ranged if precision == INT8_STATIC else None,
         )
-        return bundle, collect_outputs(Session(bundle), calibration)
+        return bundle, collect_outputs(Session(bundle), images.calibration)
 
     agreement = None
     try:
@@ -146,18 +166,32 @@ def build(
             reason = None
     if reason is not None:
         bundle, outputs = made("fp32")
-    return _with_thresholds(bundle, outputs, reason, agreement)
+    outputs = replace(outputs, scores=exit_scores(SCORE, outputs.logits, outputs.scores))
+    thresholds, curve = _thresholds(bundle, outputs)
+    rejection = _rejection(bundle, images.known, outputs, thresholds, reject) if reject else None
+    if blocks or rejection is not None:
+        bundle = calibrated_bundle(bundle, thresholds=thresholds, score=SCORE, rejection=rejection)
+    return Built(bundle, curve, reason, agreement)
 
 
-def _with_thresholds(bundle: Bundle, outputs: ExitOutputs, reason: str | None, agreement: float | None) -> Built:
-    """The bundle with the thresholds that save most, at a harm of at most TOLERATED_LOSS on these images."""
+def _thresholds(bundle: Bundle, outputs: ExitOutputs) -> tuple[list[float], list[list[float]]]:
+    """The thresholds that save most at a harm of at most TOLERATED_LOSS on these images, and those of other costs."""
     if not bundle.manifest.exit_blocks:
-        return Built(bundle, [], reason, agreement)
-    scores = exit_scores(SCORE, outputs.logits, outputs.scores)
-    outcomes = ExitOutcomes(scores, harmless(outputs.right), [float(macs) for macs in bundle.manifest.macs])
+        return [], []
+    outcomes = ExitOutcomes(outputs.scores, harmless(outputs.right), [float(macs) for macs in bundle.manifest.macs])
     choice = choose("target-accuracy", outcomes, RuleSettings(max_loss=TOLERATED_LOSS))
-    chosen = calibrated_bundle(bundle, thresholds=choice.point.thresholds, score=SCORE)
-    return Built(chosen, [point.thresholds for point in choice.curve], reason, agreement)
+    return choice.point.thresholds, [point.thresholds for point in choice.curve]
+
+
+def _rejection(
+    bundle: Bundle, known: ImageFolder, outputs: ExitOutputs, thresholds: list[float], alpha: float
+) -> Rejection | None:
+    """When to answer "none of these"; None where the images are too few to promise `alpha`."""
+    try:
+        usual = collect_outputs(Session(bundle), known)
+        return rejection_of(usual, outputs, thresholds, bundle.manifest.labels, alpha)
+    except CalibrationError:
+        return None
 
 
 def judge(built: Built, test: ImageFolder, on_image: Callable[[], None] = lambda: None) -> Judged:

@@ -15,8 +15,8 @@ from pi_dynn.data.look import FolderLook
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import InputError, PiDynnError
 from pi_dynn.files import write_text
+from pi_dynn.models import pretrained
 from pi_dynn.models.card import Card, save_weights
-from pi_dynn.models.pretrained import known_pretrained
 from pi_dynn.records import read_record
 from pi_dynn.stats import wilson_interval
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
@@ -25,7 +25,19 @@ from pi_dynn.train.engine import Callback, RunContext, Trainer
 from pi_dynn.train.images import AugmentedImages, augmentation, hold_images
 from pi_dynn.train.learn.data import open_learn_data
 from pi_dynn.train.learn.fine_tune import FineTune, start_network, stored_as
-from pi_dynn.train.learn.finish import LEAST_TO_CHOOSE, RANGED, SCORE, Built, Judged, all_logits, build, judge
+from pi_dynn.train.learn.finish import (
+    KNOWN_OF_A_CLASS,
+    LEAST_TO_CHOOSE,
+    RANGED,
+    SCORE,
+    Built,
+    Images,
+    Judged,
+    all_logits,
+    build,
+    judge,
+    some_of_each_class,
+)
 from pi_dynn.train.learn.plan import Cost, OutOfTime, Timekeeper, Work, epochs_within, finishing_s, make_plan
 from pi_dynn.train.learn.probe import Probe, head_inputs
 from pi_dynn.train.processes import ALONE
@@ -59,6 +71,7 @@ class LearnSettings:
     image_size: int | None = None
     how: str = "auto"
     any_way_up: bool | None = None  # None: found out
+    reject: float = 0.05  # at most this share of images like these is "none of these"
     seed: int = 0
     resume: bool = False
 
@@ -97,7 +110,8 @@ class Learning:
         Raises: PiDynnError; KeyboardInterrupt when interrupted before anything is learned.
         """
         settings = self.settings
-        self.weights = known_pretrained(settings.model)
+        self.weights = pretrained.known_pretrained(settings.model)
+        pretrained.pretrained_file(settings.model)  # a missing package is said before any work is done
         self._check_place()
         with clear_write_errors(settings.work):
             self.callback.on_stage(f"looking at {settings.folder}")
@@ -165,7 +179,8 @@ class Learning:
     def _work(self) -> Work:
         count = self.data.counts
         held_out, ranged = count["calibrate"] + count["test"], min(RANGED, count["train"])
-        return Work(self.batches.steps, count["train"], held_out, len(self.data.classes), ranged)
+        known = len(some_of_each_class(self.data.train, KNOWN_OF_A_CLASS)) if self.settings.reject else 0
+        return Work(self.batches.steps, count["train"], held_out, len(self.data.classes), ranged, known)
 
     def _cost(self) -> Cost:
         """Seconds of a step and of an image; the network is left as it was."""
@@ -299,8 +314,13 @@ class Learning:
         train = self.data.train
         count = min(RANGED, len(train))
         ranged, _ = held_out_tensors(train.subset([i * len(train) // count for i in range(count)]), self.preprocess)
-        notes = {"stages": [self._manifest(self.recipe)], "source": self._source()}
-        built = build(model, self.preprocess, ranged, self.data.calibrate, self.held_out, notes)
+        images = Images(ranged, some_of_each_class(train, KNOWN_OF_A_CLASS), self.data.calibrate, self.held_out)
+        notes = {
+            "stages": [self._manifest(self.recipe)],
+            "source": self._source(),
+            "licence": f"{self.weights.licence} (the weights it starts from)",
+        }
+        built = build(model, self.preprocess, images, notes, settings.reject)
         built.bundle.save(settings.out)
         self.callback.on_stage("judging the bundle on the test part")
         return self._result(epochs, kept, accuracies, built, judge(built, self.data.test))

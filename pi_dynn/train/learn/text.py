@@ -114,6 +114,7 @@ def learned_text(result: LearnResult) -> str:
         f"kept: {result.kept} ({plan.model} at {plan.image_size} px, {result.epochs} epochs; on the calibrate part "
         f"{', '.join(parts)})",
         _precision_text(result),
+        _rejection_text(result),
         f"exits after blocks {', '.join(map(str, result.exit_blocks)) or 'none'}",
         f"bundle {result.bundle}, page {result.page}, card {result.card}",
         f"took {timedelta(seconds=round(result.took_s))}",
@@ -130,6 +131,16 @@ def next_line(result: LearnResult) -> str:
 def _a_picture(result: LearnResult) -> str:
     """A test image to try the bundle on, as a shell wants it."""
     return quote(f"{result.evaluation.dataset}/{result.answers[0].path}")
+
+
+def _rejection_text(result: LearnResult) -> str:
+    rejected = result.evaluation.rejected
+    if rejected is None:
+        return 'never answers "none of these": the accuracy is that of an answer to every picture'
+    return (
+        f'{percent(rejected)} of the test images are "none of these" (--accept-all answers all; the accuracy counts '
+        "every answer)"
+    )
 
 
 def _precision_text(result: LearnResult) -> str:
@@ -149,7 +160,7 @@ def model_card(result: LearnResult) -> str:
             "",
             f"`{plan.model}` at {plan.image_size} px, {result.precision}, made by `pi-dynn learn`.",
             "",
-            f"- **Answers**: {', '.join(result.classes)}. Pictures of anything else get one of these answers, too.",
+            f"- **Answers**: {', '.join(result.classes)}; {_rejection_text(result)}.",
             f"- **Starts from**: {result.source}.",
             f"- **Learned from**: `{result.folder}`, {sum(result.parts.values()):,} images ({parts}; seed "
             f"{result.seed}, split `{result.split}`); {result.left_out} files left out.",
