@@ -18,6 +18,7 @@ Options of run:
   --pages N     page size in bytes; 16384 is what a Raspberry Pi 5 uses
   --site DIR    aarch64 packages in front of the others (see setup_site)
   --count FILE  count instructions by class, into FILE (benchmarks/arm/count.c)
+  --caches      with --count: also the misses of the core's data caches, which takes ten times as long
 
 Environment:
   PI_DYNN_ARM  where the board lives (default: build/arm below the repository, 2 GB)
@@ -201,20 +202,31 @@ setup_peers() {
 # --- running ------------------------------------------------------------------------------------------------
 
 run() {
-    local cpu=cortex-a72 pages=() plugin=() sites=$home/site
+    local cpu=cortex-a72 pages=() counts='' caches='' plugin=() sites=$home/site
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        if [ "$1" = --caches ]; then
+            caches=yes
+            shift
+            continue
+        fi
         [ $# -ge 2 ] || fail "$1 needs a value: see --help" 2
         case $1 in
             --cpu) cpu=$2 ;;
             --pages) pages=(-p "$2") ;;
             --site) sites=$home/$2:$sites ;;
-            --count) plugin=(-plugin "$home/plugin/count.so,out=$(realpath "$2")") ;;
+            --count) counts=$(realpath "$2") ;;
             *) fail "unknown option '$1': see --help" 2 ;;
         esac
         shift 2
     done
     [ $# -ge 2 ] || fail "run needs -- and a command: see --help" 2
-    case $cpu in cortex-a72 | cortex-a76) ;; *) fail "--cpu $cpu: choose cortex-a72 or cortex-a76" 2 ;; esac
+    # The data caches of a Raspberry Pi 4 (BCM2711) and 5 (BCM2712), as one core sees them.
+    case $cpu in
+        cortex-a72) caches=${caches:+,caches=32:2/1024:16} ;;
+        cortex-a76) caches=${caches:+,caches=64:4/512:8/2048:16} ;;
+        *) fail "--cpu $cpu: choose cortex-a72 or cortex-a76" 2 ;;
+    esac
+    [ -z "$counts" ] || plugin=(-plugin "$home/plugin/count.so,out=$counts$caches")
     [ -d "$home/$cpu" ] || fail "there is no board in $home: scripts/arm_emulation.sh setup" 3
     local command=()
     case $2 in

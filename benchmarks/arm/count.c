@@ -4,11 +4,17 @@
  * totals so far is appended to the file named by the plugin's argument `out=FILE`; two lines subtracted are what
  * ran between two marks. Counts are added per translated block, so they are exact for a guest with one busy thread.
  *
+ * With `caches=KIB:WAYS/KIB:WAYS...` every load and store also goes through a model of data caches of these sizes,
+ * from the first level on: lines of 64 bytes, the least recently used is replaced, a miss fills every level. The
+ * lines that each level misses are counted as miss_l1, miss_l2 and so on. There is no prefetcher, no store buffer
+ * and no instruction cache in it. This takes about ten times as long.
+ *
  * Encodings: Arm Architecture Reference Manual for A-profile (DDI 0487), chapter C4.
  */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -40,8 +46,78 @@ static const struct {
 };
 enum { ENCODING_COUNT = sizeof ENCODINGS / sizeof ENCODINGS[0] };
 
+enum { LINE_SHIFT = 6, LEVELS_MOST = 3, STREAMS = 16 };
+
+/* One level of data cache: `sets` (a power of two) of `ways` lines each, the most recently used first. */
+struct cache {
+    uint64_t *lines; /* line number + 1; 0 is empty */
+    uint64_t sets, ways, misses, streamed;
+    uint64_t streams[STREAMS]; /* the line each stream missed last, the most recent stream first */
+};
+
+static struct cache caches[LEVELS_MOST];
+static unsigned levels;
 static uint64_t totals[ENCODING_COUNT];
 static int out = -1;
+
+/* Whether `line` is in the cache; in any case it is the first of its set afterwards. */
+static int touch(struct cache *cache, uint64_t line)
+{
+    uint64_t *set = cache->lines + (line & (cache->sets - 1)) * cache->ways;
+    uint64_t k = 0;
+    while (k < cache->ways - 1 && set[k] != line + 1) {
+        k++;
+    }
+    int hit = set[k] == line + 1;
+    memmove(set + 1, set, k * sizeof *set);
+    set[0] = line + 1;
+    return hit;
+}
+
+/* Whether a missed line follows one that was missed before, as a prefetcher would notice. */
+static int follows(struct cache *cache, uint64_t line)
+{
+    unsigned k = 0;
+    while (k < STREAMS - 1 && line - cache->streams[k] - 1 > 1) {
+        k++;
+    }
+    int in_stream = line - cache->streams[k] - 1 <= 1;
+    memmove(cache->streams + 1, cache->streams, k * sizeof *cache->streams);
+    cache->streams[0] = line;
+    return in_stream;
+}
+
+static void accessed(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *unused)
+{
+    uint64_t last = (address + (1u << qemu_plugin_mem_size_shift(info)) - 1) >> LINE_SHIFT;
+    for (uint64_t line = address >> LINE_SHIFT; line <= last; line++) {
+        for (unsigned k = 0; k < levels && !touch(&caches[k], line); k++) {
+            caches[k].misses++;
+            caches[k].streamed += follows(&caches[k], line);
+        }
+    }
+}
+
+/* Set the caches up from "KIB:WAYS/KIB:WAYS...". Returns 0 where that cannot be read. */
+static int set_up_caches(const char *text)
+{
+    unsigned kib, ways;
+    int used;
+    while (levels < LEVELS_MOST && sscanf(text, "%u:%u%n", &kib, &ways, &used) == 2) {
+        uint64_t sets = ways > 0 ? ((uint64_t)kib << 10 >> LINE_SHIFT) / ways : 0;
+        uint64_t *lines = sets > 0 && (sets & (sets - 1)) == 0 ? calloc(sets * ways, sizeof *lines) : NULL;
+        if (lines == NULL) {
+            return 0;
+        }
+        caches[levels++] = (struct cache){.lines = lines, .sets = sets, .ways = ways};
+        text += used;
+        if (*text == '\0') {
+            return 1;
+        }
+        text++;
+    }
+    return 0;
+}
 
 static unsigned encoding_of(const struct qemu_plugin_insn *insn)
 {
@@ -58,7 +134,11 @@ static void block_translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     uint64_t here[ENCODING_COUNT] = {0};
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
-        here[encoding_of(qemu_plugin_tb_get_insn(tb, i))]++;
+        struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+        here[encoding_of(insn)]++;
+        if (levels > 0) {
+            qemu_plugin_register_vcpu_mem_cb(insn, accessed, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_RW, NULL);
+        }
     }
     for (unsigned k = 0; k < ENCODING_COUNT; k++) {
         if (here[k] > 0) {
@@ -83,6 +163,11 @@ static void system_call(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, 
         size_t used = strlen(line);
         snprintf(line + used, sizeof line - used, "%s\"%s\": %" PRIu64, used > 1 ? ", " : "", name, sum);
     }
+    for (unsigned k = 0; k < levels; k++) {
+        size_t used = strlen(line);
+        snprintf(line + used, sizeof line - used, ", \"miss_l%u\": %" PRIu64 ", \"stream_l%u\": %" PRIu64, k + 1,
+                 caches[k].misses, k + 1, caches[k].streamed);
+    }
     strcat(line, "}\n");
     if (write(out, line, strlen(line)) < 0) {
         perror("count.so");
@@ -91,11 +176,16 @@ static void system_call(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, 
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
 {
-    if (argc == 1 && strncmp(argv[0], "out=", 4) == 0) {
-        out = open(argv[0] + 4, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
+    int readable = 1;
+    for (int i = 0; i < argc; i++) {
+        if (strncmp(argv[i], "out=", 4) == 0) {
+            out = open(argv[i] + 4, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
+        } else {
+            readable = strncmp(argv[i], "caches=", 7) == 0 && set_up_caches(argv[i] + 7);
+        }
     }
-    if (out < 0) {
-        fprintf(stderr, "count.so: give a file that can be written, as out=FILE\n");
+    if (out < 0 || !readable) {
+        fprintf(stderr, "count.so: give a file that can be written, as out=FILE, and caches as KIB:WAYS/KIB:WAYS\n");
         return -1;
     }
     qemu_plugin_register_vcpu_tb_trans_cb(id, block_translated);

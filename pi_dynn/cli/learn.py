@@ -44,7 +44,7 @@ PATH = click.Path(path_type=Path)
     metavar="PERCENT",
     help='Answer "none of these" so that at most this share of images like these is; 0: never.',
 )
-@click.option("--image-size", type=click.IntRange(32), help="Pixels. [default: 128, or 96 where time is short]")
+@click.option("--image-size", type=click.IntRange(32), help="Pixels. [default: 160, or 128 or 96 where time is short]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split and the training.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
 @json_option

@@ -54,7 +54,7 @@ class LearnPlan(Record):
     """How `learn` means to fit its time: `how` is "whole" (all of the network) or "heads"; times in seconds.
 
     `step_s` is a training step and `image_s` one image answered, as measured on this machine; `reason` says in words
-    why it is done this way. `short` says that the time does not do for the whole network.
+    why it is done this way. `short` says that the time is short even for that.
     """
 
     KIND = "learn plan"

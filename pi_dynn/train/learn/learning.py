@@ -47,7 +47,7 @@ from pi_dynn.train.run import STORED_SHARE, versions
 from pi_dynn.train.run_folder import RunFolder
 
 DEFAULT_MODEL = "efficientnet_lite0"
-DEFAULT_SIZES = (128, 96)  # pixels, the preferred one first
+DEFAULT_SIZES = (160, 128, 96)  # pixels, the preferred one first
 MEASURED_STEPS = 3
 HEADS_RECIPE = Recipe(epochs=60, batch_size=32, lr=3e-3, final_lr=3e-5, weight_decay=0.05, clip_grad=0.0)
 HEADS_STEPS = 1000  # at least: of few images an epoch is a step or two
@@ -167,7 +167,7 @@ class Learning:
             costs[size] = self._cost()
             left_s = 60 * settings.minutes - self.took_s()
             plan = make_plan(settings.model, WHOLE_RECIPE.batch_size, costs, self._work(), left_s, settings.how)
-            if plan.how == "whole" or not plan.short:
+            if not plan.short:
                 break
         for name in RUN_FILES:  # of an earlier run, so that this one starts anew
             (settings.work / name).unlink(missing_ok=True)

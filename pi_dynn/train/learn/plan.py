@@ -9,6 +9,7 @@ from pi_dynn.train.records import LearnPlan
 
 FEW_PER_CLASS = 5  # training images, below which the heads alone are trained; at 7 the whole network does better
 LEAST_EPOCHS, MOST_EPOCHS = 4, 30
+ENOUGH_EPOCHS = 8  # at a size; where fewer fit, a smaller size with more epochs does better
 SPARE = 0.88  # of the time left: a machine that is shared gets slower
 SPARE_LATER = 0.95  # once whole epochs are timed, less is kept in reserve
 FIXED_S = 15.0  # engines tried, ranges set, page drawn
@@ -65,13 +66,13 @@ def make_plan(model: str, batch_size: int, costs: Mapping[int, Cost], work: Work
         reason = f"{per_class:.0f} training images a class are too few to train the whole network"
         return plan(size, "heads", 0, reason)
     fitting = {size: _epochs_fitting(cost, work, left_s) for size, cost in costs.items()}
-    for fitting_size, epochs in fitting.items():
-        if epochs >= LEAST_EPOCHS:
-            epochs = min(epochs, MOST_EPOCHS)
-            return plan(fitting_size, "whole", epochs, f"{epochs} epochs fit the time")
+    smallest = min(costs)
+    fits = next((size for size, epochs in fitting.items() if epochs >= ENOUGH_EPOCHS), smallest)
+    if fitting[fits] >= LEAST_EPOCHS:
+        epochs = min(fitting[fits], MOST_EPOCHS)
+        return plan(fits, "whole", epochs, f"{epochs} epochs fit the time", epochs < ENOUGH_EPOCHS)
     if how == "whole":
-        size = min(costs)
-        return plan(size, "whole", max(1, fitting[size]), "as asked, though the time is short", True)
+        return plan(smallest, "whole", max(1, fitting[smallest]), "as asked, though the time is short", True)
     return plan(size, "heads", 0, f"the time is too short for {LEAST_EPOCHS} epochs of the whole network", True)
 
 

@@ -10,6 +10,7 @@ from pi_dynn.train.engine import Callback, RunContext, Trainer
 from pi_dynn.train.learn.fine_tune import EXIT_SHARES, FineTune, frozen_modules, start_network
 from pi_dynn.train.learn.finish import all_logits, harmless
 from pi_dynn.train.learn.plan import (
+    ENOUGH_EPOCHS,
     LEAST_EPOCHS,
     MOST_EPOCHS,
     Cost,
@@ -42,6 +43,8 @@ def test_the_plan_fits_the_time():
     assert make_plan("tiny", 32, COSTS, WORK, left_s=1e5, how="auto").epochs == MOST_EPOCHS
     less = make_plan("tiny", 32, COSTS, WORK, left_s=110, how="auto")
     assert (less.how, less.image_size) == ("whole", 96) and less.epochs >= LEAST_EPOCHS and less.estimated_s < 110
+    some = make_plan("tiny", 32, COSTS, WORK, left_s=200, how="auto")  # 6 epochs at 128 px, or twice as many at 96
+    assert (some.image_size, some.short) == (96, False) and some.epochs >= ENOUGH_EPOCHS
     least = make_plan("tiny", 32, COSTS, WORK, left_s=40, how="auto")
     assert (least.how, least.epochs, least.short) == ("heads", 0, True) and "too short" in least.reason
 
