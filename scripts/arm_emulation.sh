@@ -10,6 +10,7 @@ Usage: scripts/arm_emulation.sh COMMAND
   setup                     make the emulated board ready; what is there already is kept
   run [OPTIONS] -- COMMAND  run `pi-dynn ...`, `python ...` or `pytest ...` on it
   peers                     setup, and ONNX Runtime and ExecuTorch beside it as the site `peers`
+  ncnn                      setup, and ncnn as the site `ncnn`, for benchmarks/arm/public_timings.py
   test [PYTEST ARGUMENTS]   the tests of runtime, deploy, power and cli on both cores
   ci                        import, engines, parity, classify, energy, refusals and instruction budgets
 
@@ -18,7 +19,7 @@ Options of run:
   --pages N     page size in bytes; 16384 is what a Raspberry Pi 5 uses
   --site DIR    aarch64 packages in front of the others (see setup_site)
   --count FILE  count instructions by class, into FILE (benchmarks/arm/count.c)
-  --caches      with --count: also the misses of the core's data caches, which takes ten times as long
+  --caches      with --count: also the misses of the core's data caches, which takes two to three times as long
 
 Environment:
   PI_DYNN_ARM  where the board lives (default: build/arm below the repository, 2 GB)
@@ -199,6 +200,11 @@ setup_peers() {
     setup_site peers onnxruntime==1.31.1 executorch==1.0.1 # the last ExecuTorch for the board's torch
 }
 
+setup_ncnn() {
+    setup
+    setup_site ncnn ncnn==1.0.20240102 # about as old as the published timings
+}
+
 # --- running ------------------------------------------------------------------------------------------------
 
 run() {
@@ -295,6 +301,7 @@ ci() {
 case ${1:-} in
     setup) setup ;;
     peers) setup_peers ;;
+    ncnn) setup_ncnn ;;
     run) run "${@:2}" ;;
     test) tests "${@:2}" ;;
     ci) ci ;;

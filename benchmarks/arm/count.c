@@ -6,8 +6,8 @@
  *
  * With `caches=KIB:WAYS/KIB:WAYS...` every load and store also goes through a model of data caches of these sizes,
  * from the first level on: lines of 64 bytes, the least recently used is replaced, a miss fills every level. The
- * lines that each level misses are counted as miss_l1, miss_l2 and so on. There is no prefetcher, no store buffer
- * and no instruction cache in it. This takes about ten times as long.
+ * lines that each level misses are counted as miss_l1, miss_l2 and so on. There is no prefetcher, no store buffer and
+ * no instruction cache in it. This takes two to three times as long.
  *
  * Encodings: Arm Architecture Reference Manual for A-profile (DDI 0487), chapter C4.
  */
@@ -46,13 +46,12 @@ static const struct {
 };
 enum { ENCODING_COUNT = sizeof ENCODINGS / sizeof ENCODINGS[0] };
 
-enum { LINE_SHIFT = 6, LEVELS_MOST = 3, STREAMS = 16 };
+enum { LINE_SHIFT = 6, LEVELS_MOST = 3 };
 
 /* One level of data cache: `sets` (a power of two) of `ways` lines each, the most recently used first. */
 struct cache {
     uint64_t *lines; /* line number + 1; 0 is empty */
-    uint64_t sets, ways, misses, streamed;
-    uint64_t streams[STREAMS]; /* the line each stream missed last, the most recent stream first */
+    uint64_t sets, ways, misses;
 };
 
 static struct cache caches[LEVELS_MOST];
@@ -74,26 +73,12 @@ static int touch(struct cache *cache, uint64_t line)
     return hit;
 }
 
-/* Whether a missed line follows one that was missed before, as a prefetcher would notice. */
-static int follows(struct cache *cache, uint64_t line)
-{
-    unsigned k = 0;
-    while (k < STREAMS - 1 && line - cache->streams[k] - 1 > 1) {
-        k++;
-    }
-    int in_stream = line - cache->streams[k] - 1 <= 1;
-    memmove(cache->streams + 1, cache->streams, k * sizeof *cache->streams);
-    cache->streams[0] = line;
-    return in_stream;
-}
-
 static void accessed(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *unused)
 {
     uint64_t last = (address + (1u << qemu_plugin_mem_size_shift(info)) - 1) >> LINE_SHIFT;
     for (uint64_t line = address >> LINE_SHIFT; line <= last; line++) {
         for (unsigned k = 0; k < levels && !touch(&caches[k], line); k++) {
             caches[k].misses++;
-            caches[k].streamed += follows(&caches[k], line);
         }
     }
 }
@@ -165,8 +150,7 @@ static void system_call(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, 
     }
     for (unsigned k = 0; k < levels; k++) {
         size_t used = strlen(line);
-        snprintf(line + used, sizeof line - used, ", \"miss_l%u\": %" PRIu64 ", \"stream_l%u\": %" PRIu64, k + 1,
-                 caches[k].misses, k + 1, caches[k].streamed);
+        snprintf(line + used, sizeof line - used, ", \"miss_l%u\": %" PRIu64, k + 1, caches[k].misses);
     }
     strcat(line, "}\n");
     if (write(out, line, strlen(line)) < 0) {

@@ -56,6 +56,12 @@ def positive(text: str) -> int:
     help="Also run the network as eager, compile, onnxruntime or executorch does.",
 )
 @click.option("--cold-start", is_flag=True, help="Also start fresh processes: time to the first answer, peak memory.")
+@click.option(
+    "--predict",
+    type=WORDS,
+    metavar="B1,B2,...",
+    help="Predict milliseconds on pi4 and pi5 from counts on emulated cores, and measure nothing.",
+)
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @json_option
 @session_options
@@ -67,6 +73,7 @@ def command(
     each_exit: bool,
     against: list[str] | None,
     cold_start: bool,
+    predict: list[str] | None,
     markdown: bool,
     as_json: bool,
     choice: SessionChoice,
@@ -82,7 +89,11 @@ def command(
       pi-dynn benchmark --n 200 --engines all --threads 1
       pi-dynn benchmark --thread-counts all --each-exit --cold-start
       pi-dynn benchmark --threads 1 --against eager,onnxruntime
+      pi-dynn benchmark --predict pi4,pi5
     """
+    if predict is not None:
+        _show_predictions(predict, images, choice, markdown, as_json)
+        return
     from pi_dynn.clock import PerfClock
     from pi_dynn.latency.benchmark import measure
     from pi_dynn.latency.text import cold_start_table, latency_table
@@ -106,6 +117,32 @@ def command(
         click.echo("\n" + cold_start_table(starts, markdown))
     threads = ", ".join(str(count or sessions[0].threads) for count in counts)
     click.echo(f"{len(inputs)} images, {rounds} answers each, {threads} threads, interleaved", err=True)
+
+
+def _show_predictions(
+    boards: list[str], images: tuple[str, ...], choice: SessionChoice, markdown: bool, as_json: bool
+) -> None:
+    """Print the predicted latency of every exit on these boards, weighted by where the images leave."""
+    from pi_dynn.latency.benchmark import natural_exits
+    from pi_dynn.latency.boards import board_model, predict_exits
+    from pi_dynn.latency.emulated import count_exits
+    from pi_dynn.latency.text import predicted_notes, predicted_table
+
+    models = [board_model(name) for name in boards]
+    session = choice.open()
+    exits = natural_exits(session, decoded(named_or_samples(images), session.preprocess))
+    leaving = [exits.count(k) for k in range(session.exits + 1)]
+    predictions = []
+    for model in models:
+        counts = count_exits(session.bundle, model.board.core, lambda text: click.echo(text, err=True))
+        predictions.append(predict_exits(model, counts, leaving))
+    if as_json:
+        for one in predictions:
+            click.echo(json.dumps(one.to_dict()))
+        return
+    click.echo(predicted_table(predictions, markdown))
+    for line in predicted_notes(predictions):
+        click.echo(line)
 
 
 def _engines(engines: list[str] | Literal["all"] | None, engine: str) -> list[str]:

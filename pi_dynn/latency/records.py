@@ -1,6 +1,6 @@
-"""Records of benchmarks, profiles and latency models. SI units throughout."""
+"""Records of benchmarks, profiles, latency models and predictions. SI units throughout."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pi_dynn.records import Record
@@ -173,3 +173,82 @@ class LatencyCheck(Record):
     predicted_s: float
     measured_s: float
     error: float
+
+
+@dataclass(frozen=True)
+class Board(Record):
+    """A board whose latency is predicted: its core, at the clock the timings were published at, and the model's terms.
+
+    `core` is QEMU's name; `terms` are names of counts.
+    """
+
+    name: str
+    title: str
+    core: str
+    clock_hz: float
+    terms: list[str]
+
+
+@dataclass(frozen=True)
+class TimedNetwork(Record):
+    """A network with its published time on one thread by board, and what an answer takes by core and term."""
+
+    name: str
+    image_size: int
+    measured_s: dict[str, float]
+    counts: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class BoardTimings(Record):
+    """What predictions are fitted to. `source` says where the times are from, `runtime` what was counted.
+
+    `pretrained` has counts of networks that `learn` may choose, at full depth in static int8, by "name@image size",
+    core and term.
+    """
+
+    KIND = "board timings"
+
+    source: str
+    runtime: str
+    boards: list[Board]
+    networks: list[TimedNetwork]
+    pretrained: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExitCounts(Record):
+    """What an answer takes on an emulated core on `engine` where it leaves after `block_index`, by term."""
+
+    engine: str
+    exit_index: int
+    block_index: int
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class PredictedExit(Record):
+    """The predicted latency of leaving after a block, and how many images of those given leave there."""
+
+    exit_index: int
+    block_index: int
+    images: int
+    latency_s: float
+
+
+@dataclass(frozen=True)
+class PredictedLatency(Record):
+    """Latency on a board that was not measured, on one thread; the last of `exits` is full depth.
+
+    `mean_s` is over the images given. The errors are shares, of predicting published networks from the others.
+    """
+
+    KIND = "predicted latency"
+
+    board: str
+    title: str
+    engine: str
+    exits: list[PredictedExit]
+    mean_s: float
+    mean_error: float
+    worst_error: float

@@ -1,8 +1,16 @@
-"""The results of `benchmark` and `profile` as text and Markdown."""
+"""The results of `benchmark` and `profile`, and predicted latencies, as text and Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from pi_dynn.latency.records import ColdStart, LatencyCheck, LatencyModel, LatencyRow, Profile, ProfileStep
+from pi_dynn.latency.records import (
+    ColdStart,
+    LatencyCheck,
+    LatencyModel,
+    LatencyRow,
+    PredictedLatency,
+    Profile,
+    ProfileStep,
+)
 from pi_dynn.text import mega, milliseconds, percent, significant, table
 
 HEADERS = ("step", "hits", "total", "per hit", "share", "multiply-adds", "moved", "GMAC/s", "of the roof")
@@ -129,3 +137,38 @@ def cold_start_table(starts: Sequence[ColdStart], markdown: bool = False) -> str
         name, peak = f"{start.engine}, {start.threads} threads", f"{start.peak_bytes / 1e6:.0f} MB"
         cells.append((name, *(milliseconds(part) for part in (*parts, sum(parts))), peak))
     return table(COLD_HEADERS, cells, markdown=markdown)
+
+
+def predicted_table(predictions: Sequence[PredictedLatency], markdown: bool = False) -> str:
+    """Milliseconds of every exit on each board and their share of full depth's, then the mean over the images."""
+
+    def cell(one: PredictedLatency, latency_s: float) -> str:
+        return f"{percent(latency_s / one.exits[-1].latency_s, 0)}, {milliseconds(latency_s)}"
+
+    rows = [
+        (f"block {first.block_index}", str(first.images), *(cell(one, one.exits[k].latency_s) for one in predictions))
+        for k, first in enumerate(predictions[0].exits)
+    ]
+    images = sum(one.images for one in predictions[0].exits)
+    rows.append(("mean", str(images), *(cell(one, one.mean_s) for one in predictions)))
+    titles = [f"{one.title} ({one.engine})" for one in predictions]
+    return table(("leaving after", "images", *titles), rows, markdown=markdown)
+
+
+def predicted_notes(predictions: Sequence[PredictedLatency]) -> list[str]:
+    """What the predictions are, and how far they may be off."""
+    lines = ["predicted from counts on emulated cores, one thread; this is no measurement"]
+    return lines + [
+        f"{one.title}: published networks were predicted with a mean error of {percent(one.mean_error, 0)}, "
+        f"{percent(one.worst_error, 0)} at worst"
+        for one in predictions
+    ]
+
+
+def board_model_text(title: str, cycles: Mapping[str, float], errors: Mapping[str, float]) -> str:
+    """Cycles of each term, and the error of predicting each network from all others, in Markdown."""
+    terms = " + ".join(f"{value:.3g} x {term}" for term, value in cycles.items())
+    absolute = [abs(error) for error in errors.values()]
+    rows = [(name, f"{100 * error:+.0f} %") for name, error in errors.items()]
+    rows.append(("mean, worst", f"{percent(sum(absolute) / len(absolute))}, {percent(max(absolute))}"))
+    return f"{title}: cycles = {terms}\n\n" + table(("predicted from all others", "error"), rows, markdown=True)

@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""Writes pi_dynn/latency/board_timings.json: what predictions of milliseconds are fitted to.
+
+    scripts/arm_emulation.sh ncnn
+    pip install pnnx==20240226
+    python benchmarks/arm/public_timings.py --pretrained   # half an hour
+
+The times are those of one thread in ncnn's benchmark/README.md, for a Raspberry Pi 4 at 1.8 GHz and a Raspberry Pi 5
+at 2.4 GHz. Each network is made here with random weights, converted by pnnx, and counted on the emulated core, where
+ncnn is about as old as the table. The int8 ones get int8 layers as ncnn2int8 sets them.
+"""
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import click
+import torch
+from torch import nn
+
+from pi_dynn import Preprocess, build_bundle
+from pi_dynn.data.torchvision_ops import torchvision
+from pi_dynn.files import write_text
+from pi_dynn.latency.boards import board_model, board_timings
+from pi_dynn.latency.emulated import EMULATION, count_exits
+from pi_dynn.latency.records import Board, BoardTimings, TimedNetwork
+from pi_dynn.latency.text import board_model_text
+from pi_dynn.runtime.manifest import INT8_STATIC
+from pi_dynn.train.learn.fine_tune import start_network
+
+HERE = Path(__file__).resolve().parent
+OUT = HERE.parents[1] / "pi_dynn" / "latency" / "board_timings.json"
+SOURCE = "ncnn, benchmark/README.md: one thread, Raspberry Pi 4 Model B at 1.8 GHz and Raspberry Pi 5 at 2.4 GHz"
+RUNTIME = "ncnn 1.0.20240102"
+BOARDS = [
+    Board("pi4", "Raspberry Pi 4", "cortex-a72", 1.8e9, ["instructions", "miss_l1"]),
+    Board("pi5", "Raspberry Pi 5", "cortex-a76", 2.4e9, ["instructions", "miss_l3"]),
+]
+PUBLISHED_MS = {  # network: image size, Raspberry Pi 4, Raspberry Pi 5
+    "squeezenet": (227, 73.35, 11.77),
+    "squeezenet_int8": (227, 69.17, 11.67),
+    "mobilenet": (224, 123.76, 20.24),
+    "mobilenet_int8": (224, 84.66, 14.38),
+    "mobilenet_v2": (224, 92.98, 16.21),
+    "mobilenet_v3": (224, 72.48, 11.64),
+    "shufflenet_v2": (224, 41.62, 7.07),
+    "mnasnet": (224, 83.6, 12.93),
+    "efficientnet_b0": (224, 129.45, 24.12),
+    "regnety_400m": (224, 105.39, 16.41),
+    "resnet18": (224, 190.8, 29.54),
+    "resnet18_int8": (224, 157.92, 36.3),
+    "alexnet": (227, 139.34, 35.24),
+}
+PRETRAINED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+SIZES = (64, 96, 128, 160, 192, 224)  # pixels
+INT8_TERM = {"Convolution": 2, "InnerProduct": 2, "ConvolutionDepthWise": 1}  # of ncnn's parameter 8
+REQUANTISED = 100  # added to it where nothing but int8 layers reads a layer's output
+
+
+def mobilenet_v1() -> nn.Module:
+    """MobileNet (Howard et al., 2017), which torchvision does not have."""
+
+    def layer(channels: int, out: int, kernel: int, stride: int, groups: int) -> nn.Sequential:
+        conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU())
+
+    wider = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
+    layers, channels = [layer(3, 32, 3, 2, 1)], 32
+    for out, stride in wider:
+        layers += [layer(channels, channels, 3, stride, channels), layer(channels, out, 1, 1, 1)]
+        channels = out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000))
+
+
+NETWORKS = {
+    "squeezenet": torchvision.models.squeezenet1_1,
+    "mobilenet": mobilenet_v1,
+    "mobilenet_v2": torchvision.models.mobilenet_v2,
+    "mobilenet_v3": torchvision.models.mobilenet_v3_large,
+    "shufflenet_v2": torchvision.models.shufflenet_v2_x1_0,
+    "mnasnet": torchvision.models.mnasnet1_0,
+    "efficientnet_b0": torchvision.models.efficientnet_b0,
+    "regnety_400m": torchvision.models.regnet_y_400mf,
+    "resnet18": torchvision.models.resnet18,
+    "alexnet": torchvision.models.alexnet,
+}
+
+
+def save_ncnn(name: str, folder: Path) -> Path:
+    """The network `name` as ncnn's .param file; those with _int8 have int8 layers."""
+    base, size = name.removesuffix("_int8"), PUBLISHED_MS[name][0]
+    scripted = folder / f"{base}.pt"
+    torch.jit.trace(NETWORKS[base]().eval(), torch.rand(1, 3, size, size)).save(scripted)
+    command = ["pnnx", scripted, f"inputshape=[1,3,{size},{size}]", "fp16=0"]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    param = folder / f"{base}.ncnn.param"
+    if name == base:
+        return param
+    path = folder / f"{name}.param"
+    path.write_text(int8_layers(param.read_text()))
+    return path
+
+
+def int8_layers(param: str) -> str:
+    """An .param text in which convolutions and linear layers compute in int8, as ncnn2int8 writes it."""
+    lines = param.splitlines()
+    words = [line.split() for line in lines[2:]]  # kind, name, counts of inputs and outputs, then their blobs
+    inputs = [entry[4 : 4 + int(entry[2])] for entry in words]
+    outputs = [entry[4 + int(entry[2]) : 4 + int(entry[2]) + int(entry[3])] for entry in words]
+
+    def read_by_int8(blob: str) -> bool:
+        readers = [k for k, blobs in enumerate(inputs) if blob in blobs]
+        return bool(readers) and all(
+            words[k][0] in INT8_TERM or words[k][0] == "Split" and all(map(read_by_int8, outputs[k])) for k in readers
+        )
+
+    for k, entry in enumerate(words):
+        if entry[0] in INT8_TERM:
+            requantised = entry[0] != "InnerProduct" and read_by_int8(outputs[k][0])
+            lines[2 + k] += f" 8={INT8_TERM[entry[0]] + (REQUANTISED if requantised else 0)}"
+    return "\n".join(lines) + "\n"
+
+
+def count_networks(core: str, files: dict[str, Path]) -> dict[str, dict[str, int]]:
+    """Counts of an answer of each ncnn network on `core`, by name."""
+    with tempfile.NamedTemporaryFile() as counts:
+        options = ["--cpu", core, "--site", "ncnn", "--count", counts.name, "--caches"]
+        networks = [f"{name}={file}:{PUBLISHED_MS[name][0]}" for name, file in files.items()]
+        command = [EMULATION, "run", *options, "--", "python", HERE / "guest_ncnn.py", counts.name, *networks]
+        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    rows = map(json.loads, answer.stdout.splitlines())
+    return {row["name"]: row["counts"] for row in rows}
+
+
+def count_pretrained(name: str, size: int) -> dict[str, dict[str, int]]:
+    """Counts at full depth, by core, of the network `learn` makes of the pretrained `name`."""
+    torch.manual_seed(0)
+    model, _ = start_network(name, 10, size)
+    bundle = build_bundle(
+        model.eval(),
+        exits=[],
+        thresholds=[],
+        precision=INT8_STATIC,
+        labels=[str(k) for k in range(10)],
+        preprocess=Preprocess(size=size),
+        calibration=torch.randn(16, 3, size, size),
+    )
+    return {board.core: count_exits(bundle, board.core)[-1].counts for board in BOARDS}
+
+
+@click.command()
+@click.option("--pretrained", is_flag=True, help="Count the networks that learn may choose, too; else they are kept.")
+def main(pretrained: bool) -> None:
+    """Count the networks of the published table, and write the file."""
+    if pretrained or not OUT.exists():
+        ours = {f"{name}@{size}": count_pretrained(name, size) for name in PRETRAINED for size in SIZES}
+    else:
+        ours = BoardTimings.from_dict(json.loads(OUT.read_text())).pretrained
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: save_ncnn(name, Path(folder)) for name in PUBLISHED_MS}
+        counts = {board.core: count_networks(board.core, files) for board in BOARDS}
+    networks = [
+        TimedNetwork(
+            name,
+            size,
+            {"pi4": pi4_ms / 1e3, "pi5": pi5_ms / 1e3},
+            {core: counted[name] for core, counted in counts.items()},
+        )
+        for name, (size, pi4_ms, pi5_ms) in PUBLISHED_MS.items()
+    ]
+    timings = BoardTimings(SOURCE, RUNTIME, BOARDS, networks, ours)
+    write_text(OUT, json.dumps(timings.to_dict(), indent=1) + "\n")
+    board_timings.cache_clear()
+    for board in BOARDS:
+        model = board_model(board.name)
+        click.echo(board_model_text(board.title, model.cycles, model.errors) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Milliseconds on a board, predicted from what an answer takes on its emulated core. No measurement.
+
+cycles = sum over terms of (cycles of the term) x (count of the term), on one thread; a term is an instruction, or a
+line that a level of data cache misses. The cycles are fitted to published timings of real boards by least squares of
+the relative error; the error that is stated is of predicting each network from all others (leave-one-out).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pi_dynn.errors import InputError
+from pi_dynn.latency.records import Board, BoardTimings, ExitCounts, PredictedExit, PredictedLatency
+
+Counts = Mapping[str, float]  # by name of the term
+
+
+@cache
+def board_timings() -> BoardTimings:
+    """The published timings with counts of the same networks, which `benchmarks/arm/public_timings.py` makes."""
+    text = (resources.files("pi_dynn.latency") / "board_timings.json").read_text(encoding="utf-8")
+    return BoardTimings.from_dict(json.loads(text))
+
+
+@dataclass(frozen=True)
+class BoardModel:
+    """Cycles of each term on a board, and the error of predicting each network from the others, by its name."""
+
+    board: Board
+    cycles: dict[str, float]
+    errors: dict[str, float]
+
+    @property
+    def mean_error(self) -> float:
+        """Mean absolute error of leave-one-out, a share."""
+        return float(np.mean(np.abs(list(self.errors.values()))))
+
+    @property
+    def worst_error(self) -> float:
+        """Largest absolute error of leave-one-out, a share."""
+        return float(np.max(np.abs(list(self.errors.values()))))
+
+    def predict_s(self, counts: Counts) -> float:
+        """Seconds of an answer that takes these counts, on one thread."""
+        return sum(cycles * counts[term] for term, cycles in self.cycles.items()) / self.board.clock_hz
+
+
+def board_model(name: str) -> BoardModel:
+    """The model of the board `name`, fitted to the published timings. Raises: InputError for an unknown one."""
+    timings = board_timings()
+    board = next((one for one in timings.boards if one.name == name), None)
+    if board is None:
+        known = ", ".join(one.name for one in timings.boards)
+        raise InputError(f"no board {name!r} can be predicted: choose from {known}")
+    networks = [one for one in timings.networks if name in one.measured_s]
+    counts = np.array([[one.counts[board.core][term] for term in board.terms] for one in networks])
+    cycles = np.array([one.measured_s[name] * board.clock_hz for one in networks])
+    fitted = dict(zip(board.terms, _fit(counts, cycles).tolist(), strict=True))
+    errors = {}
+    for k, network in enumerate(networks):
+        others = np.arange(len(networks)) != k
+        errors[network.name] = float(counts[k] @ _fit(counts[others], cycles[others]) / cycles[k] - 1.0)
+    return BoardModel(board, fitted, errors)
+
+
+def _fit(counts: NDArray[np.float64], cycles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cycles of each of T terms from counts (N, T) and cycles (N,) of N networks, relative errors least squares."""
+    solution: NDArray[np.float64] = np.linalg.lstsq(counts / cycles[:, None], np.ones(len(cycles)))[0]
+    return solution
+
+
+def predict_exits(model: BoardModel, counts: Sequence[ExitCounts], images: Sequence[int]) -> PredictedLatency:
+    """The latency of every exit on a board, on its fastest engine, and the mean where `images` (K) leave at each.
+
+    Raises: InputError where nothing was counted.
+    """
+    engines = list(dict.fromkeys(one.engine for one in counts))
+    rows = {
+        engine: [
+            PredictedExit(one.exit_index, one.block_index, count, model.predict_s(one.counts))
+            for one, count in zip((one for one in counts if one.engine == engine), images, strict=True)
+        ]
+        for engine in engines
+    }
+    if not rows:
+        raise InputError(f"no engine can answer with this bundle on {model.board.title}")
+    fastest = min(engines, key=lambda engine: rows[engine][-1].latency_s)
+    exits = rows[fastest]
+    total = sum(images)
+    mean_s = sum(one.images * one.latency_s for one in exits) / total if total else exits[-1].latency_s
+    return PredictedLatency(
+        model.board.name, model.board.title, fastest, exits, mean_s, model.mean_error, model.worst_error
+    )

@@ -1,0 +1,75 @@
+"""Counts of an answer on an emulated core: how many instructions, and how many lines its data caches miss.
+
+It needs a checkout of the project on Linux x86-64, where `scripts/arm_emulation.sh` makes the boards.
+"""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pi_dynn
+from pi_dynn.errors import InputError
+from pi_dynn.latency.records import ExitCounts
+from pi_dynn.runtime.bundle import Bundle
+from pi_dynn.runtime.engine_choice import CANDIDATES
+from pi_dynn.runtime.machine_cache import MachineCache
+from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME
+
+ROOT = Path(pi_dynn.__file__).resolve().parents[1]
+EMULATION = ROOT / "scripts" / "arm_emulation.sh"
+GUEST = ROOT / "benchmarks" / "arm" / "guest_exits.py"
+COUNTS = MachineCache("counts.json")  # one per bundle and core
+
+Run = Callable[[Sequence[str | Path]], str]
+
+
+def run_command(command: Sequence[str | Path]) -> str:
+    """The standard output of a command; what it says on stderr is shown. Raises: CalledProcessError."""
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def count_exits(
+    bundle: Bundle, core: str, notify: Callable[[str], object] = lambda text: None, run: Run = run_command
+) -> list[ExitCounts]:
+    """Counts of every exit of a bundle on `core`, on each engine that Arm has; kept for the bundle on this machine.
+
+    `notify` gets a line where counting begins.
+
+    Raises: InputError without a checkout, where no board can be made, or for a bundle that does not run there.
+    """
+    known = COUNTS.get(bundle.sha256, core)
+    if known is not None:
+        return [ExitCounts.from_dict(values) for values in known]
+    if not EMULATION.exists():
+        raise InputError(f"{EMULATION}: a prediction needs a checkout of the project, in which the boards are emulated")
+    notify(f"counting on an emulated {core}, which takes minutes the first time")
+    engines = _engines(bundle)
+    site = ["--site", "peers"] if engines == (ONNXRUNTIME,) else []
+    try:
+        run([EMULATION, "peers" if site else "setup"])
+        with tempfile.TemporaryDirectory() as folder:
+            file, counts = Path(folder) / "bundle", Path(folder) / "counts"
+            bundle.save(file)
+            counts.touch()
+            options: list[str | Path] = ["--cpu", core, *site, "--count", counts, "--caches"]
+            text = run([EMULATION, "run", *options, "--", "python", GUEST, counts, file, *engines])
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InputError(
+            f"the answer on an emulated {core} could not be counted ({error}): see docs/arm.md for what that needs"
+        ) from error
+    rows = [ExitCounts.from_dict(json.loads(line)) for line in text.splitlines()]
+    COUNTS.keep([row.to_dict() for row in rows], bundle.sha256, core)
+    return rows
+
+
+def _engines(bundle: Bundle) -> tuple[str, ...]:
+    """The engines that a Raspberry Pi would try. A network that does not compute in floats has int8 convolutions, for
+    which onednn falls back to a reference kernel there: a thousand million instructions for a small network.
+    """
+    if bundle.manifest.format == ONNX:
+        return (ONNXRUNTIME,)
+    if bundle.manifest.precision == "fp32":
+        return ("fp32",)
+    return CANDIDATES["arm"] if bundle.manifest.has_floats else ("qnnpack",)
