@@ -51,13 +51,24 @@ class PatchMoments:
 def sampled_patches(conv: nn.Conv2d, image: Tensor) -> Tensor:
     """Inputs of `conv` at up to PLACES of its outputs for an image (C, H, W): (G, D, places), float64."""
     (down, right), (tall, wide) = conv.stride, conv.kernel_size
-    image = F.pad(image.double(), conv._reversed_padding_repeated_twice)  # also where the padding is "same"
+    down_pad, right_pad = _padding(conv)
+    image = F.pad(image.double(), (*right_pad, *down_pad))
     spans = [(side - 1) * step + 1 for side, step in zip(conv.kernel_size, conv.dilation, strict=True)]
     rows, columns = ((image.shape[1] - spans[0]) // down + 1, (image.shape[2] - spans[1]) // right + 1)
     chosen = torch.linspace(0, rows * columns - 1, min(PLACES, rows * columns)).round().long()
     y = (chosen // columns * down)[None] + (torch.arange(tall) * conv.dilation[0]).repeat_interleave(wide)[:, None]
     x = (chosen % columns * right)[None] + (torch.arange(wide) * conv.dilation[1]).repeat(tall)[:, None]
     return image[:, y, x].reshape(conv.groups, -1, len(chosen))
+
+
+def _padding(conv: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows above and below, and columns left and right, that `conv` adds to its input."""
+    if isinstance(conv.padding, str):  # "same" may be uneven; torch keeps what it comes to
+        left, right, top, bottom = conv._reversed_padding_repeated_twice
+        return (top, bottom), (left, right)
+    # Not what torch keeps: that is of the padding the layer was made with, and one folded into it is set later.
+    rows, columns = conv.padding
+    return (rows, rows), (columns, columns)
 
 
 def rounded(conv: nn.Conv2d, scale: Tensor, moments: PatchMoments) -> tuple[Tensor, Tensor]:

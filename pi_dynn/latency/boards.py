@@ -70,8 +70,8 @@ def board_model(name: str) -> BoardModel:
 
 def _fit(counts: NDArray[np.float64], cycles: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cycles of each of T terms from counts (N, T) and cycles (N,) of N networks, relative errors least squares."""
-    solution: NDArray[np.float64] = np.linalg.lstsq(counts / cycles[:, None], np.ones(len(cycles)))[0]
-    return solution
+    solution, *_ = np.linalg.lstsq(counts / cycles[:, None], np.ones(len(cycles)))
+    return np.asarray(solution, dtype=np.float64)
 
 
 def predict_exits(model: BoardModel, counts: Sequence[ExitCounts], images: Sequence[int]) -> PredictedLatency:

@@ -41,6 +41,8 @@ from pi_dynn.train.records import Answer, ClassAccuracy
 SCORE = "max-probability"
 TOLERATED_LOSS = 0.003  # share of the calibration part that leaving early may spoil
 LEAST_TO_CHOOSE = 50  # images exits are chosen by: fewer tell nothing of a harm of a few points
+ENOUGH_IMAGES = 1000  # to choose by, so that one view of each does
+MOST_VIEWS = 8
 MOST_EXITS = 4
 WORST_INT8_LOSS = 0.01  # of accuracy on the calibration part; beyond it the bundle is fp32
 RANGED = 128  # training images that set the ranges of int8
@@ -101,24 +103,19 @@ def harmless(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return right | ~right[-1]
 
 
-def worthwhile_exits(model: ChainNetwork, logits: NDArray[np.float64], labels: NDArray[np.int64]) -> list[int]:
-    """Blocks of the exits to keep, by what all exits answer, (K, N, classes), to images with these labels (N,).
-
-    None of them where the images are too few to tell when leaving early does no harm.
-    """
-    if len(labels) < LEAST_TO_CHOOSE:
-        return []
+def worthwhile_exits(model: ChainNetwork, outputs: ExitOutputs) -> list[int]:
+    """Places of the exits to keep, by what all of them answer."""
     table = count_macs(fuse_norms(model), model.image_size)
     choice = choose_exits(
-        exit_scores(SCORE, logits, logits[..., 0]),
-        harmless(logits.argmax(-1) == labels).astype(np.float64),
+        outputs.scores,
+        harmless(outputs.right).astype(np.float64),
         [answer.macs for answer in table.exits],
         [answer.check_macs for answer in table.exits],
         most=MOST_EXITS,
         tolerated_loss=TOLERATED_LOSS,
         grid=_GRID,
     )
-    return [model.exit_blocks[k] for k in choice.exits]
+    return choice.exits
 
 
 def some_of_each_class(data: ImageFolder, count: int) -> ImageFolder:
@@ -129,49 +126,80 @@ def some_of_each_class(data: ImageFolder, count: int) -> ImageFolder:
     return data.subset(sorted(i for members in taken.values() for i in members[:count]))
 
 
-def build(model: ChainNetwork, preprocess: Preprocess, images: Images, notes: dict, reject: float) -> Built:
+def build(
+    model: ChainNetwork, preprocess: Preprocess, images: Images, notes: dict, *, any_way_up: bool, reject: float
+) -> Built:
     """The bundle of a trained network, in int8 unless that answers worse on the calibration part.
 
-    Of images like those of the calibration part at most the share `reject` is answered "none of these"; 0, or a part
-    too small to promise it, leaves that out.
+    It has exits only where the calibration part is large enough to tell when leaving early does no harm; `any_way_up`
+    allows to look at its images turned, too. Of images like those at most the share `reject` is answered "none of
+    these"; 0, or a part too small to promise it, leaves that out.
     """
-    logits = all_logits(model, images.held_out[0])
-    labels = images.held_out[1].numpy()
-    blocks = worthwhile_exits(model, logits, labels)
-    wanted = logits[-1].argmax(-1)
 
-    def made(precision: str) -> tuple[Bundle, ExitOutputs]:
-        bundle = build_bundle(
+    def made(exits: list[int], precision: str) -> Bundle:
+        return build_bundle(
             model,
-            exits=blocks,
-            thresholds=[0.9] * len(blocks),
+            exits=exits,
+            thresholds=[0.9] * len(exits),
             precision=precision,
             labels=images.calibration.classes,
             preprocess=preprocess,
             notes=notes,
             calibration=images.ranged if precision == INT8_STATIC else None,
         )
-        return bundle, collect_outputs(Session(bundle), images.calibration)
 
-    agreement = None
+    blocks = model.exit_blocks if len(images.held_out[1]) >= LEAST_TO_CHOOSE else []
+    agreement, precision = None, INT8_STATIC
     try:
-        bundle, outputs = made(INT8_STATIC)
+        bundle = made(blocks, precision)
+        answers = collect_outputs(Session(bundle), images.calibration)
     except (ModelError, EngineUnavailable) as error:
         reason: str | None = str(error)
     else:
-        agreement = float((outputs.logits[-1].argmax(-1) == wanted).mean())
-        loss = float((wanted == labels).mean() - outputs.right[-1].mean())
+        wanted = all_logits(model, images.held_out[0])[-1].argmax(-1)
+        agreement = float((answers.logits[-1].argmax(-1) == wanted).mean())
+        loss = float((wanted == images.held_out[1].numpy()).mean() - answers.right[-1].mean())
         reason = f"int8 loses {100 * loss:.1f} points of accuracy on the calibration part"
         if loss <= WORST_INT8_LOSS:
             reason = None
     if reason is not None:
-        bundle, outputs = made("fp32")
+        precision = "fp32"
+        bundle = made(blocks, precision)
+    outputs = viewed_outputs(Session(bundle), images.calibration, any_way_up)
     outputs = replace(outputs, scores=exit_scores(SCORE, outputs.logits, outputs.scores))
+    if blocks:
+        kept = worthwhile_exits(model, outputs)
+        rows = [*kept, len(blocks)]
+        outputs = replace(outputs, logits=outputs.logits[rows], scores=outputs.scores[rows])
+        bundle = made([blocks[k] for k in kept], precision)
     thresholds, curve = _thresholds(bundle, outputs)
     rejection = _rejection(bundle, images.known, outputs, thresholds, reject) if reject else None
-    if blocks or rejection is not None:
+    if thresholds or rejection is not None:
         bundle = calibrated_bundle(bundle, thresholds=thresholds, score=SCORE, rejection=rejection)
     return Built(bundle, curve, reason, agreement)
+
+
+def viewed_outputs(session: Session, data: ImageFolder, any_way_up: bool) -> ExitOutputs:
+    """The outputs of all exits on `data`; of few images also mirrored, and turned where they have no upright.
+
+    A hundred images rarely show the one in a hundred that an early exit spoils; their views show some more.
+    """
+    if len(data) >= ENOUGH_IMAGES:
+        return collect_outputs(session, data)
+    if any_way_up:
+        return collect_outputs(session, data, all_views=True)
+    plain, mirrored = (collect_outputs(session, data, alter=alter) for alter in (None, _mirrored))
+    return ExitOutputs(
+        np.concatenate([plain.logits, mirrored.logits], 1),
+        np.concatenate([plain.scores, mirrored.scores], 1),
+        np.concatenate([plain.labels, mirrored.labels]),
+        plain.failed,
+        np.concatenate([plain.places, mirrored.places]),
+    )
+
+
+def _mirrored(pixels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(pixels[:, ::-1])
 
 
 def _thresholds(bundle: Bundle, outputs: ExitOutputs) -> tuple[list[float], list[list[float]]]:

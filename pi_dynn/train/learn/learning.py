@@ -26,8 +26,10 @@ from pi_dynn.train.images import AugmentedImages, augmentation, hold_images
 from pi_dynn.train.learn.data import open_learn_data
 from pi_dynn.train.learn.fine_tune import FineTune, start_network, stored_as
 from pi_dynn.train.learn.finish import (
+    ENOUGH_IMAGES,
     KNOWN_OF_A_CLASS,
     LEAST_TO_CHOOSE,
+    MOST_VIEWS,
     RANGED,
     SCORE,
     Built,
@@ -180,7 +182,9 @@ class Learning:
         count = self.data.counts
         held_out, ranged = count["calibrate"] + count["test"], min(RANGED, count["train"])
         known = len(some_of_each_class(self.data.train, KNOWN_OF_A_CLASS)) if self.settings.reject else 0
-        return Work(self.batches.steps, count["train"], held_out, len(self.data.classes), ranged, known)
+        views = 1 if count["calibrate"] >= ENOUGH_IMAGES else MOST_VIEWS
+        viewed = known + views * count["calibrate"]
+        return Work(self.batches.steps, count["train"], held_out, len(self.data.classes), ranged, viewed)
 
     def _cost(self) -> Cost:
         """Seconds of a step and of an image; the network is left as it was."""
@@ -320,7 +324,7 @@ class Learning:
             "source": self._source(),
             "licence": f"{self.weights.licence} (the weights it starts from)",
         }
-        built = build(model, self.preprocess, images, notes, settings.reject)
+        built = build(model, self.preprocess, images, notes, any_way_up=self.any_way_up, reject=settings.reject)
         built.bundle.save(settings.out)
         self.callback.on_stage("judging the bundle on the test part")
         return self._result(epochs, kept, accuracies, built, judge(built, self.data.test))

@@ -31,19 +31,22 @@ class Cost:
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do: steps of an epoch, images in the parts, classes, images that set ranges and class means."""
+    """What there is to do: steps of an epoch, images in the parts, classes, images that set the ranges of int8.
+
+    `viewed` are images and views of images that set thresholds and class means.
+    """
 
     steps: int
     train: int
     held_out: int
     classes: int
     ranged: int
-    known: int
+    viewed: int
 
 
 def finishing_s(cost: Cost, work: Work) -> float:
     """Seconds that choosing exits, quantising, checking and judging will take."""
-    return FIXED_S + cost.image_s * (PASSES * work.held_out + QUANTISED_PASSES * work.ranged + work.known)
+    return FIXED_S + cost.image_s * (PASSES * work.held_out + QUANTISED_PASSES * work.ranged + work.viewed)
 
 
 def make_plan(model: str, batch_size: int, costs: Mapping[int, Cost], work: Work, left_s: float, how: str) -> LearnPlan:

@@ -24,7 +24,7 @@ from pi_dynn.train.learn.probe import Heads, Probe, head_inputs
 from pi_dynn.train.recipe import Recipe
 from tests.learning import register_tiny
 
-WORK = Work(steps=20, train=640, held_out=300, classes=5, ranged=128, known=80)
+WORK = Work(steps=20, train=640, held_out=300, classes=5, ranged=128, viewed=80)
 COSTS = {128: Cost(1.0, 0.01), 96: Cost(0.5, 0.005)}
 
 
@@ -50,7 +50,7 @@ def test_the_plan_fits_the_time():
 
 
 def test_few_images_train_heads_only_whatever_the_time():
-    few = Work(steps=2, train=20, held_out=20, classes=5, ranged=40, known=20)
+    few = Work(steps=2, train=20, held_out=20, classes=5, ranged=40, viewed=20)
     plan = make_plan("tiny", 32, COSTS, few, left_s=1e5, how="auto")
     assert plan.how == "heads" and plan.reason.startswith("4 training images a class are too few") and not plan.short
     assert make_plan("tiny", 32, COSTS, few, left_s=1e5, how="whole").how == "whole"
@@ -60,7 +60,7 @@ def test_few_images_train_heads_only_whatever_the_time():
 
 
 def test_finishing_takes_longer_where_there_is_more_to_judge():
-    more = Work(steps=20, train=640, held_out=3000, classes=5, ranged=128, known=80)
+    more = Work(steps=20, train=640, held_out=3000, classes=5, ranged=128, viewed=80)
     assert finishing_s(COSTS[128], more) > finishing_s(COSTS[128], WORK) > finishing_s(COSTS[96], WORK)
 
 
