@@ -35,7 +35,21 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="What learns: the whole network, or its heads alone.",
 )
-@click.option("--model", default="efficientnet_lite0", show_default=True, metavar="NAME", help="Pretrained network.")
+@click.option(
+    "--for",
+    "board",
+    type=click.Choice(["pi4", "pi5"]),
+    help="With --budget-ms: the board that it is for. Its milliseconds are predicted, not measured.",
+)
+@click.option(
+    "--budget-ms",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MS",
+    help="Take the largest pretrained network and image size whose answers at full depth are within that.",
+)
+@click.option(
+    "--model", metavar="NAME", help="Pretrained network. [default: efficientnet_lite0, or the largest in the budget]"
+)
 @click.option(
     "--reject",
     type=click.FloatRange(0, 50),
@@ -59,14 +73,20 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
     Examples:
       pi-dynn learn photos
       pi-dynn learn photos -o mine.pt --minutes 8
+      pi-dynn learn photos -o mine.pt --for pi4 --budget-ms 15
     """
     from pi_dynn.errors import InputError
     from pi_dynn.files import write_text
-    from pi_dynn.train.learn.learning import Learning, LearnSettings, clear_write_errors
+    from pi_dynn.train.learn.learning import Learning, clear_write_errors
+    from pi_dynn.train.learn.settings import LearnSettings
     from pi_dynn.train.learn.text import learned_text, model_card
 
     out = output or Path(f"{folder.resolve().name}.pt")
-    settings = LearnSettings(folder, out, reject=given.pop("reject") / 100, **given)
+    budget_ms = given.pop("budget_ms")
+    if (budget_ms is None) != (given["board"] is None):
+        raise click.UsageError("--for and --budget-ms belong together: give both, or neither")
+    budget_s = None if budget_ms is None else budget_ms / 1e3
+    settings = LearnSettings(folder, out, reject=given.pop("reject") / 100, budget_s=budget_s, **given)
     try:
         result = Learning(settings, _console(as_json)).run()
     except KeyboardInterrupt:

@@ -96,3 +96,30 @@ def predict_exits(model: BoardModel, counts: Sequence[ExitCounts], images: Seque
     return PredictedLatency(
         model.board.name, model.board.title, fastest, exits, mean_s, model.mean_error, model.worst_error
     )
+
+
+def pretrained_latency_s(model: BoardModel, name: str, image_size: int) -> float | None:
+    """Predicted seconds at full depth of what `learn` makes of a pretrained network; None where it was not counted."""
+    counts = board_timings().pretrained.get(f"{name}@{image_size}")
+    return None if counts is None else model.predict_s(counts[model.board.core])
+
+
+def pretrained_within(model: BoardModel, budget_s: float) -> list[tuple[str, int]]:
+    """Pretrained networks and image sizes within `budget_s` at full depth, the slowest first: it knows most.
+
+    Raises: InputError where none is.
+    """
+    latency_s = {}
+    for entry in board_timings().pretrained:
+        name, _, size = entry.partition("@")
+        predicted_s = pretrained_latency_s(model, name, int(size))
+        if predicted_s is not None:
+            latency_s[name, int(size)] = predicted_s
+    fitting = [key for key, predicted_s in latency_s.items() if predicted_s <= budget_s]
+    if not fitting:
+        least_s = min(latency_s.values())
+        raise InputError(
+            f"--budget-ms {1e3 * budget_s:g}: the fastest pretrained network is predicted to take "
+            f"{1e3 * least_s:.1f} ms on a {model.board.title}: give more"
+        )
+    return sorted(fitting, key=lambda key: -latency_s[key])

@@ -15,6 +15,7 @@ from pi_dynn.latency.records import ExitCounts
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engine_choice import CANDIDATES
 from pi_dynn.runtime.machine_cache import MachineCache
+from pi_dynn.runtime.manifest import Manifest
 from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME
 
 ROOT = Path(pi_dynn.__file__).resolve().parents[1]
@@ -45,7 +46,7 @@ def count_exits(
     if not EMULATION.exists():
         raise InputError(f"{EMULATION}: a prediction needs a checkout of the project, in which the boards are emulated")
     notify(f"counting on an emulated {core}, which takes minutes the first time")
-    engines = _engines(bundle)
+    engines = _engines(bundle.manifest)
     site = ["--site", "peers"] if engines == (ONNXRUNTIME,) else []
     try:
         run([EMULATION, "peers" if site else "setup"])
@@ -64,12 +65,12 @@ def count_exits(
     return rows
 
 
-def _engines(bundle: Bundle) -> tuple[str, ...]:
+def _engines(manifest: Manifest) -> tuple[str, ...]:
     """The engines that a Raspberry Pi would try. A network that does not compute in floats has int8 convolutions, for
     which onednn falls back to a reference kernel there: a thousand million instructions for a small network.
     """
-    if bundle.manifest.format == ONNX:
+    if manifest.format == ONNX:
         return (ONNXRUNTIME,)
-    if bundle.manifest.precision == "fp32":
+    if manifest.precision == "fp32":
         return ("fp32",)
-    return CANDIDATES["arm"] if bundle.manifest.has_floats else ("qnnpack",)
+    return CANDIDATES["arm"] if manifest.has_floats else ("qnnpack",)

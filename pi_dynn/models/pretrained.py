@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,12 @@ def pretrained_file(name: str) -> Path:
     """
     entry, name = known_pretrained(name), canonical_name(name)
     return _file_in_package(entry) if name in LITE_PACKAGES else _downloaded(entry, _of_torchvision(name)[1])
+
+
+def is_here(name: str) -> bool:
+    """Whether the pretrained weights of a package are installed; those of torchvision can always be fetched."""
+    name = canonical_name(name)
+    return name not in LITE_PACKAGES or find_spec(known_pretrained(name).source.replace("-", "_")) is not None
 
 
 def load_pretrained(model: nn.Module) -> dict[str, Any]:

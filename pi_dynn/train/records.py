@@ -93,13 +93,26 @@ class Answer(Record):
 
 
 @dataclass(frozen=True)
+class BoardLatency(Record):
+    """Predicted latency on a board, one thread: at full depth, and the mean over the test images by multiply-adds.
+
+    `worst_error` is a share: how far a published network was off, predicted from the others.
+    """
+
+    title: str
+    full_depth_s: float
+    mean_s: float
+    worst_error: float
+
+
+@dataclass(frozen=True)
 class LearnResult(Record):
     """What `learn` made, and how good it is on images that took no part in making it.
 
     Accuracies and shares in 0..1. `exits_cost` is what leaving early loses there against the last answer,
     `int8_agreement` the share of calibration images on which the bundle's last answer is that of fp32. `unfinished`
     says why training ended before its plan did. `curve` are points of accuracy and mean cost on the test part, from
-    cheap to dear.
+    cheap to dear. `predicted` are boards for which the network's latency is predicted.
     """
 
     KIND = "learn result"
@@ -136,3 +149,4 @@ class LearnResult(Record):
     advice: list[str]
     took_s: float
     unfinished: str | None = None
+    predicted: list[BoardLatency] = field(default_factory=list)

@@ -4,12 +4,14 @@ import errno
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from pi_dynn import load_bundle
 from pi_dynn.data.folders import save_split
+from pi_dynn.latency import boards
 from pi_dynn.models.card import read_card
 from pi_dynn.train.engine import Trainer
 from pi_dynn.train.learn import learning
@@ -67,6 +69,48 @@ def test_one_command_leaves_everything(pi_dynn, photos, tmp_path):
     assert "no licence (the weights it starts from)" in pi_dynn("info", "mine.pt").out
     assert "noise weights, no licence, from a generator" in card and "66 to train" in card
     assert pi_dynn("classify", photos / "red" / "0.png", "--bundle", "mine.pt").status == 0
+
+
+def counted(monkeypatch):
+    """Timings in which the tiny network takes about 1 ms at 32 px and 4 ms at 64 px on a Raspberry Pi 4."""
+    timings = boards.board_timings()
+    counts = {
+        board.core: dict.fromkeys(("instructions", "miss_l1", "miss_l2", "miss_l3"), 0) for board in timings.boards
+    }
+    known = {
+        f"tiny@{size}": {core: values | {"instructions": millions * 10**6} for core, values in counts.items()}
+        for size, millions in ((32, 2), (64, 8))
+    }
+    monkeypatch.setattr(boards, "board_timings", lambda: replace(timings, pretrained=known))
+    monkeypatch.setattr("pi_dynn.train.learn.settings.board_timings", boards.board_timings)
+
+
+def test_a_budget_chooses_the_size_and_the_summary_predicts(pi_dynn, photos, tmp_path, monkeypatch):
+    counted(monkeypatch)
+    outcome = pi_dynn("learn", photos, "-o", "mine.pt", "--for", "pi4", "--budget-ms", 2, "--train", "heads")
+    assert outcome.status == 0, outcome.err
+    result = result_of(tmp_path / "mine.run")
+    assert (result.plan.model, result.plan.image_size) == ("tiny", 32)
+    [first, _] = result.predicted
+    share = result.evaluation.mean_macs / result.evaluation.full_depth_macs
+    assert first.title == "Raspberry Pi 4" and first.mean_s == pytest.approx(share * first.full_depth_s)
+    assert "Raspberry Pi 4, predicted and not measured:" in outcome.out
+    assert "Raspberry Pi 5, predicted and not measured:" in (tmp_path / "mine.run" / "card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--for", "pi4"), 2, "--for and --budget-ms belong together"),
+        (("--budget-ms", 5), 2, "--for and --budget-ms belong together"),
+        (("--for", "pi4", "--budget-ms", 0.1), 1, "the fastest pretrained network is predicted to take 0.9 ms"),
+        (("--for", "pi4", "--budget-ms", 2, "--image-size", 64), 1, "nothing asked for is within 2 ms on pi4"),
+    ],
+)
+def test_a_budget_that_nothing_fits(pi_dynn, photos, monkeypatch, options, status, message):
+    counted(monkeypatch)
+    outcome = pi_dynn("learn", photos, "-o", "mine.pt", *options)
+    assert outcome.status == status and message in outcome.err
 
 
 def test_few_images_train_heads_only_and_fp32_says_why(pi_dynn, photos, tmp_path, monkeypatch):

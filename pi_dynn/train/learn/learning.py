@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,13 @@ from pi_dynn.train.learn.finish import (
 )
 from pi_dynn.train.learn.plan import Cost, OutOfTime, Timekeeper, Work, epochs_within, finishing_s, make_plan
 from pi_dynn.train.learn.probe import Probe, head_inputs
+from pi_dynn.train.learn.settings import LearnSettings, candidates, predicted_latencies
 from pi_dynn.train.processes import ALONE
 from pi_dynn.train.recipe import Recipe
 from pi_dynn.train.records import LearnPlan, LearnResult
 from pi_dynn.train.run import STORED_SHARE, versions
 from pi_dynn.train.run_folder import RunFolder
 
-DEFAULT_MODEL = "efficientnet_lite0"
-DEFAULT_SIZES = (160, 128, 96)  # pixels, the preferred one first
 MEASURED_STEPS = 3
 HEADS_RECIPE = Recipe(epochs=60, batch_size=32, lr=3e-3, final_lr=3e-5, weight_decay=0.05, clip_grad=0.0)
 HEADS_STEPS = 1000  # at least: of few images an epoch is a step or two
@@ -59,28 +58,6 @@ TURNED_IMAGES = 128  # looked at turned, to see whether pictures have an upright
 TURNED_LOSS = 0.12  # ...which costs more accuracy than this where they do
 MEMORY_BYTES = 2 * 2**30
 RUN_FILES = ("result.json", *(f"whole/{name}" for name in ("run.json", "state.pt", "log.csv")))
-
-
-@dataclass(frozen=True)
-class LearnSettings:
-    """One run. `out` is the bundle; everything else goes into the folder beside it."""
-
-    folder: Path
-    out: Path
-    minutes: float = 10.0
-    split: Path | None = None
-    model: str = DEFAULT_MODEL
-    image_size: int | None = None
-    how: str = "auto"
-    any_way_up: bool | None = None  # None: found out
-    reject: float = 0.05  # at most this share of images like these is "none of these"
-    seed: int = 0
-    resume: bool = False
-
-    @property
-    def work(self) -> Path:
-        """The folder beside the bundle: mine.run for mine.pt."""
-        return self.out.with_suffix(".run")
 
 
 class LearnCallback(Callback):
@@ -112,8 +89,9 @@ class Learning:
         Raises: PiDynnError; KeyboardInterrupt when interrupted before anything is learned.
         """
         settings = self.settings
-        self.weights = pretrained.known_pretrained(settings.model)
-        pretrained.pretrained_file(settings.model)  # a missing package is said before any work is done
+        self.network, self.sizes = candidates(settings)
+        self.weights = pretrained.known_pretrained(self.network)
+        pretrained.pretrained_file(self.network)  # a missing package is said before any work is done
         self._check_place()
         with clear_write_errors(settings.work):
             self.callback.on_stage(f"looking at {settings.folder}")
@@ -143,7 +121,7 @@ class Learning:
         torch.manual_seed(self.settings.seed)
         train = self.data.train
         self.preprocess = Preprocess(size=size, mean=self.weights.preprocess.mean, std=self.weights.preprocess.std)
-        self.model, self.start = start_network(self.settings.model, len(train.classes), size)
+        self.model, self.start = start_network(self.network, len(train.classes), size)
         held = hold_images(train, Preprocess(size=round(size * STORED_SHARE)), MEMORY_BYTES)
         augment = augmentation("crop", size, SMALLEST_CROP)
         self.images = AugmentedImages(held, torch.tensor(train.labels), augment, self.preprocess)
@@ -158,17 +136,17 @@ class Learning:
         settings, file = self.settings, self.settings.work / "plan.json"
         if settings.resume and file.exists():
             plan = read_record(LearnPlan, file, InputError, "start anew without --resume")
-            if plan.model != settings.model or settings.image_size not in (None, plan.image_size):
+            if plan.model != self.network or plan.image_size not in self.sizes:
                 raise InputError(f"{file}: the run was of {plan.model} at {plan.image_size} px: resume it as it was")
             self._prepare(plan.image_size)
             return plan
         self.callback.on_stage("measuring a few steps on this machine")
         costs: dict[int, Cost] = {}
-        for size in DEFAULT_SIZES if settings.image_size is None else (settings.image_size,):
+        for size in self.sizes:
             self._prepare(size)
             costs[size] = self._cost()
             left_s = 60 * settings.minutes - self.took_s()
-            plan = make_plan(settings.model, WHOLE_RECIPE.batch_size, costs, self._work(), left_s, settings.how)
+            plan = make_plan(self.network, WHOLE_RECIPE.batch_size, costs, self._work(), left_s, settings.how)
             if not plan.short:
                 break
         for name in RUN_FILES:  # of an earlier run, so that this one starts anew
@@ -367,6 +345,7 @@ class Learning:
             advice=self.data.look.advice,
             took_s=self.took_s(),
             unfinished=self.unfinished,
+            predicted=predicted_latencies(self.network, self.preprocess.size, judged.evaluation),
         )
 
 

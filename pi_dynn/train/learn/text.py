@@ -116,11 +116,22 @@ def learned_text(result: LearnResult) -> str:
         _precision_text(result),
         _rejection_text(result),
         f"exits after blocks {', '.join(map(str, result.exit_blocks)) or 'none'}",
+        *predicted_lines(result),
         f"bundle {result.bundle}, page {result.page}, card {result.card}",
         f"took {timedelta(seconds=round(result.took_s))}",
         f"try it: {next_line(result)}",
     ]
     return "\n".join(lines)
+
+
+def predicted_lines(result: LearnResult) -> list[str]:
+    """What an answer is predicted to take on boards, a line each."""
+    return [
+        f"{one.title}, predicted and not measured: {milliseconds(one.mean_s)} an answer, "
+        f"{milliseconds(one.full_depth_s)} at full depth, one thread (published networks were off by up to "
+        f"{percent(one.worst_error, 0)})"
+        for one in result.predicted
+    ]
 
 
 def next_line(result: LearnResult) -> str:
@@ -166,6 +177,7 @@ def model_card(result: LearnResult) -> str:
             f"{result.seed}, split `{result.split}`); {result.left_out} files left out.",
             f"- **Training**: {_training_text(result)}.",
             f"- **Precision**: {_precision_text(result)}.",
+            *(f"- {line}." for line in predicted_lines(result)),
             f"- **Thresholds**: chosen on the calibrate part by {result.score}, to spoil at most 0.3 % of what the "
             "last answer has right there.",
             "",
