@@ -21,6 +21,7 @@ from pi_dynn.latency.latency_model import save_latency_model
 from pi_dynn.latency.records import LatencyModel
 from pi_dynn.models import create_model
 from pi_dynn.models.card import Card, save_weights
+from pi_dynn.runtime.archive import EMBEDDED, SHIPPED
 from pi_dynn.runtime.engine_choice import usable_cores
 from tests.cli import conftest
 from tests.networks import random_gfnet, with_trained_norms
@@ -194,7 +195,7 @@ def test_a_documented_command_runs(command, sandbox, pi_dynn, monkeypatch, tmp_p
         for package in EXTRAS.get(word, ()):
             pytest.importorskip(package, exc_type=ImportError)
     if words[0] in SMALLER:
-        monkeypatch.setattr("pi_dynn.runtime.bundle.EMBEDDED", str(sandbox / "small.pt"))
+        monkeypatch.setitem(SHIPPED, EMBEDDED, str(sandbox / "small.pt"))
     monkeypatch.chdir(sandbox)
     monkeypatch.setenv("XDG_CACHE_HOME", str(shutil.copytree(sandbox / "cache", tmp_path / "cache")))
     outcome = pi_dynn(*words)

@@ -52,8 +52,11 @@ PUBLISHED_MS = {  # network: image size, Raspberry Pi 4, Raspberry Pi 5
     "resnet18_int8": (224, 157.92, 36.3),
     "alexnet": (227, 139.34, 35.24),
 }
-PRETRAINED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-SIZES = (64, 96, 128, 160, 192, 224)  # pixels
+PRETRAINED = {  # what learn may choose: network and image sizes in pixels
+    "efficientnet_lite0": (64, 96, 128, 160, 192, 224),
+    "efficientnet_lite1": (160, 224),
+    "efficientnet_lite2": (224,),
+}
 INT8_TERM = {"Convolution": 2, "InnerProduct": 2, "ConvolutionDepthWise": 1}  # of ncnn's parameter 8
 REQUANTISED = 100  # added to it where nothing but int8 layers reads a layer's output
 
@@ -154,7 +157,7 @@ def count_pretrained(name: str, size: int) -> dict[str, dict[str, int]]:
 def main(pretrained: bool) -> None:
     """Count the networks of the published table, and write the file."""
     if pretrained or not OUT.exists():
-        ours = {f"{name}@{size}": count_pretrained(name, size) for name in PRETRAINED for size in SIZES}
+        ours = {f"{name}@{size}": count_pretrained(name, size) for name, sizes in PRETRAINED.items() for size in sizes}
     else:
         ours = BoardTimings.from_dict(json.loads(OUT.read_text())).pretrained
     with tempfile.TemporaryDirectory() as folder:

@@ -77,7 +77,13 @@ NUMBERS = CommaList(float, "numbers")
 WORDS = CommaList(str, "names")
 
 bundle_option = click.option(
-    "--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Bundle to use instead of the embedded one."
+    "--bundle",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Bundle to use instead of the embedded one; lite0 is the other one that comes along.",
+)
+trust_option = click.option(
+    "--trust", is_flag=True, help="Run the bundle's code whatever it does; without, it may only compute."
 )
 engine_option = click.option(
     "--engine",
@@ -110,19 +116,20 @@ enabled_option = click.option(
 
 @dataclass(frozen=True)
 class SessionChoice:
-    """The session that --bundle, --engine, --threads and --exits describe."""
+    """The session that --bundle, --trust, --engine, --threads and --exits describe."""
 
     bundle: Path | None
     engine: str
     threads: int | None
     exits: list[int] | None
     accept_all: bool = False
+    trust: bool = False
 
     def load_bundle(self) -> "Bundle":
         """The bundle alone."""
         from pi_dynn.runtime.bundle import load_bundle
 
-        return load_bundle(self.bundle)
+        return load_bundle(self.bundle, trust=self.trust)
 
     def open(self) -> "Session":
         """The Session; torch is imported here, not by --help."""
@@ -134,21 +141,22 @@ class SessionChoice:
 
 
 def session_options(command: Callable) -> Callable:
-    """--bundle, --engine, --threads and --exits, handed over as `choice`; so is --accept-all, if it is there."""
+    """--bundle, --trust, --engine, --threads, --exits, handed over as `choice`; so is --accept-all, if it is there."""
 
     @wraps(command)
     def with_choice(
         *args: Any,
         bundle: Path | None,
+        trust: bool,
         engine: str,
         threads: int | None,
         exits: list[int] | None,
         accept_all: bool = False,
         **kwargs: Any,
     ) -> Any:
-        return command(*args, choice=SessionChoice(bundle, engine, threads, exits, accept_all), **kwargs)
+        return command(*args, choice=SessionChoice(bundle, engine, threads, exits, accept_all, trust), **kwargs)
 
-    return _with_options(with_choice, bundle_option, engine_option, threads_option, enabled_option)
+    return _with_options(with_choice, bundle_option, trust_option, engine_option, threads_option, enabled_option)
 
 
 def exit_options(command: Callable) -> Callable:

@@ -1,5 +1,6 @@
 """Preprocessing of pictures to the input tensor of a network."""
 
+import math
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ AnyImage: TypeAlias = str | Path | BytesIO | Image.Image | np.ndarray | Tensor
 """A file's path, URL or content, a PIL image, uint8 pixels (H, W, 3), or a ready float tensor (3, size, size)."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MOST_PX = 4096  # of an input's side
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,14 @@ class Preprocess(Record):
     crop: float = 1.0
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        """Raises: InputError for a size, crop, mean or spread that no image can be prepared with."""
+        values = (*self.mean, *self.std)
+        if not 1 <= self.size <= MOST_PX or not 0.0 < self.crop <= 1.0:
+            raise InputError(f"images of {self.size} px, crop {self.crop:g}: give 1 to {MOST_PX} px, crop above 0 to 1")
+        if not all(map(math.isfinite, values)) or 0.0 in self.std:
+            raise InputError(f"mean {self.mean} and std {self.std}: give finite ones, and no std of 0")
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """The pixels of an RGB picture at the input size: uint8 (size, size, 3), in one resize."""

@@ -1,6 +1,7 @@
 """Published files of fused networks, `*_fused.pt`: TorchScript archives, of which only the weights are used."""
 
 import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 from pi_dynn.deploy.fuse import fuse_norms
 from pi_dynn.errors import CheckpointError
 from pi_dynn.models.registry import create_model
+from pi_dynn.runtime.archive import packed
+from pi_dynn.runtime.code_check import check_files
 
 
 def is_torchscript(path: Path) -> bool:
@@ -24,14 +27,19 @@ def is_torchscript(path: Path) -> bool:
 def fused_network(path: Path, model: str | None, image_size: int | None) -> nn.Module:
     """The network `model` with its norms folded and the weights of a fused file.
 
-    Loading runs what TorchScript runs at load, as for any bundle: take only files that you trust.
+    Its code is read before torch loads it, as a bundle's is.
 
-    Raises: CheckpointError for a file that does not fit, or without `model` and `image_size`.
+    Raises: CheckpointError for a file that does not fit, or without `model` and `image_size`; BundleError for one whose
+    code does more than compute.
     """
     if model is None or image_size is None:
         raise CheckpointError(f"{path} is a fused network and does not tell which: pass --model and --image-size")
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith(".debug_pkl")]
+        files = {name.partition("/")[2]: archive.read(name) for name in names}
+    check_files(files, str(path))
     try:
-        state = torch.jit.load(path, map_location="cpu").state_dict()
+        state = torch.jit.load(BytesIO(packed(files)), map_location="cpu").state_dict()
     except RuntimeError as error:
         raise CheckpointError(f"{path}: TorchScript cannot read it ({str(error).splitlines()[0]})") from error
     two, three = (fuse_norms(_network(model, classes, image_size)).state_dict() for classes in (2, 3))

@@ -173,7 +173,7 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
         }
         return Manifest.from_dict(values)
 
-    return pack_files({f"onnx/{name}": content for name, content in files.items()}, describe)
+    return pack_files(files, describe)
 
 
 def import_onnx() -> ModuleType:

@@ -3,8 +3,9 @@
 import hashlib
 import io
 import json
+import struct
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,24 +13,38 @@ from typing import Any, TypeVar
 from pi_dynn.errors import BundleError, BundleNotFound
 
 MANIFEST_NAME = "pi_dynn.json"
-EMBEDDED = "ucm_gfnet_12_192_128.pt"
+MANIFEST_FILE = f"extra/{MANIFEST_NAME}"
+FOLDER = "archive"  # of an archive; TorchScript wants one
+EMBEDDED = "gfnet"
+SHIPPED = {EMBEDDED: "ucm_gfnet_12_192_128.pt", "lite0": "ucm_efficientnet_lite0_128.pt"}
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip archive knows: no entry tells when it was made
+_UTF8_NAMES = 0x800  # the only flag that changes nothing
 Manifest = TypeVar("Manifest")
 
 
-def bundle_file(path: str | Path | None, embedded: str = EMBEDDED) -> tuple[bytes, str]:
-    """Content and name of a bundle file, not looked into; for None that of the one that comes with the package.
+def bundle_file(path: str | Path | None) -> tuple[bytes, str]:
+    """Content and name of a bundle file, not looked into; one that comes with the package for its name, or for None.
 
     Raises: BundleNotFound, BundleError for a file that cannot be read.
     """
-    if path is None:
-        return (resources.files("pi_dynn.assets") / embedded).read_bytes(), embedded
-    path = Path(path)
+    if is_shipped(path):
+        file = SHIPPED[str(path or EMBEDDED)]
+        return (resources.files("pi_dynn.assets") / file).read_bytes(), file
+    path = Path(str(path))
     try:
         return path.read_bytes(), str(path)
     except FileNotFoundError as error:
-        raise BundleNotFound(f"{path}: no such bundle; make one with `pi-dynn export`") from error
+        names = " or ".join(SHIPPED)
+        raise BundleNotFound(
+            f"{path}: no such bundle; make one with `pi-dynn learn` or `pi-dynn export`, or name {names}"
+        ) from error
     except (IsADirectoryError, PermissionError) as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def is_shipped(path: str | Path | None) -> bool:
+    """Whether `path` is None or the name of a bundle that comes with the package, and no file of that name is here."""
+    return path is None or str(path) in SHIPPED and not Path(path).exists()
 
 
 def verified_manifest(
@@ -42,31 +57,66 @@ def verified_manifest(
     Raises: BundleError for anything that is no bundle, or a damaged one.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if archive.testzip() is not None:
-                raise BundleError(f"{name}: damaged at {archive.testzip()}; copy it again")
-            manifest = read(json.loads(archive.read(manifest_entry(archive))))
-            if weights_digest(archive.namelist(), archive.read) != digest(manifest):
-                raise BundleError(f"{name}: the network does not match the hash in its manifest; copy it again")
+        files = plain_files(data)
+        if MANIFEST_FILE not in files:
+            raise BundleError(f"holds no {MANIFEST_NAME}, so it is no pi_dynn bundle; make one with `pi-dynn export`")
+        manifest = read(json.loads(files[MANIFEST_FILE]))
+        if weights_digest(files) != digest(manifest):
+            raise BundleError("the network does not match the hash in its manifest; copy it again")
     except BundleError as error:
-        raise type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError, NotImplementedError) as error:
+        raise type(error)(f"{name}: {error}") from error
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise BundleError(f"{name}: not a pi_dynn bundle, or a damaged one ({error}); export it again") from error
     return manifest
 
 
-def weights_digest(names: Iterable[str], read: Callable[[str], bytes]) -> str:
+def plain_files(data: bytes) -> dict[str, bytes]:
+    """The files of a bundle's archive by their names below its folder.
+
+    Archives have many ways to say one thing, and readers differ in which they believe. So what is read here is what is
+    hashed and, in an archive made anew, what torch and ONNX Runtime get. Nothing is compressed, so that no file is
+    larger than the archive.
+
+    Raises: BundleError for a damaged archive, or one with entries of other kinds or the same name twice.
+    """
+    files: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.partition("/")[2]
+                if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & ~_UTF8_NAMES or not name:
+                    raise BundleError(f"holds {entry.filename!r}, which is no plain file; export it again")
+                if name in files:
+                    raise BundleError(f"holds {name!r} twice; export it again")
+                files[name] = archive.read(entry)
+    except (
+        zipfile.BadZipFile,
+        ValueError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        struct.error,
+    ) as error:
+        raise BundleError(f"not a pi_dynn bundle, or a damaged one ({error}); copy it again") from error
+    if sum(map(len, files.values())) > len(data):
+        raise BundleError("holds entries that lie upon each other; export it again")
+    return files
+
+
+def packed(files: Mapping[str, bytes]) -> bytes:
+    """An archive with these files, by their names below its folder."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(f"{FOLDER}/{name}", _EPOCH), content)
+    return target.getvalue()
+
+
+def weights_digest(files: Mapping[str, bytes]) -> str:
     """sha256 over the names and contents of everything in a bundle but its manifest."""
     digest = hashlib.sha256()
-    for name in sorted(names):
-        if not name.endswith(f"/extra/{MANIFEST_NAME}"):
-            digest.update(name.partition("/")[2].encode() + b"\0" + read(name))
+    for name in sorted(files):
+        if name != MANIFEST_FILE:
+            digest.update(name.encode() + b"\0" + files[name])
     return digest.hexdigest()
-
-
-def manifest_entry(archive: zipfile.ZipFile) -> str:
-    """The name of the manifest in an archive. Raises: BundleError if there is none."""
-    for name in archive.namelist():
-        if name.endswith(f"/extra/{MANIFEST_NAME}"):
-            return name
-    raise BundleError(f"holds no {MANIFEST_NAME}, so it is no pi_dynn bundle; make one with `pi-dynn export`")

@@ -21,28 +21,30 @@ import torch
 from pi_dynn.errors import BundleError, EngineUnavailable
 from pi_dynn.files import write_atomically
 from pi_dynn.runtime.archive import (
-    EMBEDDED,
-    MANIFEST_NAME,
+    MANIFEST_FILE,
     bundle_file,
-    manifest_entry,
+    is_shipped,
+    packed,
+    plain_files,
     verified_manifest,
     weights_digest,
 )
+from pi_dynn.runtime.code_check import check_files
 from pi_dynn.runtime.engines import available_engines, using_engine
 from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip archive knows: no entry tells when it was made
 
 
 class Bundle:
     """A verified bundle in memory: its manifest, and its network for any engine.
 
-    Attributes: manifest, sha256 (of the whole file, which names the bundle), source (a path or None).
+    Attributes: manifest, sha256 (of the whole file, which names the bundle), source (a path or None), trusted (its code
+    may do anything).
     """
 
-    def __init__(self, data: bytes, source: str | None = None) -> None:
+    def __init__(self, data: bytes, source: str | None = None, trusted: bool = False) -> None:
         """Verify `data`, the content of a bundle file. Raises BundleError."""
         name = source or "bundle"
+        self.trusted = trusted
         self.manifest = verified_manifest(data, name, Manifest.from_dict, lambda manifest: manifest.weights_sha256)
         self.data = data
         self.source = source
@@ -54,20 +56,19 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """The content of one file of the bundle, named without its folder."""
-        with zipfile.ZipFile(io.BytesIO(self.data)) as archive:
-            return archive.read(manifest_entry(archive).partition("/")[0] + "/" + name)
+        return plain_files(self.data)[name]
 
     def with_manifest(self, **changes: Any) -> "Bundle":
         """The same network with other entries in its manifest."""
-        with zipfile.ZipFile(io.BytesIO(self.data)) as archive:
-            entry = manifest_entry(archive)
-            files = {name: archive.read(name) for name in archive.namelist() if name != entry}
-        return pack_files(files, lambda digest: replace(self.manifest, weights_sha256=digest, **changes))
+        files = {name: content for name, content in plain_files(self.data).items() if name != MANIFEST_FILE}
+        described = pack_files(files, lambda digest: replace(self.manifest, weights_sha256=digest, **changes))
+        described.trusted = self.trusted
+        return described
 
     def load_network(self, engine: str) -> torch.jit.ScriptModule:
         """The scripted network with int8 weights packed for `engine`, or computing in floats for "fp32".
 
-        Raises: EngineUnavailable, BundleError if TorchScript cannot read it.
+        Raises: EngineUnavailable, BundleError if TorchScript cannot read it, or if its code does more than compute.
         """
         if self.manifest.format != "torchscript":
             raise BundleError(f"{self.source or 'bundle'}: holds ONNX graphs, where a TorchScript network is needed")
@@ -92,8 +93,11 @@ class Bundle:
         return network
 
     def _load(self) -> torch.jit.ScriptModule:
+        files = {name: content for name, content in plain_files(self.data).items() if name != MANIFEST_FILE}
+        if not self.trusted:
+            check_files(files, self.source or "bundle")
         try:
-            network: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(self.data), map_location="cpu")
+            network: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(packed(files)), map_location="cpu")
             return network.eval()
         except (RuntimeError, ValueError, torch.jit.Error) as error:
             reason = str(error).strip().splitlines()[-1]
@@ -114,19 +118,21 @@ def quantised_layers(network: torch.jit.ScriptModule) -> list[torch.jit.ScriptMo
     return [layer for layer in layers if hasattr(layer, "reduce_range")]
 
 
-def load_bundle(path_or_name: str | Path | None = None) -> Bundle:
-    """A bundle from a file, or the embedded one for None.
+def load_bundle(path_or_name: str | Path | None = None, trust: bool = False) -> Bundle:
+    """A bundle from a file, or one that comes with the package by its name; the embedded one for None.
+
+    With `trust` the code in the file may do anything. Without, it may compute only.
 
     Raises: BundleNotFound, BundleError.
     """
-    return Bundle(*bundle_file(path_or_name, EMBEDDED))
+    return Bundle(*bundle_file(path_or_name), trusted=trust or is_shipped(path_or_name))
 
 
 def is_bundle(path: str | Path) -> bool:
     """Whether the file at `path` is a bundle by its manifest, and not a checkpoint; its content is not verified."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(f"/extra/{MANIFEST_NAME}") for name in archive.namelist())
+            return any(name.endswith(f"/{MANIFEST_FILE}") for name in archive.namelist())
     except (OSError, zipfile.BadZipFile):
         return False
 
@@ -136,18 +142,12 @@ def pack_bundle(network: torch.jit.ScriptModule, describe: Callable[[str], Manif
     saved = io.BytesIO()
     torch.jit.save(network, saved)
     with zipfile.ZipFile(saved) as source:
-        files = {name: source.read(name) for name in source.namelist() if not name.endswith(".debug_pkl")}
+        names = [name for name in source.namelist() if not name.endswith(".debug_pkl")]
+        files = {name.partition("/")[2]: source.read(name) for name in names}
     return pack_files(files, describe)
 
 
 def pack_files(files: Mapping[str, bytes], describe: Callable[[str], Manifest]) -> Bundle:
-    """A Bundle of files under one folder, by name, with the manifest `describe(weights_sha256)`."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as target:
-        for name, content in files.items():
-            target.writestr(zipfile.ZipInfo(name, _EPOCH), content)
-        manifest = describe(weights_digest(files, files.__getitem__))
-        root = next(iter(files)).partition("/")[0]
-        text = json.dumps(manifest.to_dict(), indent=1, ensure_ascii=False)
-        target.writestr(zipfile.ZipInfo(f"{root}/extra/{MANIFEST_NAME}", _EPOCH), text)
-    return Bundle(packed.getvalue())
+    """A Bundle of files by name, with the manifest `describe(weights_sha256)`."""
+    manifest = json.dumps(describe(weights_digest(files)).to_dict(), indent=1, ensure_ascii=False)
+    return Bundle(packed({**files, MANIFEST_FILE: manifest.encode()}))

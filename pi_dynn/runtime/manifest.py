@@ -1,5 +1,7 @@
 """The manifest of a bundle."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +13,9 @@ from pi_dynn.errors import BundleError
 from pi_dynn.records import Record
 
 INT8_STATIC = "int8-static"  # int8 with activation ranges calibrated on images
+PRECISIONS = ("fp32", "int8", INT8_STATIC)
+FORMATS = ("torchscript", "onnx")
+MOST_BLOCKS, MOST_CLASSES = 10_000, 100_000
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,9 @@ class Manifest(Record):
         return not self.self_test
 
     def __post_init__(self) -> None:
-        """Raises: BundleError for counts that do not fit together."""
+        """Raises: BundleError for values that no bundle has, or counts that do not fit together."""
+        for complaint in self._complaints():
+            raise BundleError(f"the manifest says {complaint}; export the bundle again")
         exits = len(self.exit_blocks)
         if len(self.thresholds) != exits or len(self.macs) != exits + 1:
             raise BundleError(
@@ -60,6 +67,25 @@ class Manifest(Record):
         means = None if self.rejection is None else np.array(self.rejection.class_means, dtype=object)
         if means is not None and means.shape != (exits + 1, len(self.labels), len(self.labels)):
             raise BundleError(f"the class means do not fit {exits} exits and {len(self.labels)} classes")
+
+    def _complaints(self) -> Iterator[str]:
+        """What cannot be, in words."""
+        if self.format not in FORMATS or self.precision not in PRECISIONS:
+            yield f"{self.format!r} in {self.precision!r}, which is neither form nor precision of a bundle"
+        if not 1 <= self.depth <= MOST_BLOCKS:
+            yield f"{self.depth} blocks, which is not from 1 to {MOST_BLOCKS}"
+        if [-1, *self.exit_blocks, self.depth - 1] != sorted({-1, *self.exit_blocks, self.depth - 1}):
+            yield f"exits after the blocks {self.exit_blocks}, which do not rise from 0 to below {self.depth - 1}"
+        if not all(map(math.isfinite, self.thresholds)):
+            yield f"thresholds {self.thresholds}, which are not all finite"
+        if self.macs != sorted(self.macs) or self.macs and self.macs[0] < 0:
+            yield f"multiply-adds {self.macs}, which do not rise from exit to exit"
+        if not 1 <= len(self.labels) <= MOST_CLASSES:
+            yield f"{len(self.labels)} classes, which is not from 1 to {MOST_CLASSES}"
+        if self.self_test and [len(logits) for logits in self.self_test] != [len(self.labels)] * len(self.macs):
+            yield "answers of a self-test that do not fit its exits and classes"
+        if self.rejection is not None and not math.isfinite(self.rejection.limit):
+            yield f"a limit of {self.rejection.limit} for what is none of the classes"
 
     @property
     def blocks(self) -> list[int]:

@@ -17,7 +17,7 @@ from pi_dynn.files import write_text
 from pi_dynn.models.card import Card, read_card
 from pi_dynn.models.checkpoint import load_checkpoint
 from pi_dynn.models.registry import create_model
-from pi_dynn.runtime.archive import EMBEDDED
+from pi_dynn.runtime.archive import EMBEDDED, SHIPPED
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.session import Session
 from pi_dynn.text import mega, percent
@@ -47,7 +47,7 @@ def publish(results: dict[int, TrainResult], parts: dict[str, ImageFolder], log:
     """Write everything into `assets`; the bundle there. Of `results`, by seed of the exits, the first is shipped."""
     shipped, test = next(iter(results.values())), parts["test"]
     bundle = rejecting(load_bundle(shipped.bundle), parts)
-    bundle.save(assets / EMBEDDED)
+    bundle.save(assets / SHIPPED[EMBEDDED])
     card = read_card(shipped.weights)
     model = create_model(card.model, **card.arguments)
     load_checkpoint(model, shipped.weights)
@@ -67,7 +67,7 @@ def publish(results: dict[int, TrainResult], parts: dict[str, ImageFolder], log:
     right = (predict_exits(model, x).argmax(-1) == labels).float().mean(1).tolist()
     depths = dict(zip([*model.exit_blocks, model.depth - 1], right, strict=True))
     write_card(card, bundle, sessions, test, results, depths, log, assets)
-    return assets / EMBEDDED
+    return assets / SHIPPED[EMBEDDED]
 
 
 def rejecting(bundle: Bundle, parts: dict[str, ImageFolder]) -> Bundle:
@@ -102,7 +102,7 @@ def write_card(
     held_out = f"acc_{manifest.depth - 1}"
     save_training_curves(rows, held_out, assets / CURVES)
     text = model_card.CARD.format(
-        name=EMBEDDED,
+        name=SHIPPED[EMBEDDED],
         summary="What `pi-dynn classify` runs when no other bundle is given: aerial scenes, 21 land-use classes.",
         network=f"{card.model}, exits after blocks {', '.join(str(block) for block in manifest.exit_blocks)}",
         classes=", ".join(manifest.labels),

@@ -6,9 +6,11 @@ import zipfile
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from pi_dynn.errors import BundleError, BundleNotFound
-from pi_dynn.runtime.archive import MANIFEST_NAME
+from pi_dynn.errors import BundleError, BundleNotFound, PiDynnError
+from pi_dynn.runtime.archive import MANIFEST_NAME, packed, plain_files
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 
 
@@ -68,6 +70,106 @@ DAMAGES = [
     (lambda b: rebuilt(b, lambda n, c: b"[1]" if n.endswith(MANIFEST_NAME) else c), "Expected `object`"),
     (lambda b: rebuilt(b, lambda n, c: b"{" if n.endswith(MANIFEST_NAME) else c), "not a pi_dynn bundle"),
 ]
+
+
+NAN = float("nan")
+# What a manifest may say that cannot be.
+LIES = [
+    *({"depth": 0}, {"depth": 10**9}, {"depth": -5}, {"precision": "junk"}, {"format": "pickle"}, {"labels": []}),
+    *({"thresholds": [NAN, 0.5, 0.5]}, {"thresholds": [float("inf"), 0.5, 0.5]}, {"macs": [9, 8, 7, 6]}),
+    *({"exit_blocks": [-5, 1, 2]}, {"exit_blocks": [2, 1, 0]}, {"exit_blocks": [0, 0, 1]}, {"exit_blocks": [0, 1, 99]}),
+    *({"macs": [-1, 2, 3, 4]}, {"self_test": [[1.0]]}, {"macs": [NAN] * 4}, {"labels": "abcde"}, {"arguments": 7}),
+    *({"preprocess": {"size": 20_000}}, {"preprocess": {"size": 0}}, {"preprocess": {"size": 32, "crop": NAN}}),
+    *({"preprocess": {"size": 32, "std": [0, 1, 1]}}, {"preprocess": {"size": 32, "mean": [NAN, 0, 0]}}),
+    {"rejection": {"alpha": 0.1, "limit": NAN, "images": 5, "class_means": [[[0.0] * 5] * 5] * 4}},
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=str)
+def test_a_manifest_that_cannot_be_is_one_line(tiny_bundle, lie):
+    with pytest.raises(BundleError) as caught:
+        Bundle(with_manifest(tiny_bundle, lambda values: values.update(lie)))
+    assert "\n" not in str(caught.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_manifest_says_is_an_error_of_ours_or_fits(tiny_bundle, data):
+    field = data.draw(st.sampled_from(sorted(tiny_bundle.manifest.to_dict())))
+    try:
+        bundle = Bundle(with_manifest(tiny_bundle, lambda values: values.update({field: data.draw(JSON)})))
+    except PiDynnError:
+        return
+    assert len(bundle.manifest.blocks) == len(bundle.manifest.macs) == len(bundle.manifest.thresholds) + 1
+
+
+def entries(bundle: Bundle, change) -> bytes:
+    """The bundle's archive written by `change(archive, entry, content)` for every entry."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(bundle.data)) as source, zipfile.ZipFile(out, "w") as target:
+        for entry in source.infolist():
+            change(target, entry, source.read(entry))
+    return out.getvalue()
+
+
+def squeezed(target: zipfile.ZipFile, entry: zipfile.ZipInfo, content: bytes) -> None:
+    target.writestr(entry, content, zipfile.ZIP_DEFLATED)
+
+
+def twice(target: zipfile.ZipFile, entry: zipfile.ZipInfo, content: bytes) -> None:
+    target.writestr(entry.filename, content)
+    if entry.filename.endswith("data.pkl"):
+        target.writestr("other/" + entry.filename.partition("/")[2], content)
+
+
+def with_a_folder(target: zipfile.ZipFile, entry: zipfile.ZipInfo, content: bytes) -> None:
+    target.writestr(entry, content)
+    if entry.filename.endswith("data.pkl"):
+        target.writestr("archive/", b"")
+
+
+@pytest.mark.parametrize(("change", "reason"), [(squeezed, "no plain"), (twice, "twice"), (with_a_folder, "no plain")])
+def test_entries_that_are_not_plain_are_refused(tiny_bundle, change, reason):
+    with pytest.raises(BundleError, match=reason):
+        Bundle(entries(tiny_bundle, change))
+
+
+def test_what_torch_reads_is_what_was_verified(tiny_bundle):
+    def as_a_folder(target: zipfile.ZipFile, entry: zipfile.ZipInfo, content: bytes) -> None:
+        entry.external_attr |= 0x10  # for which torch skips the data
+        target.writestr(entry, content)
+
+    x = torch.randn(1, 3, 32, 32)
+    changed = Bundle(entries(tiny_bundle, as_a_folder))
+    wanted = tiny_bundle.load_network("qnnpack").forward_all(x)
+    for got, want in zip(changed.load_network("qnnpack").forward_all(x), wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32), st.integers(1, 255), st.booleans())
+def test_a_changed_byte_is_refused_or_changes_nothing(tiny_bundle, place, flip, at_the_end):
+    data = bytearray(tiny_bundle.data)
+    start = data.index(b"PK\x01\x02") if at_the_end else 0  # the central directory
+    data[start + place % (len(data) - start)] ^= flip
+    try:
+        changed = Bundle(bytes(data))
+    except BundleError as error:
+        assert "\n" not in str(error)
+        return
+    assert plain_files(changed.data) == plain_files(tiny_bundle.data)
+
+
+def test_packing_is_the_inverse_of_reading(tiny_bundle):
+    files = plain_files(tiny_bundle.data)
+    assert plain_files(packed(files)) == files and packed(files) == tiny_bundle.data
 
 
 @pytest.mark.parametrize(("damage", "reason"), DAMAGES)
