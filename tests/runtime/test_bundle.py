@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pi_dynn.errors import BundleError, BundleNotFound, PiDynnError
-from pi_dynn.runtime.archive import MANIFEST_NAME, packed, plain_files
+from pi_dynn.runtime.archive import MANIFEST_FILE, MANIFEST_NAME, SHIPPED, packed, plain_files
 from pi_dynn.runtime.bundle import Bundle, load_bundle
+from pi_dynn.runtime.code_check import check_files
 
 
 def rebuilt(bundle: Bundle, change) -> bytes:
@@ -187,3 +188,19 @@ def test_missing_file(tmp_path):
         load_bundle(tmp_path / "none.pt")
     with pytest.raises(BundleError, match="cannot be read"):
         load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", [None, *SHIPPED])
+def test_bundles_that_come_with_the_package(name):
+    bundle = load_bundle(name)
+    assert len(bundle.data) < 6e6 and bundle.manifest.rejection is not None and len(bundle.manifest.labels) == 21
+    check_files({file: text for file, text in plain_files(bundle.data).items() if file != MANIFEST_FILE}, "shipped")
+
+
+def test_a_file_of_such_a_name_goes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lite0").write_bytes(b"mine")
+    with pytest.raises(BundleError, match="not a pi_dynn bundle"):
+        load_bundle("lite0")
+    with pytest.raises(BundleNotFound, match="or name gfnet or lite0"):
+        load_bundle("lite1")
