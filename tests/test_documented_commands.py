@@ -40,6 +40,7 @@ ELSEWHERE = {
     "energy --n 4000": "minutes; tests/cli/test_energy.py has fewer answers",
     "benchmark --threads 1 --against": "minutes; tests/cli/test_other_commands.py and tests/latency/test_benchmark.py",
     "benchmark --cold-start": "many fresh processes; tests/cli/test_other_commands.py has fewer answers beside them",
+    "benchmark photos --predict": "needs an emulated board; tests/latency/test_boards.py",
     "learn ": "minutes; tests/cli/test_learn.py has a tiny network",
     "train ": "hours; tests/cli/test_train.py and tests/train/test_pipeline.py have a tiny network",
     "classify holiday/ --cluster": "needs a scheduler and workers; tests/cli/test_cluster_options.py",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from pi_dynn.cli.options import json_option
 from pi_dynn.cli.status import ExitStatus
@@ -19,49 +20,65 @@ MOST_PICTURES = 12  # of a gallery
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(cls=cloup.Command)
 @click.argument("folder", type=PATH)
-@click.option("-o", "--output", type=PATH, metavar="BUNDLE", help="Bundle to write. [default: FOLDER.pt, here]")
-@click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Time to fit into.")
-@click.option("--split", type=PATH, metavar="FILE", help="Parts train, calibrate, test. [default: made, and written]")
-@click.option(
-    "--any-way-up/--upright", default=None, help="Scenes seen from above are turned by quarters. [default: found out]"
+@cloup.option_group(
+    "Most used",
+    cloup.option("-o", "--output", type=PATH, metavar="BUNDLE", help="Bundle to write. [default: FOLDER.pt, here]"),
+    cloup.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Time to fit into."),
+    cloup.option("--resume", is_flag=True, help="Go on with a run that was interrupted."),
+    json_option,
 )
-@click.option(
-    "--train",
-    "how",
-    type=click.Choice(["auto", "whole", "heads"]),
-    default="auto",
-    show_default=True,
-    help="What learns: the whole network, or its heads alone.",
+@cloup.option_group(
+    "For a board",
+    cloup.option(
+        "--for",
+        "board",
+        type=click.Choice(["pi4", "pi5"]),
+        help="The board that --budget-ms is for. Its milliseconds are predicted, not measured.",
+    ),
+    cloup.option(
+        "--budget-ms",
+        type=click.FloatRange(0, min_open=True),
+        metavar="MS",
+        help="Take the largest pretrained network and image size whose answers at full depth are within that.",
+    ),
 )
-@click.option(
-    "--for",
-    "board",
-    type=click.Choice(["pi4", "pi5"]),
-    help="With --budget-ms: the board that it is for. Its milliseconds are predicted, not measured.",
+@cloup.option_group(
+    "Images",
+    cloup.option("--split", type=PATH, metavar="FILE", help="Parts train, calibrate, test. [default: made here]"),
+    cloup.option(
+        "--any-way-up/--upright",
+        default=None,
+        help="Scenes seen from above are turned by quarters. [default: found out]",
+    ),
+    cloup.option(
+        "--reject",
+        type=click.FloatRange(0, 50),
+        default=5.0,
+        show_default=True,
+        metavar="PERCENT",
+        help='Answer "none of these" so that at most this share of images like these is; 0: never.',
+    ),
 )
-@click.option(
-    "--budget-ms",
-    type=click.FloatRange(0, min_open=True),
-    metavar="MS",
-    help="Take the largest pretrained network and image size whose answers at full depth are within that.",
+@cloup.option_group(
+    "Network and training",
+    cloup.option(
+        "--model",
+        metavar="NAME",
+        help="Pretrained network. [default: efficientnet_lite0, or the largest in the budget]",
+    ),
+    cloup.option("--image-size", type=click.IntRange(32), help="Pixels. [default: 160; 128 or 96 where time is short]"),
+    cloup.option(
+        "--train",
+        "how",
+        type=click.Choice(["auto", "whole", "heads"]),
+        default="auto",
+        show_default=True,
+        help="What learns: the whole network, or its heads alone.",
+    ),
+    cloup.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of split and training."),
 )
-@click.option(
-    "--model", metavar="NAME", help="Pretrained network. [default: efficientnet_lite0, or the largest in the budget]"
-)
-@click.option(
-    "--reject",
-    type=click.FloatRange(0, 50),
-    default=5.0,
-    show_default=True,
-    metavar="PERCENT",
-    help='Answer "none of these" so that at most this share of images like these is; 0: never.',
-)
-@click.option("--image-size", type=click.IntRange(32), help="Pixels. [default: 160, or 128 or 96 where time is short]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split and the training.")
-@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
-@json_option
 def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> int:
     """Make a bundle from a folder that holds one folder of photographs per class.
 

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+import cloup
 
 from pi_dynn.cli.options import BLOCKS_OR_ALL
 from pi_dynn.cli.progress import progress
@@ -48,15 +49,18 @@ def command() -> None:
     """
 
 
-@command.command()
-@click.option("--model", metavar="NAME", help="Network, or torchvision:NAME. [default: that of --init]")
-@click.option("--init", type=PATH, metavar="CKPT", help="Weights to start from, but for heads: a file, embedded.")
-@click.option("--pretrained", is_flag=True, help="Start from the network's own weights: `pi-dynn models` lists them.")
-@click.option(
-    "--exits", type=BLOCKS_OR_ALL, metavar="B1,B2,...", help="Train exits after these blocks, or after all, along."
-)
-@click.option(
-    "--exit-weight", type=click.FloatRange(0.001), default=0.3, show_default=True, help="Of each exit's loss."
+@command.command(cls=cloup.Command)
+@cloup.option_group(
+    "Network",
+    cloup.option("--model", metavar="NAME", help="Network, or torchvision:NAME. [default: that of --init]"),
+    cloup.option("--init", type=PATH, metavar="CKPT", help="Weights to start from, but for heads: a file, embedded."),
+    cloup.option("--pretrained", is_flag=True, help="Start from its own weights: `pi-dynn models` lists them."),
+    cloup.option(
+        "--exits", type=BLOCKS_OR_ALL, metavar="B1,B2,...", help="Train exits after these blocks, or after all, along."
+    ),
+    cloup.option(
+        "--exit-weight", type=click.FloatRange(0.001), default=0.3, show_default=True, help="Of each exit's loss."
+    ),
 )
 @data_options
 @image_options
@@ -73,13 +77,16 @@ def transfer(**given: Any) -> None:
     _train(given, _image_job)
 
 
-@command.command()
-@click.option("--teacher", required=True, metavar="FILE", help="Bundle, checkpoint, or NAME=FILE.")
-@click.option("--student", "model", default="gfnet_12_192", show_default=True, metavar="NAME")
-@click.option("--init", type=PATH, metavar="CKPT", help="Weights of a distilled network to start from.")
-@click.option("--loss", "kind", type=click.Choice(["hard", "soft"]), default="hard", show_default=True)
-@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Share of the teacher.")
-@click.option("--temperature", type=click.FloatRange(0.01), default=3.0, show_default=True, help="Of the soft loss.")
+@command.command(cls=cloup.Command)
+@cloup.option_group(
+    "Teacher and student",
+    cloup.option("--teacher", required=True, metavar="FILE", help="Bundle, checkpoint, or NAME=FILE."),
+    cloup.option("--student", "model", default="gfnet_12_192", show_default=True, metavar="NAME"),
+    cloup.option("--init", type=PATH, metavar="CKPT", help="Weights of a distilled network to start from."),
+    cloup.option("--loss", "kind", type=click.Choice(["hard", "soft"]), default="hard", show_default=True),
+    cloup.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Share of the teacher."),
+    cloup.option("--temperature", type=click.FloatRange(0.01), default=3.0, show_default=True, help="Of soft loss."),
+)
 @data_options
 @image_options
 @recipe_options(epochs=100, lr=1e-3, weight_decay=0.05)
@@ -94,35 +101,38 @@ def distill(**given: Any) -> None:
     _train(given, _image_job)
 
 
-@command.command()
-@click.option("--init", type=PATH, metavar="CKPT", help="Trained network: a file, or embedded; its weights stay.")
-@click.option("--model", metavar="NAME", help="Network of --init. [default: from the file]")
-@click.option("--joint", "joint_model", metavar="NAME", help="Train this network and its exits together instead.")
-@click.option("--pretrained", is_flag=True, help="Start --joint from the network's own weights.")
-@click.option("--joint-epochs", type=click.IntRange(1), default=100, show_default=True, help="Of --joint.")
-@click.option(
-    "--exit-weight", type=click.FloatRange(0.001), default=0.3, show_default=True, help="Of each exit's loss."
-)
-@click.option(
-    "--exits",
-    type=BLOCKS_OR_ALL,
-    default="all",
-    show_default=True,
-    metavar="B1,B2,...",
-    help="Blocks to put exits after.",
-)
-@click.option("--exit-heads", type=click.Choice(["cls", "cls+dist"]), default="cls", show_default=True)
-@click.option("--head-epochs", type=click.IntRange(1), default=10, show_default=True, help="At most, heads alone.")
-@click.option("--head-patience", type=click.IntRange(1), default=2, show_default=True, help="Epochs, per head.")
-@click.option("--trade-off", type=click.FloatRange(0), default=0.7, show_default=True, help="Larger leaves earlier.")
-@click.option("--turn", type=click.IntRange(1), default=200, show_default=True, help="Batches per turn.")
-@click.option("--all-views", is_flag=True, help="Use the eight turned and flipped views of every image.")
-@click.option("--most-exits", type=click.IntRange(1), default=4, show_default=True, help="Exits to keep at most.")
-@click.option("--tolerated-loss", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Of accuracy.")
-@click.option(
-    "--precision",
-    type=click.Choice(["int8", "int8-static", "fp32"]),
-    help="[default: int8; for convolutions int8-static, with ranges set by training images]",
+@command.command(cls=cloup.Command)
+@cloup.option_group(
+    "Network and exits",
+    cloup.option("--init", type=PATH, metavar="CKPT", help="Trained network: a file, or embedded; its weights stay."),
+    cloup.option("--model", metavar="NAME", help="Network of --init. [default: from the file]"),
+    cloup.option("--joint", "joint_model", metavar="NAME", help="Train this network and its exits together instead."),
+    cloup.option("--pretrained", is_flag=True, help="Start --joint from the network's own weights."),
+    cloup.option("--joint-epochs", type=click.IntRange(1), default=100, show_default=True, help="Of --joint."),
+    cloup.option(
+        "--exit-weight", type=click.FloatRange(0.001), default=0.3, show_default=True, help="Of each exit's loss."
+    ),
+    cloup.option(
+        "--exits",
+        type=BLOCKS_OR_ALL,
+        default="all",
+        show_default=True,
+        metavar="B1,B2,...",
+        help="Blocks to put exits after.",
+    ),
+    cloup.option("--exit-heads", type=click.Choice(["cls", "cls+dist"]), default="cls", show_default=True),
+    cloup.option("--head-epochs", type=click.IntRange(1), default=10, show_default=True, help="At most, heads alone."),
+    cloup.option("--head-patience", type=click.IntRange(1), default=2, show_default=True, help="Epochs, per head."),
+    cloup.option("--trade-off", type=click.FloatRange(0), default=0.7, show_default=True, help="More leaves earlier."),
+    cloup.option("--turn", type=click.IntRange(1), default=200, show_default=True, help="Batches per turn."),
+    cloup.option("--all-views", is_flag=True, help="Use the eight turned and flipped views of every image."),
+    cloup.option("--most-exits", type=click.IntRange(1), default=4, show_default=True, help="Exits to keep at most."),
+    cloup.option("--tolerated-loss", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Of accuracy."),
+    cloup.option(
+        "--precision",
+        type=click.Choice(["int8", "int8-static", "fp32"]),
+        help="[default: int8; for convolutions int8-static, with ranges set by training images]",
+    ),
 )
 @data_options
 @image_options

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
+import cloup
 
 from pi_dynn.cli.options import json_option
 
@@ -19,88 +20,73 @@ PATH = click.Path(path_type=Path)
 
 def data_options(command: Callable) -> Callable:
     """Which images, and how they are shared out."""
-    for option in reversed(
-        (
-            click.option("--data", type=PATH, required=True, metavar="DIR", help="One folder per class."),
-            click.option(
-                "--layout", metavar="NAME", help="Published set the folder must be a whole copy of, e.g. ucm."
-            ),
-            click.option("--partial", is_flag=True, help="Go on with a part of the published set."),
-            click.option("--split", type=PATH, metavar="FILE", help="Split to use or write. [default: OUT/split.json]"),
-            click.option("--test-share", type=click.FloatRange(0, 0.9), help="Share reported on. [default: 0.15]"),
-            click.option("--calibrate-share", type=click.FloatRange(0, 0.9), default=0.15, show_default=True),
-        )
-    ):
-        command = option(command)
-    return command
+    options: Callable = cloup.option_group(
+        "Images",
+        cloup.option("--data", type=PATH, required=True, metavar="DIR", help="One folder per class."),
+        cloup.option("--layout", metavar="NAME", help="Published set the folder must be a whole copy of, e.g. ucm."),
+        cloup.option("--partial", is_flag=True, help="Go on with a part of the published set."),
+        cloup.option("--split", type=PATH, metavar="FILE", help="Split to use or write. [default: OUT/split.json]"),
+        cloup.option("--test-share", type=click.FloatRange(0, 0.9), help="Share reported on. [default: 0.15]"),
+        cloup.option("--calibrate-share", type=click.FloatRange(0, 0.9), default=0.15, show_default=True),
+    )
+    return cast(Callable, options(command))
 
 
 def run_options(command: Callable) -> Callable:
     """Where the run lives, how it is watched, and what it computes on."""
-    for option in reversed(
-        (
-            click.option("--out", type=PATH, required=True, metavar="DIR", help="Weights, logs and state of the run."),
-            click.option("--resume", is_flag=True, help="Go on after the last whole epoch of the run in OUT."),
-            click.option("--dry-run", is_flag=True, help="Print the plan and the time it would take, train nothing."),
-            click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
-            click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps. [default: a GPU if there is one]"),
-            click.option("--amp", is_flag=True, help="Compute in bfloat16 where that is safe."),
-            click.option("--workers", type=click.IntRange(0), help="Processes that load. [default: cores - 1, 1 to 8]"),
-            click.option(
-                "--memory-gb", type=float, default=2.0, show_default=True, help="Hold decoded images up to it."
-            ),
-            click.option("--tensorboard", is_flag=True, help="Log for TensorBoard to OUT/tensorboard as well."),
-            json_option,
-        )
-    ):
-        command = option(command)
-    return command
+    options: Callable = cloup.option_group(
+        "The run",
+        cloup.option("--out", type=PATH, required=True, metavar="DIR", help="Weights, logs and state of the run."),
+        cloup.option("--resume", is_flag=True, help="Go on after the last whole epoch of the run in OUT."),
+        cloup.option("--dry-run", is_flag=True, help="Print the plan and the time it would take, train nothing."),
+        cloup.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+        cloup.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps. [default: a GPU if there is one]"),
+        cloup.option("--amp", is_flag=True, help="Compute in bfloat16 where that is safe."),
+        cloup.option("--workers", type=click.IntRange(0), help="Processes that load. [default: cores - 1, 1 to 8]"),
+        cloup.option("--memory-gb", type=float, default=2.0, show_default=True, help="Hold decoded images up to it."),
+        cloup.option("--tensorboard", is_flag=True, help="Log for TensorBoard to OUT/tensorboard as well."),
+        json_option,
+    )
+    return cast(Callable, options(command))
 
 
 def recipe_options(epochs: int, lr: float, weight_decay: float) -> Callable:
     """Optimiser and schedule, with the defaults of a stage."""
-    options = (
-        click.option("--epochs", type=click.IntRange(1), default=epochs, show_default=True),
-        click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Of all processes."),
-        click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True),
-        click.option("--lr", type=float, default=lr, show_default=True, help="Learning rate after warm-up."),
-        click.option("--final-lr", type=float, help="Learning rate at the end. [default: a hundredth of --lr]"),
-        click.option("--weight-decay", type=click.FloatRange(0), default=weight_decay, show_default=True),
-        click.option("--clip-grad", type=click.FloatRange(0), default=1.0, show_default=True, help="0: do not clip."),
-        click.option("--patience", type=click.IntRange(0), default=0, help="Stop after so many epochs without gain."),
+    options: Callable = cloup.option_group(
+        "Optimiser and schedule",
+        cloup.option("--epochs", type=click.IntRange(1), default=epochs, show_default=True),
+        cloup.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Of all processes."),
+        cloup.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True),
+        cloup.option("--lr", type=float, default=lr, show_default=True, help="Learning rate after warm-up."),
+        cloup.option("--final-lr", type=float, help="Learning rate at the end. [default: a hundredth of --lr]"),
+        cloup.option("--weight-decay", type=click.FloatRange(0), default=weight_decay, show_default=True),
+        cloup.option("--clip-grad", type=click.FloatRange(0), default=1.0, show_default=True, help="0: do not clip."),
+        cloup.option("--patience", type=click.IntRange(0), default=0, help="Stop after so many epochs without gain."),
     )
-
-    def decorate(command: Callable) -> Callable:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+    return options
 
 
 def image_options(command: Callable) -> Callable:
     """How images are changed while training."""
-    for option in reversed(
-        (
-            click.option("--image-size", type=click.IntRange(16), help="Pixels. [default: those of --init]"),
-            click.option("--crop", type=click.FloatRange(0.1, 1), default=1.0, show_default=True, help="Centre share."),
-            click.option(
-                "--augment",
-                type=click.Choice(["randaugment", "trivial", "aerial", "crop", "none"]),
-                default="randaugment",
-                show_default=True,
-            ),
-            click.option("--smallest-crop", type=click.FloatRange(0.05, 1), default=0.35, show_default=True),
-            click.option("--any-way-up", is_flag=True, help="Turn by quarters too: scenes seen from above."),
-            click.option("--mix", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="Share mixed."),
-            click.option("--label-smoothing", type=click.FloatRange(0, 0.9), default=0.1, show_default=True),
-            click.option("--drop-path", type=click.FloatRange(0, 0.9), help="[default: the network's own]"),
-            click.option("--ema", type=click.FloatRange(0, 0.99999), default=0.998, show_default=True, help="0: none."),
-            click.option("--warmup-epochs", type=click.FloatRange(0), default=5.0, show_default=True),
-        )
-    ):
-        command = option(command)
-    return command
+    options: Callable = cloup.option_group(
+        "Training images",
+        cloup.option("--image-size", type=click.IntRange(16), help="Pixels. [default: those of --init]"),
+        cloup.option("--crop", type=click.FloatRange(0.1, 1), default=1.0, show_default=True, help="Centre share."),
+        cloup.option(
+            "--augment",
+            type=click.Choice(["randaugment", "trivial", "aerial", "crop", "none"]),
+            default="randaugment",
+            show_default=True,
+        ),
+        cloup.option("--smallest-crop", type=click.FloatRange(0.05, 1), default=0.35, show_default=True),
+        cloup.option("--any-way-up", is_flag=True, help="Turn by quarters too: scenes seen from above."),
+        cloup.option("--mix", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="Share mixed."),
+        cloup.option("--label-smoothing", type=click.FloatRange(0, 0.9), default=0.1, show_default=True),
+        cloup.option("--drop-path", type=click.FloatRange(0, 0.9), help="[default: the network's own]"),
+        cloup.option("--ema", type=click.FloatRange(0, 0.99999), default=0.998, show_default=True, help="0: none."),
+        cloup.option("--warmup-epochs", type=click.FloatRange(0), default=5.0, show_default=True),
+    )
+    return cast(Callable, options(command))
 
 
 def data_settings(given: dict[str, Any]) -> "DataSettings":
