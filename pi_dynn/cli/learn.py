@@ -66,7 +66,7 @@ PATH = click.Path(path_type=Path)
     cloup.option(
         "--model",
         metavar="NAME",
-        help="Pretrained network. [default: efficientnet_lite0, or the largest in the budget]",
+        help="Pretrained network. [default: efficientnet_lite0, or by the budget]",
     ),
     cloup.option("--image-size", type=click.IntRange(32), help="Pixels. [default: 160; 128 or 96 where time is short]"),
     cloup.option(
