@@ -19,6 +19,15 @@ def milliseconds(seconds: float, digits: int = 3) -> str:
     return f"{significant(seconds * 1e3, digits)} ms"
 
 
+def shown(text: str) -> str:
+    r"""Text from outside for a terminal: control characters, which could move the cursor or hide a line, are escaped.
+
+    >>> shown("beach\x1b[2K"), shown("Straße \u202e.jpg"), shown("a\udc80")
+    ('beach\\x1b[2K', 'Straße \\u202e.jpg', 'a\\udc80')
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """A share in 0..1 as a percentage; a dash for None."""
     return "-" if share is None else f"{100 * share:.{digits}f} %"

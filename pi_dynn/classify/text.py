@@ -4,7 +4,7 @@ from typing import Any
 
 from pi_dynn.classify.records import ClassifySummary, WatchSummary
 from pi_dynn.records import Prediction
-from pi_dynn.text import milliseconds, percent
+from pi_dynn.text import milliseconds, percent, shown
 
 CSV_FIELDS = (
     *("path", "label", "class_index", "probability", "exit_index", "block_index", "score", "latency_s", "error"),
@@ -15,11 +15,11 @@ CSV_FIELDS = (
 def prediction_line(path: str, answer: Prediction, exits: int) -> str:
     """One image as a line."""
     exit_text = f"exit {answer.exit_index + 1} of {exits} (block {answer.block_index})"
-    label = f"{answer.label} {percent(answer.probability)}"
+    label = f"{shown(answer.label)} {percent(answer.probability)}"
     if not answer.accepted:
-        label = f"none of these (nearest: {answer.label})"
-    line = f"{path}  {label}  {exit_text}  {milliseconds(answer.latency_s)}"
-    others = "".join(f"\n    {label} {percent(probability)}" for label, probability in answer.top[1:])
+        label = f"none of these (nearest: {shown(answer.label)})"
+    line = f"{shown(path)}  {label}  {exit_text}  {milliseconds(answer.latency_s)}"
+    others = "".join(f"\n    {shown(label)} {percent(probability)}" for label, probability in answer.top[1:])
     return line + others
 
 

@@ -16,6 +16,7 @@ from pi_dynn.cli.options import (
     open_part,
     part_option,
     session_options,
+    show_error,
     split_option,
 )
 from pi_dynn.cli.progress import progress
@@ -257,7 +258,7 @@ def _collect(session: "Session", data: "ImageFolder", title: str, all_views: boo
     with progress(title, total=len(data)) as advance:
         outputs = collect_outputs(session, data, advance, all_views=all_views)
     for error in outputs.failed:
-        click.echo(f"pi-dynn: error: {error}", err=True)
+        show_error(str(error))
     return outputs
 
 

@@ -26,6 +26,7 @@ from pi_dynn.cli.options import (
     json_option,
     named_or_samples,
     session_options,
+    show_error,
 )
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus
@@ -144,7 +145,7 @@ def show_answer(
         message = " ".join(str(answer).split())
         if as_json:
             click.echo(json.dumps({"path": path, "error": message}))
-        click.echo(f"pi-dynn: error: {message}", err=True)
+        show_error(message)
         if write_csv is not None:
             write_csv(csv_row(path, None, message))
     else:
@@ -163,7 +164,8 @@ def csv_rows(path: Path) -> Iterator[Callable[[dict[str, Any]], object]]:
     from pi_dynn.files import replacing
 
     with replacing(path) as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        # File names may hold bytes that are no UTF-8: they are written as they are.
+        text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
         writer = csv.DictWriter(text, CSV_FIELDS)
         writer.writeheader()
         yield writer.writerow

@@ -19,6 +19,7 @@ from pi_dynn.cli.options import (
     open_part,
     part_option,
     session_options,
+    show_error,
     split_option,
 )
 from pi_dynn.cli.progress import progress
@@ -268,7 +269,7 @@ def _collect(session: "Session | ClusterSession", data: "ImageFolder", title: st
     with progress(title, total=len(data)) as advance:
         outputs = collect_outputs(session, data, advance, **how)
     for error in outputs.failed:
-        click.echo(f"pi-dynn: error: {error}", err=True)
+        show_error(str(error))
     return outputs
 
 

@@ -7,6 +7,7 @@ import sys
 import click
 
 from pi_dynn import __version__
+from pi_dynn.cli.options import show_error
 from pi_dynn.cli.status import ExitStatus, status_of
 from pi_dynn.errors import PiDynnError
 from pi_dynn.torch_build import check_torch, cuda_hint, size_thread_teams
@@ -91,5 +92,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str, status: ExitStatus) -> None:
-    click.echo(f"pi-dynn: error: {' '.join(message.split())}", err=True)
+    show_error(message)
     sys.exit(status)

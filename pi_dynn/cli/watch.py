@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pi_dynn.cli.options import SessionChoice, accept_all_option, exit_options, session_options
+from pi_dynn.cli.options import SessionChoice, accept_all_option, exit_options, session_options, show_error
 from pi_dynn.cli.status import ExitStatus
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def command(
             summary = replace(summary, published=publisher.published, unpublished=publisher.unpublished)
         click.echo(json.dumps({"summary": summary.to_dict()}))
         _say(watch_line(summary))
-    if interrupted and not terminated:
+    if terminated:  # a supervisor takes anything but 0 for a crash; frames that failed are in the summary
+        return ExitStatus.OK
+    if interrupted:
         return ExitStatus.INTERRUPTED
     return ExitStatus.ERROR if summary.failed else ExitStatus.OK
 
@@ -106,7 +108,7 @@ def show(
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         line = frame_object(frame.name, frame.number, now, age_s, answer)
         if isinstance(answer, InputError):
-            _say(f"pi-dynn: error: {line['error']}")
+            show_error(line["error"])
         write(json.dumps(line))
 
 

@@ -123,8 +123,10 @@ _HOW_TO_RAISE = f"scale it down, or allow more with {MAX_PIXELS_VARIABLE}=PIXELS
 def _opened(path: str | Path, source: str | Path | BinaryIO) -> Image.Image:
     """The image with its header read; HEIC by pillow-heif, imported when it is needed.
 
-    Raises: InputError without pillow-heif, and whatever Pillow raises.
+    Raises: InputError without pillow-heif or for a pipe, and whatever Pillow raises.
     """
+    if isinstance(source, str | Path) and Path(source).is_fifo():
+        raise InputError(f"{path}: is a pipe, which may never end; give a file, or an image on standard input with -")
     try:
         return Image.open(source)
     except UnidentifiedImageError:

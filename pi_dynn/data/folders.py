@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pi_dynn.data.decode import SUFFIXES, decode_image
-from pi_dynn.errors import DatasetError
+from pi_dynn.errors import DatasetError, InputError
 from pi_dynn.files import write_text
 from pi_dynn.records import Record, read_record
 
@@ -40,12 +40,30 @@ class ImageFolder:
 
 
 def walk_images(folder: Path) -> Iterator[Path]:
-    """Image files below `folder`, lazily, sorted within each folder."""
-    for path in sorted(folder.iterdir()):
+    """Image files below `folder`, lazily, sorted within each folder. Raises: InputError for a folder it cannot read."""
+    for found in walk_readable(folder):
+        if isinstance(found, InputError):
+            raise found
+        yield found
+
+
+def walk_readable(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path | InputError]:
+    """As `walk_images`, with an error in the place of a folder that cannot be read.
+
+    A link to a folder that holds it is not followed, or there were no end; `above` are the folders that were entered.
+    """
+    try:
+        entered = (*above, folder.resolve())
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        yield InputError(f"{folder}: cannot be read ({error.strerror}); check its permissions")
+        return
+    for path in paths:
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from walk_images(path)
+            if not (path.is_symlink() and path.resolve() in entered):
+                yield from walk_readable(path, entered)
         elif path.suffix.lower() in SUFFIXES:
             yield path
 

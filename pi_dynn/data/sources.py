@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pi_dynn.data.decode import ImageBytes, is_url
-from pi_dynn.data.folders import walk_images
+from pi_dynn.data.folders import walk_readable
 from pi_dynn.errors import InputError
 
 NamedImage: TypeAlias = tuple[str, str | ImageBytes | InputError]
@@ -55,7 +55,7 @@ def _behind(name: str) -> Iterator[NamedImage]:
     path = Path(name)
     try:
         if path.is_dir():
-            yield from _or_problem(name, map(str, walk_images(path)), "the folder holds no images")
+            yield from _in_folder(name, path)
         elif path.exists() or not glob.has_magic(name):
             yield name, name
         else:
@@ -69,11 +69,11 @@ def _behind(name: str) -> Iterator[NamedImage]:
         yield name, InputError(f"{name}: cannot be read ({error.strerror})")
 
 
-def _or_problem(name: str, paths: Iterator[str], problem: str) -> Iterator[NamedImage]:
-    """Each path as an image; without any path, the problem in its place."""
+def _in_folder(name: str, folder: Path) -> Iterator[NamedImage]:
+    """Each image below a folder; the problem in the place of what cannot be read, or where there is none."""
     empty = True
-    for path in paths:
+    for found in walk_readable(folder):
         empty = False
-        yield path, path
+        yield (name, found) if isinstance(found, InputError) else (str(found), str(found))
     if empty:
-        yield name, InputError(f"{name}: {problem}")
+        yield name, InputError(f"{name}: the folder holds no images")
