@@ -1,5 +1,7 @@
 """`pi-dynn serve`."""
 
+import os
+import signal
 from contextlib import ExitStack
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,10 @@ from pi_dynn.errors import need_extra
 if TYPE_CHECKING:
     from pi_dynn.power.live import LivePower
 
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+GRACE_S = 4  # for what was accepted, before the end
+MOST_PIXELS = 30_000_000  # of a picture as it is decoded: 90 MB, where a file of some kilobytes may claim a gigabyte
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
@@ -20,6 +26,13 @@ if TYPE_CHECKING:
 @click.option("--token", envvar="PI_DYNN_TOKEN", help="Secret a visitor must bring; needed for any other host.")
 @click.option("--queue", "room", type=click.IntRange(1), default=8, show_default=True, help="Images that may wait.")
 @click.option("--max-mb", type=click.FloatRange(0.001), default=20.0, show_default=True, help="Largest upload.")
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Also answer requests for this name, as through a proxy. [default: this machine's, or any with a token]",
+)
 @click.option("--no-energy", is_flag=True, help="Leave the power meter alone.")
 @meter_options
 @accept_all_option
@@ -30,6 +43,7 @@ def command(
     token: str | None,
     room: int,
     max_mb: float,
+    hosts: tuple[str, ...],
     no_energy: bool,
     choice: SessionChoice,
     **meter: Any,
@@ -38,7 +52,7 @@ def command(
 
     POST /classify takes an image as the body or in a form; GET /events streams every answer, GET /metrics is for
     Prometheus, GET /healthz for a supervisor. With a token, send `Authorization: Bearer TOKEN`, or open the page
-    as /?token=TOKEN. Ctrl-C answers what is waiting, then ends.
+    as /?token=TOKEN. Ctrl-C or SIGTERM answers what is waiting, then ends.
 
     \b
     Examples:
@@ -52,11 +66,14 @@ def command(
         import uvicorn
 
         from pi_dynn.web.app import WebSettings, build_app
+        from pi_dynn.web.limits import Connections, limited_protocol, most_connections
     from pi_dynn.classify.live import LiveClassifier
     from pi_dynn.clock import PerfClock
+    from pi_dynn.data.decode import MAX_PIXELS_VARIABLE
     from pi_dynn.power import open_meter
     from pi_dynn.power.live import LivePower
 
+    os.environ.setdefault(MAX_PIXELS_VARIABLE, str(MOST_PIXELS))
     session = choice.open()
     clock = PerfClock()
     with ExitStack() as stack:
@@ -67,10 +84,17 @@ def command(
             power = LivePower(stack.enter_context(source), clock)
             stack.enter_context(power)
         classifier = LiveClassifier(session, clock, power, room)
-        app = build_app(classifier, WebSettings(token, round(max_mb * 1e6)))
-        server = uvicorn.Server(uvicorn.Config(app, host, port, log_level="warning", timeout_graceful_shutdown=10))
+        allowed = (*LOCAL_NAMES, *hosts) if _is_local(host) else hosts
+        app = build_app(classifier, WebSettings(token, round(max_mb * 1e6), tuple(allowed) or None))
+        protocol = limited_protocol(Connections(most_connections()))
+        config = uvicorn.Config(app, host, port, http=protocol, log_level="warning", timeout_graceful_shutdown=GRACE_S)
         click.echo(f"http://{host}:{port}  {session.engine}, {session.threads} threads{_said_of(power)}", err=True)
-        server.run()
+        # uvicorn sends itself the signal again once it has ended: as an orderly end, not as a death by it.
+        before = signal.signal(signal.SIGTERM, lambda *_: None)
+        try:
+            uvicorn.Server(config).run()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _said_of(power: "LivePower | None") -> str:
