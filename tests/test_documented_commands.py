@@ -197,6 +197,8 @@ def test_a_documented_command_runs(command, sandbox, pi_dynn, monkeypatch, tmp_p
             pytest.importorskip(package, exc_type=ImportError)
     if words[0] in SMALLER:
         monkeypatch.setitem(SHIPPED, EMBEDDED, str(sandbox / "small.pt"))
+    if "lite0" in words:  # its convolutions do not compute in floats
+        monkeypatch.delenv("PI_DYNN_ENGINE")
     monkeypatch.chdir(sandbox)
     monkeypatch.setenv("XDG_CACHE_HOME", str(shutil.copytree(sandbox / "cache", tmp_path / "cache")))
     outcome = pi_dynn(*words)
