@@ -42,6 +42,7 @@ ELSEWHERE = {
     "benchmark --cold-start": "many fresh processes; tests/cli/test_other_commands.py has fewer answers beside them",
     "benchmark photos --predict": "needs an emulated board; tests/latency/test_boards.py",
     "learn ": "minutes; tests/cli/test_learn.py has a tiny network",
+    "serve --allow-host": "goes on until it is interrupted; tests/web/test_limits.py",
     "train ": "hours; tests/cli/test_train.py and tests/train/test_pipeline.py have a tiny network",
     "classify holiday/ --cluster": "needs a scheduler and workers; tests/cli/test_cluster_options.py",
     "classify https://": "needs the network; tests/cli/test_classify_inputs.py",

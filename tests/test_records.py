@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pi_dynn
+from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import InputError
 from pi_dynn.power import MeterInfo, Span, ThrottleMark, Trace
 from pi_dynn.records import Finding, Prediction, Record, file_kind, kind_of, read_record
@@ -37,6 +38,7 @@ NAN = np.full(2, np.nan)
 EXAMPLES = {  # of records that refuse most values
     MeterInfo: METER,
     Manifest: Manifest("net", {"exits": [1]}, ["a"], {"size": 8}, 4, [1], [0.5], [7, 9], "fp32", None, "ab", "0", "2"),
+    Preprocess: Preprocess(8, 0.5, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0)),
     Recipe: Recipe(3, warmup_steps=2),
     Trace: Trace(
         *(METER, np.array([0, 5]), np.array([1.0, 2.5]), None, NAN, NAN, np.zeros(2, np.int64)),

@@ -8,6 +8,7 @@ Code that does not fit is refused with its name. It can still ask for much memor
 import ast
 import re
 from collections.abc import Mapping, Set
+from contextlib import suppress
 
 from pi_dynn.errors import BundleError
 
@@ -26,6 +27,7 @@ _BUILTINS = {
     *("len", "tuple", "list", "min", "max", "abs", "round"),
 }
 _CLASSES = re.compile(r"__torch__\.torch\.classes\.quantized(\.(LinearPackedParamsBase|Conv2dPackedParamsBase))?")
+ATTEMPTS = 5  # to parse a file
 _LARGEST = 2**24  # of a whole number in the code, but for the end of a slice
 _ENDS = (2**63 - 1, 2**63)  # the second is that of the least number, whose sign stands apart
 
@@ -95,7 +97,7 @@ def complaint_about(code: bytes) -> str | None:
         text = code.decode("ascii")
         if "#" in text or re.search(r"[^\n\x20-\x7e]", text):  # what TorchScript and Python might read differently
             return "holds comments or control characters, which torch does not write"
-        tree = ast.parse(text)
+        tree = _parsed(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         return f"cannot be read ({error})"
     nodes = list(ast.walk(tree))
@@ -104,6 +106,21 @@ def complaint_about(code: bytes) -> str | None:
     assigned |= {node.arg for node in nodes if type(node) is ast.arg}
     complaints = (_complaint(node, id(node) in inner, assigned) for node in nodes)
     return next(filter(None, complaints), None)
+
+
+def _parsed(text: str) -> ast.Module:
+    """The syntax tree of a text. Raises: SyntaxError, ValueError, RecursionError, MemoryError.
+
+    CPython up to 3.12 counts the depth of all threads together and may end in a SystemError, which says nothing of the
+    text (gh-106905): then it is asked again.
+    """
+    for _ in range(ATTEMPTS - 1):
+        with suppress(SystemError):
+            return ast.parse(text)
+    try:
+        return ast.parse(text)
+    except SystemError as error:
+        raise ValueError(str(error)) from error
 
 
 def _complaint(node: ast.AST, is_inner: bool, assigned: set[str]) -> str | None:

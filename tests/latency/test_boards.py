@@ -102,7 +102,7 @@ def test_engines_are_those_a_board_would_try(tiny_bundle):
         return emulated._engines(replace(tiny_bundle.manifest, **changed))
 
     assert engines() == ("onednn", "qnnpack") and engines(precision="fp32") == ("fp32",)
-    convolutions = {"precision": "int8-static", "self_test": [[0.0]], "packed_engine": "qnnpack"}
+    convolutions = {"precision": "int8-static", "self_test": [[0.0] * 5] * 4, "packed_engine": "qnnpack"}
     assert engines(**convolutions) == ("qnnpack",) and engines(format="onnx") == ("onnxruntime",)
 
 
