@@ -91,8 +91,8 @@ class Learning:
         settings = self.settings
         self.network, self.sizes = candidates(settings)
         self.weights = pretrained.known_pretrained(self.network)
-        pretrained.pretrained_file(self.network)  # a missing package is said before any work is done
         self._check_place()
+        pretrained.pretrained_file(self.network)  # a missing package is said before any work is done
         with clear_write_errors(settings.work):
             self.callback.on_stage(f"looking at {settings.folder}")
             self.data = open_learn_data(settings.folder, settings.work, settings.split, settings.seed, settings.resume)
