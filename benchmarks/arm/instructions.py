@@ -26,10 +26,10 @@ import torch
 from peers import NAMES, PEERS, save_peers
 
 from pi_dynn import Preprocess, build_bundle, create_model
+from pi_dynn.latency.emulated import guest_rows
 from pi_dynn.runtime.manifest import INT8_STATIC
 
 HERE = Path(__file__).resolve().parent
-EMULATION = HERE.parents[1] / "scripts" / "arm_emulation.sh"
 BUDGETS = HERE / "budgets.json"
 SLACK = 1.03
 CORES = ("cortex-a72", "cortex-a76")
@@ -75,15 +75,7 @@ def save_bundle(network: str, folder: Path, exits: bool, precision: str = "int8"
 
 def measure(core: str, engine: str, bundles: list[Path]) -> list[dict]:
     """What benchmarks/arm/guest.py says of each bundle on `core`. Raises CalledProcessError."""
-    return _counted(core, [], "guest.py", [engine, *bundles])
-
-
-def _counted(core: str, options: list[str], guest: str, arguments: list) -> list[dict]:
-    """The JSON lines of a guest program on `core`."""
-    with tempfile.NamedTemporaryFile() as counts:
-        command = [EMULATION, "run", "--cpu", core, *options, "--count", counts.name, "--", "python", HERE / guest]
-        answer = subprocess.run([*command, counts.name, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line) for line in answer.stdout.splitlines()]
+    return guest_rows(core, [], HERE / "guest.py", [engine, *bundles])
 
 
 def total(row: dict) -> int:
@@ -118,7 +110,9 @@ def peers_table(networks: list[str], cores: list[str], peers: list[str]) -> Iter
 def _beside(ours: int, core: str, files: list[Path]) -> str:
     """Two cells: the fewest instructions a peer takes, with the filter form they are for, and ours over them."""
     try:
-        best = min((_counted(core, ["--site", "peers"], "guest_peers.py", [file])[0] for file in files), key=total)
+        best = min(
+            (guest_rows(core, ["--site", "peers"], HERE / "guest_peers.py", [file])[0] for file in files), key=total
+        )
     except subprocess.CalledProcessError as error:
         if error.returncode != ILLEGAL_INSTRUCTION:
             raise
@@ -131,7 +125,7 @@ def operators_table(network: str, core: str, engine: str, precision: str) -> str
     with tempfile.TemporaryDirectory() as folder:
         bundle = save_bundle(network, Path(folder), exits=False, precision=precision)
         [whole] = measure(core, engine, [bundle])
-        rows = _counted(core, [], "guest_operators.py", [engine, bundle])
+        rows = guest_rows(core, [], HERE / "guest_operators.py", [engine, bundle])
     listed = [row for row in rows if row["instructions"] >= LEAST_SHARE * total(whole)]
     listed.sort(key=lambda row: -row["instructions"])
     others = total(whole) - sum(row["instructions"] for row in listed)

@@ -23,7 +23,7 @@ from pi_dynn import Preprocess, build_bundle
 from pi_dynn.data.torchvision_ops import torchvision
 from pi_dynn.files import write_text
 from pi_dynn.latency.boards import board_model, board_timings
-from pi_dynn.latency.emulated import EMULATION, count_exits
+from pi_dynn.latency.emulated import count_exits, guest_rows
 from pi_dynn.latency.records import Board, BoardTimings, TimedNetwork
 from pi_dynn.latency.text import board_model_text
 from pi_dynn.runtime.manifest import INT8_STATIC
@@ -127,12 +127,8 @@ def int8_layers(param: str) -> str:
 
 def count_networks(core: str, files: dict[str, Path]) -> dict[str, dict[str, int]]:
     """Counts of an answer of each ncnn network on `core`, by name."""
-    with tempfile.NamedTemporaryFile() as counts:
-        options = ["--cpu", core, "--site", "ncnn", "--count", counts.name, "--caches"]
-        networks = [f"{name}={file}:{PUBLISHED_MS[name][0]}" for name, file in files.items()]
-        command = [EMULATION, "run", *options, "--", "python", HERE / "guest_ncnn.py", counts.name, *networks]
-        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    rows = map(json.loads, answer.stdout.splitlines())
+    networks = [f"{name}={file}:{PUBLISHED_MS[name][0]}" for name, file in files.items()]
+    rows = guest_rows(core, ["--site", "ncnn", "--caches"], HERE / "guest_ncnn.py", networks)
     return {row["name"]: row["counts"] for row in rows}
 
 
@@ -176,8 +172,7 @@ def main(pretrained: bool) -> None:
     write_text(OUT, json.dumps(timings.to_dict(), indent=1) + "\n")
     board_timings.cache_clear()
     for board in BOARDS:
-        model = board_model(board.name)
-        click.echo(board_model_text(board.title, model.cycles, model.errors) + "\n")
+        click.echo(board_model_text(board_model(board.name)) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,10 @@ from pi_dynn.cli.options import (
     open_part,
     part_option,
     session_options,
-    show_error,
     split_option,
 )
 from pi_dynn.cli.progress import progress
-from pi_dynn.cli.status import ExitStatus
+from pi_dynn.cli.status import ExitStatus, show_error
 
 if TYPE_CHECKING:  # slow to import
     from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, RuleResult, StaticNetwork

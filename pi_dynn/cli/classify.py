@@ -26,10 +26,9 @@ from pi_dynn.cli.options import (
     json_option,
     named_or_samples,
     session_options,
-    show_error,
 )
 from pi_dynn.cli.progress import progress
-from pi_dynn.cli.status import ExitStatus
+from pi_dynn.cli.status import ExitStatus, show_error
 
 if TYPE_CHECKING:
     from pi_dynn.classify.cluster import ClusterSession

@@ -7,8 +7,7 @@ import sys
 import click
 
 from pi_dynn import __version__
-from pi_dynn.cli.options import show_error
-from pi_dynn.cli.status import ExitStatus, status_of
+from pi_dynn.cli.status import ExitStatus, show_error, status_of
 from pi_dynn.errors import PiDynnError
 from pi_dynn.torch_build import check_torch, cuda_hint, size_thread_teams
 

@@ -11,7 +11,6 @@ import click
 
 from pi_dynn.errors import InputError
 from pi_dynn.records import NEVER
-from pi_dynn.text import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,12 +75,6 @@ BLOCKS = CommaList(int, "block indices")
 BLOCKS_OR_ALL = CommaList(int, "block indices", "all")
 NUMBERS = CommaList(float, "numbers")
 WORDS = CommaList(str, "names")
-
-
-def show_error(message: str) -> None:
-    """One line on stderr for what went wrong, whatever characters a name in it has."""
-    click.echo(f"pi-dynn: error: {shown(' '.join(message.split()))}", err=True)
-
 
 bundle_option = click.option(
     "--bundle",

@@ -1,8 +1,11 @@
-"""Exit statuses, and which error ends in which."""
+"""Exit statuses, which error ends in which, and how an error is shown."""
 
 from enum import IntEnum, unique
 
+import click
+
 from pi_dynn.errors import CameraUnavailable, MeterBusError, MeterDenied, MeterNotFound, TraceInvalid
+from pi_dynn.text import shown
 
 
 @unique
@@ -29,3 +32,8 @@ _STATUS = {
 def status_of(error: Exception) -> ExitStatus:
     """The exit status for an error of pi_dynn."""
     return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), ExitStatus.ERROR)
+
+
+def show_error(message: str) -> None:
+    """One line on stderr for what went wrong, whatever characters a name in it has."""
+    click.echo(f"pi-dynn: error: {shown(' '.join(message.split()))}", err=True)

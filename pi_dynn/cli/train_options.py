@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 import cloup
@@ -18,36 +18,32 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
-def data_options(command: Callable) -> Callable:
-    """Which images, and how they are shared out."""
-    options: Callable = cloup.option_group(
-        "Images",
-        cloup.option("--data", type=PATH, required=True, metavar="DIR", help="One folder per class."),
-        cloup.option("--layout", metavar="NAME", help="Published set the folder must be a whole copy of, e.g. ucm."),
-        cloup.option("--partial", is_flag=True, help="Go on with a part of the published set."),
-        cloup.option("--split", type=PATH, metavar="FILE", help="Split to use or write. [default: OUT/split.json]"),
-        cloup.option("--test-share", type=click.FloatRange(0, 0.9), help="Share reported on. [default: 0.15]"),
-        cloup.option("--calibrate-share", type=click.FloatRange(0, 0.9), default=0.15, show_default=True),
-    )
-    return cast(Callable, options(command))
+data_options = cloup.option_group(
+    "Images",
+    cloup.option("--data", type=PATH, required=True, metavar="DIR", help="One folder per class."),
+    cloup.option("--layout", metavar="NAME", help="Published set the folder must be a whole copy of, e.g. ucm."),
+    cloup.option("--partial", is_flag=True, help="Go on with a part of the published set."),
+    cloup.option("--split", type=PATH, metavar="FILE", help="Split to use or write. [default: OUT/split.json]"),
+    cloup.option("--test-share", type=click.FloatRange(0, 0.9), help="Share reported on. [default: 0.15]"),
+    cloup.option("--calibrate-share", type=click.FloatRange(0, 0.9), default=0.15, show_default=True),
+)
+"""Which images, and how they are shared out."""
 
 
-def run_options(command: Callable) -> Callable:
-    """Where the run lives, how it is watched, and what it computes on."""
-    options: Callable = cloup.option_group(
-        "The run",
-        cloup.option("--out", type=PATH, required=True, metavar="DIR", help="Weights, logs and state of the run."),
-        cloup.option("--resume", is_flag=True, help="Go on after the last whole epoch of the run in OUT."),
-        cloup.option("--dry-run", is_flag=True, help="Print the plan and the time it would take, train nothing."),
-        cloup.option("--seed", type=click.IntRange(0), default=0, show_default=True),
-        cloup.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps. [default: a GPU if there is one]"),
-        cloup.option("--amp", is_flag=True, help="Compute in bfloat16 where that is safe."),
-        cloup.option("--workers", type=click.IntRange(0), help="Processes that load. [default: cores - 1, 1 to 8]"),
-        cloup.option("--memory-gb", type=float, default=2.0, show_default=True, help="Hold decoded images up to it."),
-        cloup.option("--tensorboard", is_flag=True, help="Log for TensorBoard to OUT/tensorboard as well."),
-        json_option,
-    )
-    return cast(Callable, options(command))
+run_options = cloup.option_group(
+    "The run",
+    cloup.option("--out", type=PATH, required=True, metavar="DIR", help="Weights, logs and state of the run."),
+    cloup.option("--resume", is_flag=True, help="Go on after the last whole epoch of the run in OUT."),
+    cloup.option("--dry-run", is_flag=True, help="Print the plan and the time it would take, train nothing."),
+    cloup.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+    cloup.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps. [default: a GPU if there is one]"),
+    cloup.option("--amp", is_flag=True, help="Compute in bfloat16 where that is safe."),
+    cloup.option("--workers", type=click.IntRange(0), help="Processes that load. [default: cores - 1, 1 to 8]"),
+    cloup.option("--memory-gb", type=float, default=2.0, show_default=True, help="Hold decoded images up to it."),
+    cloup.option("--tensorboard", is_flag=True, help="Log for TensorBoard to OUT/tensorboard as well."),
+    json_option,
+)
+"""Where the run lives, how it is watched, and what it computes on."""
 
 
 def recipe_options(epochs: int, lr: float, weight_decay: float) -> Callable:
@@ -66,27 +62,25 @@ def recipe_options(epochs: int, lr: float, weight_decay: float) -> Callable:
     return options
 
 
-def image_options(command: Callable) -> Callable:
-    """How images are changed while training."""
-    options: Callable = cloup.option_group(
-        "Training images",
-        cloup.option("--image-size", type=click.IntRange(16), help="Pixels. [default: those of --init]"),
-        cloup.option("--crop", type=click.FloatRange(0.1, 1), default=1.0, show_default=True, help="Centre share."),
-        cloup.option(
-            "--augment",
-            type=click.Choice(["randaugment", "trivial", "aerial", "crop", "none"]),
-            default="randaugment",
-            show_default=True,
-        ),
-        cloup.option("--smallest-crop", type=click.FloatRange(0.05, 1), default=0.35, show_default=True),
-        cloup.option("--any-way-up", is_flag=True, help="Turn by quarters too: scenes seen from above."),
-        cloup.option("--mix", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="Share mixed."),
-        cloup.option("--label-smoothing", type=click.FloatRange(0, 0.9), default=0.1, show_default=True),
-        cloup.option("--drop-path", type=click.FloatRange(0, 0.9), help="[default: the network's own]"),
-        cloup.option("--ema", type=click.FloatRange(0, 0.99999), default=0.998, show_default=True, help="0: none."),
-        cloup.option("--warmup-epochs", type=click.FloatRange(0), default=5.0, show_default=True),
-    )
-    return cast(Callable, options(command))
+image_options = cloup.option_group(
+    "Training images",
+    cloup.option("--image-size", type=click.IntRange(16), help="Pixels. [default: those of --init]"),
+    cloup.option("--crop", type=click.FloatRange(0.1, 1), default=1.0, show_default=True, help="Centre share."),
+    cloup.option(
+        "--augment",
+        type=click.Choice(["randaugment", "trivial", "aerial", "crop", "none"]),
+        default="randaugment",
+        show_default=True,
+    ),
+    cloup.option("--smallest-crop", type=click.FloatRange(0.05, 1), default=0.35, show_default=True),
+    cloup.option("--any-way-up", is_flag=True, help="Turn by quarters too: scenes seen from above."),
+    cloup.option("--mix", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="Share mixed."),
+    cloup.option("--label-smoothing", type=click.FloatRange(0, 0.9), default=0.1, show_default=True),
+    cloup.option("--drop-path", type=click.FloatRange(0, 0.9), help="[default: the network's own]"),
+    cloup.option("--ema", type=click.FloatRange(0, 0.99999), default=0.998, show_default=True, help="0: none."),
+    cloup.option("--warmup-epochs", type=click.FloatRange(0), default=5.0, show_default=True),
+)
+"""How images are changed while training."""
 
 
 def data_settings(given: dict[str, Any]) -> "DataSettings":

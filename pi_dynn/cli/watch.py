@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pi_dynn.cli.options import SessionChoice, accept_all_option, exit_options, session_options, show_error
-from pi_dynn.cli.status import ExitStatus
+from pi_dynn.cli.options import SessionChoice, accept_all_option, exit_options, session_options
+from pi_dynn.cli.status import ExitStatus, show_error
 
 if TYPE_CHECKING:
     from pi_dynn.clock import Clock

@@ -10,7 +10,7 @@ from torch import nn
 from pi_dynn.deploy.fuse import fuse_norms
 from pi_dynn.errors import CheckpointError
 from pi_dynn.models.registry import create_model
-from pi_dynn.runtime.archive import packed
+from pi_dynn.runtime.archive import packed, torchscript_files
 from pi_dynn.runtime.code_check import check_files
 
 
@@ -34,9 +34,7 @@ def fused_network(path: Path, model: str | None, image_size: int | None) -> nn.M
     """
     if model is None or image_size is None:
         raise CheckpointError(f"{path} is a fused network and does not tell which: pass --model and --image-size")
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if not name.endswith(".debug_pkl")]
-        files = {name.partition("/")[2]: archive.read(name) for name in names}
+    files = torchscript_files(path)
     check_files(files, str(path))
     try:
         state = torch.jit.load(BytesIO(packed(files)), map_location="cpu").state_dict()

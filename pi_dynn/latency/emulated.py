@@ -7,10 +7,12 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pi_dynn
-from pi_dynn.errors import InputError
+from pi_dynn.errors import InputError, PiDynnError
 from pi_dynn.latency.records import ExitCounts
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engine_choice import CANDIDATES
@@ -29,6 +31,19 @@ Run = Callable[[Sequence[str | Path]], str]
 def run_command(command: Sequence[str | Path]) -> str:
     """The standard output of a command; what it says on stderr is shown. Raises: CalledProcessError."""
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def guest_rows(
+    core: str, options: Sequence[str], guest: Path, arguments: Sequence[str | Path], run: Run = run_command
+) -> list[dict[str, Any]]:
+    """The JSON lines of a program in benchmarks/arm that counts on `core`; `options` are those of arm_emulation.sh.
+
+    Raises: CalledProcessError, OSError.
+    """
+    with tempfile.NamedTemporaryFile() as counts:
+        given: list[str | Path] = ["--cpu", core, *options, "--count", counts.name]
+        text = run([EMULATION, "run", *given, "--", "python", guest, counts.name, *arguments])
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def count_exits(
@@ -51,17 +66,17 @@ def count_exits(
     try:
         run([EMULATION, "peers" if site else "setup"])
         with tempfile.TemporaryDirectory() as folder:
-            file, counts = Path(folder) / "bundle", Path(folder) / "counts"
+            file = Path(folder) / "bundle"
             bundle.save(file)
-            counts.touch()
-            options: list[str | Path] = ["--cpu", core, *site, "--count", counts, "--caches"]
-            text = run([EMULATION, "run", *options, "--", "python", GUEST, counts, file, *engines])
+            rows = [
+                ExitCounts.from_dict(row) for row in guest_rows(core, [*site, "--caches"], GUEST, [file, *engines], run)
+            ]
     except (OSError, subprocess.CalledProcessError) as error:
         raise InputError(
             f"the answer on an emulated {core} could not be counted ({error}): see docs/arm.md for what that needs"
         ) from error
-    rows = [ExitCounts.from_dict(json.loads(line)) for line in text.splitlines()]
-    COUNTS.keep([row.to_dict() for row in rows], bundle.sha256, core)
+    with suppress(OSError, PiDynnError):  # with a read-only home it is counted again next time
+        COUNTS.keep([row.to_dict() for row in rows], bundle.sha256, core)
     return rows
 
 

@@ -1,7 +1,8 @@
 """The results of `benchmark` and `profile`, and predicted latencies, as text and Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from pi_dynn.latency.boards import BoardModel
 from pi_dynn.latency.records import (
     ColdStart,
     LatencyCheck,
@@ -165,10 +166,10 @@ def predicted_notes(predictions: Sequence[PredictedLatency]) -> list[str]:
     ]
 
 
-def board_model_text(title: str, cycles: Mapping[str, float], errors: Mapping[str, float]) -> str:
+def board_model_text(model: BoardModel) -> str:
     """Cycles of each term, and the error of predicting each network from all others, in Markdown."""
-    terms = " + ".join(f"{value:.3g} x {term}" for term, value in cycles.items())
-    absolute = [abs(error) for error in errors.values()]
-    rows = [(name, f"{100 * error:+.0f} %") for name, error in errors.items()]
-    rows.append(("mean, worst", f"{percent(sum(absolute) / len(absolute))}, {percent(max(absolute))}"))
-    return f"{title}: cycles = {terms}\n\n" + table(("predicted from all others", "error"), rows, markdown=True)
+    terms = " + ".join(f"{value:.3g} x {term}" for term, value in model.cycles.items())
+    rows = [(name, f"{100 * error:+.0f} %") for name, error in model.errors.items()]
+    rows.append(("mean, worst", f"{percent(model.mean_error)}, {percent(model.worst_error)}"))
+    lines = table(("predicted from all others", "error"), rows, markdown=True)
+    return f"{model.board.title}: cycles = {terms}\n\n{lines}"

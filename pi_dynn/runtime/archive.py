@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pi_dynn.errors import BundleError, BundleNotFound
 
@@ -89,19 +89,19 @@ def plain_files(data: bytes) -> dict[str, bytes]:
                 if name in files:
                     raise BundleError(f"holds {name!r} twice; export it again")
                 files[name] = archive.read(entry)
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        OSError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        struct.error,
-    ) as error:
+    # RuntimeError includes NotImplementedError, of a version or compression that zipfile does not know.
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, struct.error) as error:
         raise BundleError(f"not a pi_dynn bundle, or a damaged one ({error}); copy it again") from error
     if sum(map(len, files.values())) > len(data):
         raise BundleError("holds entries that lie upon each other; export it again")
     return files
+
+
+def torchscript_files(source: BinaryIO | Path) -> dict[str, bytes]:
+    """The files of an archive that torch wrote, by their names below its folder, without positions in source code."""
+    with zipfile.ZipFile(source) as archive:
+        names = [name for name in archive.namelist() if not name.endswith(".debug_pkl")]
+        return {name.partition("/")[2]: archive.read(name) for name in names}
 
 
 def packed(files: Mapping[str, bytes]) -> bytes:

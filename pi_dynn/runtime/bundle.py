@@ -26,6 +26,7 @@ from pi_dynn.runtime.archive import (
     is_shipped,
     packed,
     plain_files,
+    torchscript_files,
     verified_manifest,
     weights_digest,
 )
@@ -54,14 +55,19 @@ class Bundle:
         """Write the bundle to `path`, atomically."""
         write_atomically(path, lambda stream: stream.write(self.data))
 
+    def network_files(self) -> dict[str, bytes]:
+        """What the bundle holds beside its manifest: contents by names without their folder."""
+        return {name: content for name, content in plain_files(self.data).items() if name != MANIFEST_FILE}
+
     def read(self, name: str) -> bytes:
-        """The content of one file of the bundle, named without its folder."""
-        return plain_files(self.data)[name]
+        """The content of one of them."""
+        return self.network_files()[name]
 
     def with_manifest(self, **changes: Any) -> "Bundle":
         """The same network with other entries in its manifest."""
-        files = {name: content for name, content in plain_files(self.data).items() if name != MANIFEST_FILE}
-        described = pack_files(files, lambda digest: replace(self.manifest, weights_sha256=digest, **changes))
+        described = pack_files(
+            self.network_files(), lambda digest: replace(self.manifest, weights_sha256=digest, **changes)
+        )
         described.trusted = self.trusted
         return described
 
@@ -93,7 +99,7 @@ class Bundle:
         return network
 
     def _load(self) -> torch.jit.ScriptModule:
-        files = {name: content for name, content in plain_files(self.data).items() if name != MANIFEST_FILE}
+        files = self.network_files()
         if not self.trusted:
             check_files(files, self.source or "bundle")
         try:
@@ -141,10 +147,7 @@ def pack_bundle(network: torch.jit.ScriptModule, describe: Callable[[str], Manif
     """A Bundle of a scripted network; `describe(weights_sha256)` returns its Manifest."""
     saved = io.BytesIO()
     torch.jit.save(network, saved)
-    with zipfile.ZipFile(saved) as source:
-        names = [name for name in source.namelist() if not name.endswith(".debug_pkl")]
-        files = {name.partition("/")[2]: source.read(name) for name in names}
-    return pack_files(files, describe)
+    return pack_files(torchscript_files(saved), describe)
 
 
 def pack_files(files: Mapping[str, bytes], describe: Callable[[str], Manifest]) -> Bundle:

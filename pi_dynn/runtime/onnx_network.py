@@ -40,7 +40,8 @@ def open_onnx(bundle: Bundle, engine: str) -> "OnnxNetwork":
         raise EngineUnavailable(f"engine {engine!r} runs ONNX bundles: make one with `pi-dynn export --format onnx`")
     if engine not in ("auto", ONNXRUNTIME):
         raise EngineUnavailable(f"the bundle holds ONNX graphs: engine {engine!r} cannot run them, leave it out")
-    graphs = [bundle.read(stage_file(k)) for k in range(len(bundle.manifest.exit_blocks) + 1)]
+    files = bundle.network_files()
+    graphs = [files[stage_file(k)] for k in range(len(bundle.manifest.exit_blocks) + 1)]
     return OnnxNetwork(graphs, torch.get_num_threads())
 
 

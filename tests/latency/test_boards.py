@@ -50,7 +50,7 @@ def test_published_boards_are_predicted_as_documented(name, mean, worst):
     model = board_model(name)
     assert len(model.errors) >= 13 and model.mean_error <= mean and model.worst_error <= worst
     assert all(cycles > 0 for cycles in model.cycles.values())
-    text = board_model_text(model.board.title, model.cycles, model.errors)
+    text = board_model_text(model)
     assert "| mean, worst |" in text and "resnet18" in text
 
 

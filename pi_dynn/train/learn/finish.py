@@ -165,13 +165,15 @@ def build(
     if reason is not None:
         precision = "fp32"
         bundle = made(blocks, precision)
-    outputs = viewed_outputs(Session(bundle), images.calibration, any_way_up)
+        answers = collect_outputs(Session(bundle), images.calibration)
+    outputs = viewed_outputs(Session(bundle), images.calibration, answers, any_way_up)
     outputs = replace(outputs, scores=exit_scores(SCORE, outputs.logits, outputs.scores))
     if blocks:
         kept = worthwhile_exits(model, outputs)
         rows = [*kept, len(blocks)]
         outputs = replace(outputs, logits=outputs.logits[rows], scores=outputs.scores[rows])
-        bundle = made([blocks[k] for k in kept], precision)
+        if len(kept) < len(blocks):
+            bundle = made([blocks[k] for k in kept], precision)
     thresholds, curve = _thresholds(bundle, outputs)
     rejection = _rejection(bundle, images.known, outputs, thresholds, reject) if reject else None
     if thresholds or rejection is not None:
@@ -179,16 +181,16 @@ def build(
     return Built(bundle, curve, reason, agreement)
 
 
-def viewed_outputs(session: Session, data: ImageFolder, any_way_up: bool) -> ExitOutputs:
-    """The outputs of all exits on `data`; of few images also mirrored, and turned where they have no upright.
+def viewed_outputs(session: Session, data: ImageFolder, plain: ExitOutputs, any_way_up: bool) -> ExitOutputs:
+    """The outputs of all exits on `data`, `plain`; of few images also mirrored, and turned where they have no upright.
 
     A hundred images rarely show the one in a hundred that an early exit spoils; their views show some more.
     """
     if len(data) >= ENOUGH_IMAGES:
-        return collect_outputs(session, data)
+        return plain
     if any_way_up:
         return collect_outputs(session, data, all_views=True)
-    plain, mirrored = (collect_outputs(session, data, alter=alter) for alter in (None, _mirrored))
+    mirrored = collect_outputs(session, data, alter=_mirrored)
     return ExitOutputs(
         np.concatenate([plain.logits, mirrored.logits], 1),
         np.concatenate([plain.scores, mirrored.scores], 1),
