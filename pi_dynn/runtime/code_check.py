@@ -26,6 +26,10 @@ _BUILTINS = {
     *("getattr", "annotate", "unchecked_cast", "uninitialized", "range", "float", "int", "bool", "str", "isinstance"),
     *("len", "tuple", "list", "min", "max", "abs", "round"),
 }
+_NAMES = _BUILTINS | {
+    *("torch", "ops", "__torch__", "CONSTANTS", "__annotations__", "Module", "NamedTuple", "Final", "NoneType", "inf"),
+    *("nan", "Tensor", "Tuple", "List", "Dict", "Optional", "Union", "Any", "number", "Device", "complex"),
+}
 _CLASSES = re.compile(r"__torch__\.torch\.classes\.quantized(\.(LinearPackedParamsBase|Conv2dPackedParamsBase))?")
 ATTEMPTS = 5  # to parse a file
 _LARGEST = 2**24  # of a whole number in the code, but for the end of a slice
@@ -132,20 +136,20 @@ def _complaint(node: ast.AST, is_inner: bool, assigned: set[str]) -> str | None:
         return f"uses {type(node).__name__}, which a network has no use for"
     if isinstance(node, ast.Constant) and type(node.value) is int and _LARGEST < node.value not in _ENDS:
         return f"holds the number {node.value}"
-    if isinstance(node, ast.Name) and node.id in ("torch", "ops") and not is_inner:
-        return f"hands on {node.id!r} as a whole"
+    if isinstance(node, ast.Name):
+        return _complaint_about_name(node.id, is_inner, assigned)
     if isinstance(node, ast.Attribute) and not is_inner:
         return _complaint_about_chain(_chain(node))
-    return _complaint_about_flow(node, assigned)
-
-
-def _complaint_about_flow(node: ast.AST, assigned: set[str]) -> str | None:
-    """What is wrong with a call by name, or a loop."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in _BUILTINS | assigned:
-        return f"calls {node.func.id!r}"
     if isinstance(node, ast.For) and not _over_a_list(node.iter):
         return f"loops over {ast.unparse(node.iter)}, whose end is not known"
     return None
+
+
+def _complaint_about_name(name: str, is_inner: bool, assigned: set[str]) -> str | None:
+    """What is wrong with a name, called or not: a function can be given another name first."""
+    if name in ("torch", "ops") and not is_inner:
+        return f"hands on {name!r} as a whole"
+    return None if name in _NAMES or name in assigned else f"calls {name!r}"
 
 
 def _chain(node: ast.Attribute) -> list[str]:

@@ -114,6 +114,7 @@ BODY = "class A(Module):\n  def forward(self: __torch__.A, x: Tensor) -> Tensor:
         ("y : __torch__.torch.classes.profiling.Recorder = x", "classes.profiling.Recorder"),
         ("y = __torch__.torch.classes.profiling", "classes.profiling"),
         ("y = eval(x)", "calls 'eval'"),
+        ("f = print\n    y = f(x)", "calls 'print'"),
         ("y = lambda: x", "uses Lambda"),
         ("import os", "uses Import"),
         ("y = [z for z in x]", "uses ListComp"),
