@@ -224,15 +224,29 @@ def _is_processor(zone_type: str) -> bool:
     return zone_type.lower().startswith("cpu") or zone_type == "x86_pkg_temp"
 
 
-def invalidating_changes(before: BoardSnapshot, after: BoardSnapshot) -> tuple[str, ...]:
-    """Reasons why a measurement between two snapshots is invalid; empty if there is none."""
+def invalidating_changes(before: BoardSnapshot, after: BoardSnapshot, measured: bool = True) -> tuple[str, ...]:
+    """Reasons why a measurement between two snapshots is invalid; empty if there is none.
+
+    Heat and the load by other programs count only where power was `measured`: a model or a simulation of it does not
+    feel the first and includes or ignores the second.
+    """
     reasons = []
     if before.governor != after.governor:
         reasons.append(f"the governor changed from {before.governor} to {after.governor}")
+    if before.frequency_max_hz != after.frequency_max_hz:
+        hertz = [f"{(hz or 0) / 1e6:.0f}" for hz in (before.frequency_max_hz, after.frequency_max_hz)]
+        reasons.append(f"the highest clock changed from {hertz[0]} to {hertz[1]} MHz")
     if before.throttle_bits != after.throttle_bits:
         reasons.append(f"throttle state changed ({_hex(before.throttle_bits)} to {_hex(after.throttle_bits)})")
     elif after.throttle is not None and after.throttle.now:
         reasons.append(f"throttled throughout: {', '.join(after.throttle.now)}")
+    if measured and after.temperature_c is not None and after.temperature_c >= _HOT_C:
+        reasons.append(f"the processor reached {after.temperature_c:.0f} C (limit {_HOT_C:.0f} C): add a fan")
+    other_percent = max(before.other_load_percent, after.other_load_percent)
+    if measured and other_percent > _BUSY_PERCENT:
+        reasons.append(
+            f"other programs took {other_percent:.0f} % of the processor (limit {_BUSY_PERCENT:.0f} %): close them"
+        )
     return tuple(reasons)
 
 

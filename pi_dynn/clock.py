@@ -16,6 +16,11 @@ class Clock(Protocol):
         ...
 
 
+def current_date() -> str:
+    """The date of the computer's calendar, such as 2027-01-31."""
+    return time.strftime("%Y-%m-%d")
+
+
 class PerfClock:
     """The production clock: `time.perf_counter_ns`, which no clock adjustment can move."""
 

@@ -73,6 +73,10 @@ class MeterNotFound(PowerError, FileNotFoundError):
     """The meter, its bus or its chip is not there."""
 
 
+class MeterAmbiguous(PowerError):
+    """There are several meters, and none of them was named."""
+
+
 class MeterDenied(PowerError, PermissionError):
     """The meter is there, but this user may not read it."""
 

@@ -16,7 +16,7 @@ import click
 import numpy as np
 
 from pi_dynn.board import BoardSnapshot
-from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE, Measurement
+from pi_dynn.energy.protocol import Measurement
 from pi_dynn.energy.records import EnergyRecording, Subject, TimedPass
 from pi_dynn.energy.results import energy_results
 from pi_dynn.energy.runs import save_run
@@ -29,14 +29,14 @@ PERIOD_S = 0.02
 
 
 def published_run(row: dict) -> Measurement:
-    """The run behind one row: idle, trials at the published power, idle."""
+    """The run behind one row: idle, trials at the published power, idle; without an interval, as none is published."""
     latency_ns = round(row["latency_ms"] * 1e6)
     active_w = row["idle_w"] + row["energy_mj"] / row["latency_ms"]
     n = math.ceil(WINDOW_S * 1e9 / latency_ns)
-    labels = [IDLE_BEFORE, *(f"trial {number + 1}" for number in range(TRIALS)), IDLE_AFTER]
+    labels = ["idle before", *(f"trial {number + 1}" for number in range(TRIALS)), "idle after"]
     spans, now_ns = [], 0
     for label in labels:
-        length_ns = round(WINDOW_S * 1e9) if label in (IDLE_BEFORE, IDLE_AFTER) else n * latency_ns
+        length_ns = round(WINDOW_S * 1e9) if label.startswith("idle") else n * latency_ns
         spans.append(Span(now_ns, now_ns + length_ns, label))
         now_ns += length_ns + 1
     right = round(row["acc1_percent"] / 100 * 1e6)  # of a million, for the printed digits

@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--n", type=click.IntRange(1), help="Inferences in each trial. [default: as many as take 10 s]")
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Images. [default: the bundled samples]")
-@click.option("--trials", type=click.IntRange(1), default=5, show_default=True, help="Trials; 5 or more are safe.")
+@click.option("--exact-n", is_flag=True, help="Keep N even where the trials are too short for the meter.")
+@click.option(
+    "--trials", type=click.IntRange(1), default=5, show_default=True, help="Trials; 3 or more give intervals."
+)
 @click.option(
     "--idle-s",
     type=click.FloatRange(0.0, min_open=True),
     default=10.0,
     show_default=True,
-    help="Seconds of idle power before and after.",
+    help="Seconds of idle power before and after each trial.",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Images run together.")
 @click.option("--each-exit", is_flag=True, help="Also force all images to each exit; check that the sum agrees.")
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 def command(**options: Any) -> int:
     """Measure what one answer costs, in millijoules, with its 95 % interval.
 
-    Idle power is measured before and after the trials; net energy is what an answer adds to it. Without a power
+    Idle power is measured before and after every trial; net energy is what an answer adds to it. Without a power
     meter the figures come from a model and say ESTIMATED; --meter fake runs on a simulated board.
     --meter replay:RUN.json computes the figures of a saved run again.
 
@@ -56,19 +59,25 @@ def command(**options: Any) -> int:
     """
     backend = take_backend_options(options)
     shown = {name: options.pop(name) for name in ("markdown", "as_json", "save")}
-    meter_name = options["meter_name"]
+    meter_name, said = options["meter_name"], list[str]()
+
+    def say(note: str) -> None:
+        """Print a note, before the trials that it is about if it can be; once."""
+        if note not in said:
+            said.append(note)
+            click.echo(f"Note: {note}", err=True)
 
     from pi_dynn.energy.runs import is_run, replay_run
 
     if meter_name.startswith("replay:") and is_run(meter_name.partition(":")[2]):
         measurement, results = replay_run(meter_name.partition(":")[2])
     else:
-        measurement, results = _measure(backend, **options)
-    return _show(measurement, results, **shown)
+        measurement, results = _measure(backend, say, **options)
+    return _show(measurement, results, say, **shown)
 
 
 def _measure(
-    backend: dict[str, Any], meter_name: str, require_meter: bool, **options: Any
+    backend: dict[str, Any], say: Callable[[str], None], meter_name: str, require_meter: bool, **options: Any
 ) -> "tuple[Measurement, list[EnergyResult]]":
     """Open the meter first, because it may be missing, then the sessions; measure and compute the figures."""
     from pi_dynn.board import Board
@@ -84,11 +93,12 @@ def _measure(
                 raise MeterNotFound("'fake' is simulated: name a real meter, or do not require one")
             from pi_dynn.energy.rehearsal import RehearsedSession, rehearsal_parts
 
-            parts = stack.enter_context(rehearsal_parts(Board(), show_stage))
+            parts = replace(stack.enter_context(rehearsal_parts(Board(), show_stage)), on_note=say)
             return _run(parts, lambda session: RehearsedSession(session, parts.clock), **options)
         clock = PerfClock()
         meter = stack.enter_context(open_meter(meter_name, clock=clock, require=require_meter, **backend))
-        return _run(EnergyParts(meter, clock, Board(), on_stage=show_stage), lambda session: session, **options)
+        parts = EnergyParts(meter, clock, Board(), on_stage=show_stage, on_note=say)
+        return _run(parts, lambda session: session, **options)
 
 
 def _run(
@@ -96,6 +106,7 @@ def _run(
     prepare: Callable[["Session"], "Session | RehearsedSession"],
     *,
     n: int | None,
+    exact_n: bool,
     data: Path | None,
     trials: int,
     idle_s: float,
@@ -110,7 +121,9 @@ def _run(
     from pi_dynn.energy.protocol import EnergySettings
     from pi_dynn.energy.results import energy_results
 
-    settings = EnergySettings(n=n, trials=trials, idle_s=idle_s, batch_size=batch_size, each_exit=each_exit)
+    settings = EnergySettings(
+        n=n, trials=trials, idle_s=idle_s, batch_size=batch_size, each_exit=each_exit, exact_n=exact_n
+    )
     choices = [(choice, name)] if baseline is None else [(replace(choice, bundle=baseline), None), (choice, name)]
     folder = data or sample_folder()
     candidates = [load_candidate(prepare(one.open()), folder, n, title) for one, title in choices]
@@ -119,7 +132,12 @@ def _run(
 
 
 def _show(
-    measurement: "Measurement", results: list["EnergyResult"], markdown: bool, as_json: bool, save: Path | None
+    measurement: "Measurement",
+    results: list["EnergyResult"],
+    say: Callable[[str], None],
+    markdown: bool,
+    as_json: bool,
+    save: Path | None,
 ) -> int:
     """Save and print; the exit status says whether the figures may be used."""
     from pi_dynn.energy.runs import save_run
@@ -133,7 +151,7 @@ def _show(
     else:
         click.echo(energy_text(results, markdown))
     for note in energy_notes(results):
-        click.echo(f"Note: {note}", err=True)
+        say(note)
     if measurement.recording.interrupted:
         return ExitStatus.INTERRUPTED
     return ExitStatus.OK if all(result.valid for result in results) else ExitStatus.MEASUREMENT_INVALID

@@ -25,7 +25,8 @@ _OPTIONS = (
         help="Largest current to expect, which sets the gain.",
     ),
     click.option("--i2c-bus", "bus", type=click.IntRange(0), metavar="N", help="I2C bus of the meter. [default: 1]"),
-    click.option("--i2c-address", "address", metavar="ADDRESS", help="Its address, as 0x41. [default: 0x40]"),
+    click.option("--i2c-address", "address", metavar="ADDRESS", help="Its address, as 0x41. [default: the only chip]"),
+    click.option("--rail", "rails", multiple=True, metavar="LABEL", help="Rail or chip of the kernel's; repeatable."),
     click.option(
         "--shunt-certificate",
         "certificate",
@@ -34,7 +35,7 @@ _OPTIONS = (
         help="Calibration of the shunt, from calibration/.",
     ),
 )
-_BACKEND_OPTIONS = ("shunt_ohm", "max_current_a", "bus", "address", "certificate")
+_BACKEND_OPTIONS = ("shunt_ohm", "max_current_a", "bus", "address", "rails", "certificate")
 
 
 def meter_options(command: Callable) -> Callable:
@@ -52,4 +53,4 @@ def take_backend_options(options: dict[str, Any]) -> dict[str, Any]:
             backend["address"] = int(backend["address"], 0)
         except ValueError:
             raise click.UsageError(f"--i2c-address {backend['address']!r}: expected a number such as 0x40") from None
-    return {name: value for name, value in backend.items() if value is not None}
+    return {name: value for name, value in backend.items() if value is not None and value != ()}

@@ -52,7 +52,7 @@ def command(
     """
     from dataclasses import replace
 
-    from pi_dynn.energy.runs import compare_results, energy_differences
+    from pi_dynn.energy.compare import compare_results, energy_differences
     from pi_dynn.energy.text import energy_notes
     from pi_dynn.report.runs import json_objects, tables_of, titled
     from pi_dynn.report.saved import read_saved

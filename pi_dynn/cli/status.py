@@ -4,7 +4,7 @@ from enum import IntEnum, unique
 
 import click
 
-from pi_dynn.errors import CameraUnavailable, MeterBusError, MeterDenied, MeterNotFound, TraceInvalid
+from pi_dynn.errors import CameraUnavailable, MeterAmbiguous, MeterBusError, MeterDenied, MeterNotFound, TraceInvalid
 from pi_dynn.text import shown
 
 
@@ -23,6 +23,7 @@ class ExitStatus(IntEnum):
 _STATUS = {
     CameraUnavailable: ExitStatus.HARDWARE_UNAVAILABLE,
     MeterNotFound: ExitStatus.HARDWARE_UNAVAILABLE,
+    MeterAmbiguous: ExitStatus.HARDWARE_UNAVAILABLE,
     MeterDenied: ExitStatus.HARDWARE_UNAVAILABLE,
     MeterBusError: ExitStatus.HARDWARE_UNAVAILABLE,
     TraceInvalid: ExitStatus.MEASUREMENT_INVALID,

@@ -17,7 +17,7 @@ from torch import Tensor
 from pi_dynn.board import advice
 from pi_dynn.clock import Clock
 from pi_dynn.data.folders import walk_images
-from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE, EnergyParts, EnergySettings, Measurement, SampledRun
+from pi_dynn.energy.protocol import EnergyParts, EnergySettings, Measurement, SampledRun
 from pi_dynn.energy.records import EnergyRecording, Subject, TimedPass
 from pi_dynn.errors import DatasetError, InputError
 from pi_dynn.records import Prediction
@@ -172,13 +172,12 @@ class _MeasurementRun:
         self._latency: list[TimedPass] = []
         self._trials: list[TimedPass] = []
         self._notes: list[str] = []
-        self._sampler = parts.make_sampler()
-        self._run = SampledRun(parts, settings, self._sampler, self._notes)
         self._cases = [Case(i, candidate) for i, candidate in enumerate(candidates)]
         if settings.each_exit:
             last = len(candidates) - 1
             exits = range(candidates[last].session.exits + 1)
             self._cases += [Case(last, candidates[last], forced_exit) for forced_exit in exits]
+        self._run = SampledRun(parts, settings, self._notes, len(self._cases))
 
     def run(self) -> Measurement:
         parts, settings = self._parts, self._settings
@@ -190,9 +189,10 @@ class _MeasurementRun:
         interrupted = False
         try:
             with parts.working():
-                self._warm_up()
+                with self._run.watching_peaks():
+                    self._warm_up()
                 lengths = [self._measure_latency(case) for case in self._cases]
-            with self._sampler:
+            with self._run.sampler:
                 self._sample(lengths)
         except KeyboardInterrupt:
             interrupted = True
@@ -206,8 +206,10 @@ class _MeasurementRun:
             notes=self._notes,
             interrupted=interrupted,
             idle=self._run.idle,
+            settling_s=self._run.settling_s,
+            peak_a=self._run.peak_a,
         )
-        return Measurement(recording, self._sampler.trace())
+        return Measurement(recording, self._run.sampler.trace())
 
     def _warm_up(self) -> None:
         """Run every depth on real images, because the first runs allocate memory and are slower."""
@@ -238,28 +240,45 @@ class _MeasurementRun:
         return enough if settings.n is None else min(settings.n, enough)
 
     def _measure_latency(self, case: Case) -> int:
-        """Time the answers of a trial without the sampler; returns their number."""
+        """Time the answers of a trial without the sampler; returns their number.
+
+        A pass too short for a trial is timed again with as many answers as a trial needs.
+        """
         self._run.stage(f"latency, {case.title}")
+        settings, info = self._settings, self._parts.meter.info
         n = self._trial_length(case)
+        tally = self._time_pass(case, n)
+        longer = settings.lengthened(n, tally.elapsed_s, info)
+        if longer > n:
+            self._run.note(
+                f"{n:,} answers take {tally.elapsed_s:.2g} s, too short for the meter {info.name}: "
+                f"every trial has {longer:,}"
+            )
+            n, tally = longer, self._time_pass(case, longer)
+        self._latency.append(tally.record(case, "", n))
+        self._run.total_s += settings.trials * tally.elapsed_s
+        return n
+
+    def _time_pass(self, case: Case, n: int) -> Tally:
+        """The tally of `n` answers; if it is interrupted, its part is kept."""
         tally = Tally()
         try:
             run_pass(case, n, self._settings.batch_size, self._parts.clock, tally)
-        finally:
+        except BaseException:
             self._latency.append(tally.record(case, "", n))
-        self._run.total_s += self._settings.trials * tally.elapsed_s
-        return n
+            raise
+        return tally
 
     def _sample(self, lengths: list[int]) -> None:
-        """Measure idle, all trials, idle, while the sampler runs."""
-        self._run.measure_idle(IDLE_BEFORE)
+        """Measure all trials, with idle windows before and after each, while the sampler runs."""
+        self._run.measure_idle()
         pairs = list(zip(self._cases, lengths, strict=True))
         for number in range(self._settings.trials):
             for case, n in pairs if number % 2 == 0 else reversed(pairs):
-                if self._sampler.failed is not None:
+                if self._run.sampler.failed is not None:
                     return
                 self._measure_trial(case, n, f"trial {number + 1} of {self._settings.trials}, {case.title}")
-        if self._sampler.failed is None:
-            self._run.measure_idle(IDLE_AFTER)
+                self._run.measure_idle()
 
     def _measure_trial(self, case: Case, n: int, label: str) -> None:
         """Measure one trial of `n` answers; if it is interrupted, its part is kept."""
@@ -268,7 +287,7 @@ class _MeasurementRun:
             tally, broken_off = Tally(), True
             try:
                 with self._parts.working():
-                    run_pass(case, n, batch_size, clock, tally, lambda _: self._sampler.failed is not None)
+                    run_pass(case, n, batch_size, clock, tally, lambda _: self._run.sampler.failed is not None)
                 broken_off = False
             finally:
                 span = self._run.end_trial(tally.start_ns, tally.stop_ns, label, counts=last_attempt or broken_off)
@@ -281,7 +300,7 @@ class _MeasurementRun:
         """Record the answers, and a span for every inference."""
         start_ns = tally.start_ns
         for stop_ns, answer in zip(tally.stops_ns, tally.answers, strict=False):
-            self._sampler.add_span(start_ns, stop_ns, f"exit {answer.exit_index + 1}")
+            self._run.sampler.add_span(start_ns, stop_ns, f"exit {answer.exit_index + 1}")
             start_ns = stop_ns
         self._trials.append(tally.record(case, label, n, span))
 

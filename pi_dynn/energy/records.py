@@ -4,11 +4,14 @@ SI units throughout; shares and accuracies are in 0..1.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pi_dynn.board import BoardSnapshot
 from pi_dynn.power.trace import Trace, with_column_names
 from pi_dynn.records import Record
+
+COMPARED_WITHIN = ("label", "meter", "scope", "rails", "shunt_ohm", "gain")
+"""What two energies have in common that may be compared."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class TimedPass(Record):
 class EnergyRecording(Record):
     """What was done while the meter was sampled. With two subjects the first is the baseline.
 
-    `idle` are the indices of the idle windows in the trace's spans, in the order in which they were measured.
+    `idle` are the indices of the idle windows in the trace's spans, in the order in which they were measured,
+    `settling_s` the seconds waited before each until power was steady; `peak_a` is the largest current of the work
+    in the fastest conversions of the meter, None if it gives none.
     `board` and `board_after` are None if there was no snapshot.
     """
 
@@ -72,6 +77,8 @@ class EnergyRecording(Record):
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
     idle: list[int] = field(default_factory=list)
+    settling_s: list[float] = field(default_factory=list)
+    peak_a: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,15 +95,55 @@ class EnergyExit(Record):
 
 
 @dataclass(frozen=True)
+class UncertaintyPart(Record):
+    """One part of the uncertainty budget, as standard uncertainties per inference in joules.
+
+    `kind` is "A", evaluated from the trials, or "B", from anything else (BIPM GUM, 2.3.2 and 2.3.3).
+    """
+
+    source: str
+    kind: Literal["A", "B"]
+    net_j: float
+    gross_j: float
+
+
+@dataclass(frozen=True)
+class EnergyDifference(Record):
+    """The net energy of `name` less that of `baseline`, per image; `net_ci95_j` is the 95 % confidence interval.
+
+    `verdict` is "less", "more", "no difference shown", or "no verdict" with the reason in `obstacle`. `expanded_j`
+    adds what the meter may be wrong (k = 2), None if that is unknown. `label` is that of the less real of the two.
+    """
+
+    KIND = "difference"
+
+    name: str
+    baseline: str
+    net_j: float
+    net_ci95_j: tuple[float, float] | None
+    verdict: str
+    expanded_j: float | None = None
+    label: str = ""
+    valid: bool = True
+    obstacle: str | None = None
+
+
+@dataclass(frozen=True)
 class EnergyResult(Record):
     """The energy of one inference of one subject.
 
     Energies are per inference: `gross_j` is all that the board drew, `net_j` the part above idle power. Both
-    are medians over trials with 95 % intervals, None if the run ended before they were known.
-    `latency_s` is the mean time within the network without the sampler, `elapsed_s` the mean time per image.
-    `resolved` says whether the net energy exceeds its uncertainty. `exit_sum_j` is the net energy of the
-    exits, each measured forced and weighted by its share. `improvement` is the share of the baseline's
-    net energy that is saved. `label` is MEASURED, ESTIMATED or SIMULATED.
+    are means over trials with 95 % intervals of Student's t; None if the run ended before they were known, the
+    intervals also with fewer than three trials. `net_se_j` is the standard error of the mean, `uncertainty` the
+    budget, `net_expanded_j` and `gross_expanded_j` the expanded uncertainties (k = 2), None if the accuracy
+    of the meter is unknown. `resolved` says whether the net energy is shown to be above zero; `trials_to_resolve` is
+    how many trials that would take.
+    `latency_s` is the mean time within the network without the sampler, `elapsed_s` the mean time per image,
+    `slowdown` the share by which sampling made the trials longer, None without a pass to compare with.
+    `exit_sum_j` is the net energy of the exits, each measured forced and weighted by its share. `improvement` is the
+    share of the baseline's net energy that is saved, `in_turns` the difference, if both were measured in turns.
+    Voltages are means over idle windows and trials, and the lowest sample in any of them; `peak_a` is the largest
+    current. `label` is MEASURED, ESTIMATED or SIMULATED.
     """
 
     KIND = "energy"
@@ -111,14 +158,24 @@ class EnergyResult(Record):
     images_per_s: float
     net_j: float | None
     net_ci95_j: tuple[float, float] | None
-    net_sd_j: float | None
+    net_se_j: float | None
+    net_expanded_j: float | None
     resolved: bool
+    trials_to_resolve: int | None
     gross_j: float | None
     gross_ci95_j: tuple[float, float] | None
+    gross_expanded_j: float | None
+    uncertainty: list[UncertaintyPart]
     idle_power_w: float | None
-    idle_sd_w: float | None
+    idle_range_w: float | None
     idle_drift_w_per_s: float | None
     active_power_w: float | None
+    idle_voltage_v: float | None
+    active_voltage_v: float | None
+    lowest_voltage_v: float | None
+    peak_a: float | None
+    settling_s: float | None
+    slowdown: float | None
     n: int
     trials: int
     trial_s: float | None
@@ -136,6 +193,7 @@ class EnergyResult(Record):
     exit_sum_ci95_j: tuple[float, float] | None
     improvement: float | None
     improvement_ci95: tuple[float, float] | None
+    in_turns: EnergyDifference | None
     measured: bool
     label: str
     meter: str
@@ -152,22 +210,6 @@ class EnergyResult(Record):
     batch_size: int
     thresholds: list[float]
     notes: list[str]
-
-
-@dataclass(frozen=True)
-class EnergyDifference(Record):
-    """The net energy of `name` less that of `baseline`, per image; `net_ci95_j` is the 95 % confidence interval.
-
-    `verdict` is "less", "more", or "no difference shown".
-    """
-
-    KIND = "difference"
-
-    name: str
-    baseline: str
-    net_j: float
-    net_ci95_j: tuple[float, float]
-    verdict: str
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pi_dynn.board import Board
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.energy.protocol import EnergyParts
-from pi_dynn.power.fake import TRANSFER_400_KHZ_S, FakeBus, FakeMeter, Ina219Chip, SimulatedClock, Switched, open_fake
+from pi_dynn.power.fake import FakeBus, FakeMeter, Ina219Chip, SimulatedClock, Switched, open_fake
 from pi_dynn.records import Prediction
 from pi_dynn.stats import median
 
@@ -28,9 +28,13 @@ _NOISE_V = 20e-3 / 5.1 * 0.1  # 20 mW over a 0.1 ohm shunt at 5.1 V
 
 
 def open_rehearsal_meter(clock: SimulatedClock) -> FakeMeter:
-    """A simulated INA219 on a simulated Pi 4, with the noise and transfer times of a real one."""
+    """A simulated INA219 on a simulated Pi 4, with the noise of a real one.
+
+    Transfers take no time: on the one clock of a simulation they would make the answers longer, which they do not
+    on a board, where the sampler has a thread of its own.
+    """
     chip = Ina219Chip(clock, Switched(IDLE_POWER_W), noise_v=_NOISE_V)
-    return open_fake(clock=clock, bus=FakeBus(chip, clock, transfer_s=TRANSFER_400_KHZ_S))
+    return open_fake(clock=clock, bus=FakeBus(chip, clock))
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pi_dynn.energy.records import EnergyResult
+from pi_dynn.energy.records import COMPARED_WITHIN, EnergyDifference, EnergyResult
 from pi_dynn.errors import InputError
+from pi_dynn.stats import LEAST_TRIALS
 from pi_dynn.text import milliseconds, percent, significant, table
 
 DIGITS = 4  # significant, as the published tables have them
@@ -21,7 +22,7 @@ HEADERS = (
     "source",
 )
 EXIT_HEADERS = ("rate", "accuracy", "latency", "energy net", "95 % interval", "source")
-_SHORT_TRIAL_S = 10.0
+_NOT_RESOLVED = "not resolved"
 
 
 def energy_text(results: Sequence[EnergyResult], markdown: bool = False) -> str:
@@ -50,7 +51,7 @@ def _row(result: EnergyResult) -> tuple[str, ...]:
         result.dataset,
         "-" if result.acc1 is None else f"{100 * result.acc1:.3f}",
         milliseconds(result.latency_s, DIGITS),
-        millijoules(result.net_j),
+        net_energy(result.net_j, result.net_ci95_j),
         interval(result.net_ci95_j),
         millijoules(result.gross_j),
         percent(result.improvement, 2),
@@ -66,33 +67,68 @@ def exit_table(result: EnergyResult, markdown: bool = False) -> str:
             percent(row.share),
             percent(row.accuracy),
             "-" if row.latency_s is None else milliseconds(row.latency_s, DIGITS),
-            millijoules(row.net_j),
+            net_energy(row.net_j, row.net_ci95_j),
             interval(row.net_ci95_j),
             source(result),
         )
         for row in result.exits
     ]
     if result.exit_sum_j is not None:
-        total = ("share-weighted sum", "", "", "", millijoules(result.exit_sum_j), interval(result.exit_sum_ci95_j))
-        rows.append((*total, source(result)))
+        net = net_energy(result.exit_sum_j, result.exit_sum_ci95_j)
+        rows.append(("share-weighted sum", "", "", "", net, interval(result.exit_sum_ci95_j), source(result)))
     return table((f"exits of {result.name}", *EXIT_HEADERS), rows, markdown=markdown)
 
 
 def power_lines(result: EnergyResult) -> str:
-    """Idle and active power, throughput, and sampling of a result."""
+    """Power, supply, throughput, sampling and uncertainty of a result."""
     board = "" if result.board is None else f"{result.board.model}, "
-    return "\n".join(
-        (
-            f"{result.name}: {board}{result.precision} {result.engine}, {result.threads} threads, "
-            f"batch {result.batch_size}",
-            f"  {result.label}: idle {watts(result.idle_power_w)}  active {watts(result.active_power_w)}  "
-            f"drift {drift(result.idle_drift_w_per_s)}",
-            f"  FPS {result.images_per_s:.2f}  elapsed {milliseconds(result.elapsed_s, DIGITS)}  "
-            f"forward {milliseconds(result.latency_s, DIGITS)}  n {result.n:,} x {result.trials} trials",
-            f"  {result.meter} ({result.scope}): {result.sample_rate_hz:.1f} samples/s, "
-            f"largest gap {milliseconds(result.largest_gap_s, DIGITS)}",
+    lines = [
+        f"{result.name}: {board}{result.precision} {result.engine}, {result.threads} threads, "
+        f"batch {result.batch_size}",
+        f"  {result.label}{'' if result.valid else ' INVALID'}: idle {watts(result.idle_power_w)}  "
+        f"active {watts(result.active_power_w)}  drift {drift(result.idle_drift_w_per_s)}",
+        f"  FPS {result.images_per_s:.2f}  elapsed {milliseconds(result.elapsed_s, DIGITS)}  "
+        f"forward {milliseconds(result.latency_s, DIGITS)}  n {result.n:,} x {result.trials} trials",
+        f"  {result.meter} ({result.scope}): {result.sample_rate_hz:.1f} samples/s, "
+        f"largest gap {milliseconds(result.largest_gap_s, DIGITS)}{_supply(result)}",
+    ]
+    if result.net_expanded_j is not None:
+        lines.append(
+            f"  {result.label}: net {millijoules(result.net_j)} +- {millijoules(result.net_expanded_j)}, "
+            f"gross {millijoules(result.gross_j)} +- {millijoules(result.gross_expanded_j)} "
+            f"(k = 2; most of it from {_largest_parts(result)})"
         )
+    if result.in_turns is not None:
+        lines.append(f"  {result.in_turns.label}: {difference_line(result.in_turns)}")
+    return "\n".join(lines)
+
+
+def _supply(result: EnergyResult) -> str:
+    if result.idle_voltage_v is None or result.active_voltage_v is None or result.lowest_voltage_v is None:
+        return ""
+    return (
+        f", {result.idle_voltage_v:.2f} V idle, {result.active_voltage_v:.2f} V active, "
+        f"{result.lowest_voltage_v:.2f} V lowest"
     )
+
+
+def _largest_parts(result: EnergyResult) -> str:
+    parts = sorted(result.uncertainty, key=lambda part: part.net_j, reverse=True)
+    return ", ".join(f"{part.source} {percent(part.net_j / abs(result.net_j or 1.0))}" for part in parts[:2])
+
+
+def difference_line(difference: EnergyDifference) -> str:
+    """A difference with its verdict in one line."""
+    return (
+        f"{difference.net_j * 1e3:+.4g} mJ against {difference.baseline}, 95 % interval "
+        f"{interval(difference.net_ci95_j)}: {verdict(difference)}"
+    )
+
+
+def verdict(difference: EnergyDifference) -> str:
+    """The verdict of a difference, with the reason if there is none."""
+    reason = "" if difference.obstacle is None else f" ({difference.obstacle})"
+    return difference.verdict + reason
 
 
 def energy_notes(results: Sequence[EnergyResult]) -> list[str]:
@@ -101,17 +137,29 @@ def energy_notes(results: Sequence[EnergyResult]) -> list[str]:
     for result in results:
         if not result.measured:
             notes.append(f"{result.label}: {_NOT_MEASURED[result.label]}")
-        if result.net_j is not None and not result.resolved:
+        if result.net_j is not None and result.net_ci95_j is None:
             notes.append(
-                f"{result.name}: net {millijoules(result.net_j)} is not resolved "
-                f"(uncertainty {millijoules(result.net_sd_j)}): measure longer, and close other programs"
+                f"{result.name}: no interval, {result.trials} trials give none: --trials 3 or more"
+                if result.trials < LEAST_TRIALS
+                else f"{result.name}: no interval, idle power was not measured between the trials: measure again"
             )
-        if result.trial_s is not None and result.trial_s < _SHORT_TRIAL_S:
-            notes.append(f"{result.name}: trials of {result.trial_s:.1f} s are short, 10 s or more is safe: raise --n")
+        elif result.net_j is not None and not result.resolved:
+            enough = result.trials_to_resolve
+            cure = f"about {enough:,} trials would resolve it" if enough and enough < _MOST_TRIALS else "measure longer"
+            notes.append(
+                f"{result.name}: net energy is not shown to be above zero, {interval(result.net_ci95_j)} mJ: "
+                f"{cure}, and close other programs"
+            )
         notes += result.notes
     return list(dict.fromkeys(notes))
 
 
+def net_energy(energy_j: float | None, interval_j: Sequence[float] | None) -> str:
+    """A net energy in millijoules; in words if its interval reaches zero, because the figure says nothing then."""
+    return _NOT_RESOLVED if interval_j is not None and interval_j[0] <= 0 else millijoules(energy_j)
+
+
+_MOST_TRIALS = 1000
 _NOT_MEASURED = {
     "ESTIMATED": "no power meter was used, only a model of the processor: wire one up, see pi-dynn doctor",
     "SIMULATED": "no power meter was used: these figures show how the program works, not what a board draws",
@@ -161,9 +209,7 @@ def extra_info(result: EnergyResult) -> dict[str, Any]:
         "largest_gap_s": result.largest_gap_s,
         "n_inferences": result.n,
         "trials": result.trials,
-        "meter": result.meter,
-        "scope": result.scope,
-        "label": result.label,
+        **{name: getattr(result, name) for name in COMPARED_WITHIN},
         "measured": result.measured,
         "valid": result.valid,
         "invalid_reasons": list(result.invalid_reasons),
@@ -179,7 +225,7 @@ def benchmark_table(results: Sequence[EnergyResult]) -> str:
     rows = [
         (
             result.name,
-            millijoules(result.net_j),
+            net_energy(result.net_j, result.net_ci95_j),
             interval(result.net_ci95_j),
             millijoules(result.gross_j),
             milliseconds(result.elapsed_s, DIGITS),
@@ -207,11 +253,12 @@ class EnergyLimit(NamedTuple):
         Energies that may not be compared, or of which one is missing, break it, too.
         """
         field = _FIELD[self.what]
-        for name in ("label", "scope"):
+        for name in COMPARED_WITHIN:
             if now.get(name) != before.get(name):
                 return f"{name} differs, {now.get(name)!r} now and {before.get(name)!r} before: use the same meter"
-        if not now.get("valid") or now.get(field) is None or before.get(field) is None:
-            return f"no valid {self.what} energy to compare: measure again"
+        for when, fields in (("this run", now), ("the run before", before)):
+            if not fields.get("valid") or fields.get(field) is None:
+                return f"{when} has no valid {self.what} energy to compare: measure it again"
         limit_mj = before[field] + (self.energy_mj if self.share is None else self.share * abs(before[field]))
         if now[field] <= limit_mj:
             return None

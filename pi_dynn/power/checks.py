@@ -142,7 +142,7 @@ def aliasing_warning(info: MeterInfo, inference_period_s: float, tolerance: floa
     Samples that average over most of their period cover every phase of the load; point samples whose period
     divides that of the inferences (or is a multiple of it) measure the same phase again and again.
     """
-    if info.kind == "counter" or info.window_s > 0.5 * info.nominal_period_s:
+    if info.kind == "counter" or info.random_times or info.window_s > 0.5 * info.nominal_period_s:
         return None
     ratio = inference_period_s / info.nominal_period_s
     ratio = max(ratio, 1.0 / ratio)

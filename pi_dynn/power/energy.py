@@ -1,7 +1,9 @@
-"""The energy of one inference from a trace: gross, net of idle power, and its uncertainty.
+"""The energy of one inference from a trace: gross, net of idle power, and its confidence interval.
 
-net = latency x (active power - idle power). Idle power is measured before and after the run, with
-the sampler running and the model loaded, and interpolated linearly in between, because boards warm up.
+net = latency x (active power - idle power). Idle power is measured before and after every trial, with the sampler
+running and the model loaded, and interpolated linearly in between, because boards warm up. Each trial has
+idle samples of its own, so that trials are independent, and the spread between them shows what idle power
+does between windows, however slowly it wanders.
 """
 
 import math
@@ -12,12 +14,12 @@ import numpy as np
 
 from pi_dynn import stats
 from pi_dynn.errors import InputError
-from pi_dynn.power.integrate import CumulativeEnergy
 from pi_dynn.power.trace import Span, Trace
 from pi_dynn.records import Record
 
-IDLE_BLOCKS = 10
-RESOLVED_SIGMA = 3.0
+SHARED_PART = 0.4
+"""Of an idle window between two trials this part belongs to each, the nearest one. What is left between them keeps
+their errors apart where idle power wanders within seconds."""
 
 
 def improvement(baseline_j: float, energy_j: float) -> float:
@@ -34,60 +36,62 @@ def improvement(baseline_j: float, energy_j: float) -> float:
 
 
 @dataclass(frozen=True)
-class IdleBaseline(Record):
-    """Idle power as a straight line through the window before the run and the one after.
+class IdlePower(Record):
+    """The idle windows of a run: mean power, the largest difference between windows, and the slope over time."""
 
-    With one window the line is flat. `sd_w` is the standard deviation of single samples around it, `error_w` the
-    standard error of its mean, computed from blocks of samples because slow drifts are correlated.
+    mean_w: float
+    range_w: float
+    drift_w_per_s: float
+
+
+def idle_power(trace: Trace, windows: Sequence[Span]) -> IdlePower:
+    """The idle power of a run from all its windows, one or more.
+
+    Raises: TraceInvalid if the trace holds fewer than two usable samples.
+    """
+    means_w = [trace.mean_power_w(window) for window in windows]
+    middles_s = [(window.t0_ns + window.t1_ns) / 2e9 for window in windows]
+    drift = float(np.polyfit(np.subtract(middles_s, middles_s[0]), means_w, 1)[0]) if len(windows) > 1 else 0.0
+    return IdlePower(float(np.mean(means_w)), max(means_w) - min(means_w), drift)
+
+
+@dataclass(frozen=True)
+class IdleNeighbours:
+    """The idle samples of one trial: spans before and after it; None where there is none.
+
+    `own` says that no other trial uses them.
     """
 
-    t_before_ns: int
-    before_power_w: float
-    t_after_ns: int
-    after_power_w: float
-    sd_w: float
-    error_w: float
-
-    @property
-    def drift_w_per_s(self) -> float:
-        """The slope of idle power between the two windows."""
-        if self.t_after_ns == self.t_before_ns:
-            return 0.0
-        return (self.after_power_w - self.before_power_w) / ((self.t_after_ns - self.t_before_ns) * 1e-9)
-
-    def mean_power_w(self, t0_ns: int, t1_ns: int) -> float:
-        """Mean idle power from `t0_ns` to `t1_ns`: the value of the line in the middle."""
-        middle_ns = (t0_ns + t1_ns) / 2
-        return self.before_power_w + self.drift_w_per_s * (middle_ns - self.t_before_ns) * 1e-9
+    before: Span | None
+    after: Span | None
+    own: bool
 
 
-def idle_baseline(trace: Trace, before: Span, after: Span | None = None) -> IdleBaseline:
-    """The idle baseline from one window, or from one before and one after the run.
+def idle_neighbours(idle: Sequence[Span], trials: Sequence[Span]) -> list[IdleNeighbours]:
+    """The neighbouring idle windows of every trial; of a window between two trials each has its nearest part.
 
-    Raises: TraceInvalid if a window holds fewer than two usable samples.
+    In a run with idle windows at both ends only, all trials share them.
     """
-    energy = trace.cumulative
-    windows = (before,) if after is None else (before, after)
-    means_w = [energy.between(span.t0_ns, span.t1_ns) / span.duration_s for span in windows]
-    spreads_w, errors_w = zip(*(_spread_w(energy, span) for span in windows), strict=True)
-    return IdleBaseline(
-        t_before_ns=(before.t0_ns + before.t1_ns) // 2,
-        before_power_w=means_w[0],
-        t_after_ns=(windows[-1].t0_ns + windows[-1].t1_ns) // 2,
-        after_power_w=means_w[-1],
-        sd_w=max(spreads_w),
-        error_w=math.sqrt(sum(error**2 for error in errors_w)) / len(windows),
-    )
+    windows = sorted(idle)
+    befores = [max((w for w in windows if w.t1_ns <= trial.t0_ns), default=None) for trial in trials]
+    afters = [min((w for w in windows if w.t0_ns >= trial.t1_ns), default=None) for trial in trials]
+    return [
+        IdleNeighbours(
+            before=_part(before, last=True) if before in afters else before,
+            after=_part(after, last=False) if after in befores else after,
+            own=befores.count(before) == 1 and afters.count(after) == 1,
+        )
+        for before, after in zip(befores, afters, strict=True)
+    ]
 
 
-def _spread_w(energy: CumulativeEnergy, span: Span) -> tuple[float, float]:
-    """Standard deviation between tenths of a window, as of one sample and as of the window's mean."""
-    edges_ns = np.linspace(span.t0_ns, span.t1_ns, IDLE_BLOCKS + 1).astype(np.int64)
-    blocks_w = np.diff(energy.at(edges_ns)) / (np.diff(edges_ns) * 1e-9)
-    blocks_w -= np.polyval(np.polyfit(np.arange(IDLE_BLOCKS), blocks_w, 1), np.arange(IDLE_BLOCKS))  # drift is no noise
-    block_sd_w = float(np.sqrt((blocks_w**2).sum() / (IDLE_BLOCKS - 2)))
-    samples_per_block = max(1.0, energy.count(span.t0_ns, span.t1_ns) / IDLE_BLOCKS)
-    return block_sd_w * math.sqrt(samples_per_block), block_sd_w / math.sqrt(IDLE_BLOCKS)
+def _part(window: Span | None, last: bool) -> Span | None:
+    if window is None:
+        return None
+    length_ns = round(SHARED_PART * (window.t1_ns - window.t0_ns))
+    if last:
+        return window._replace(t0_ns=window.t1_ns - length_ns)
+    return window._replace(t1_ns=window.t0_ns + length_ns)
 
 
 @dataclass(frozen=True)
@@ -103,15 +107,22 @@ class TrialEnergy(Record):
     idle_power_w: float
 
 
-def trial_energy(trace: Trace, span: Span, n: int, baseline: IdleBaseline) -> TrialEnergy:
+def trial_energy(trace: Trace, span: Span, n: int, idle: Sequence[Span]) -> TrialEnergy:
     """The energy of each of the `n` inferences in `span`: that of the window, divided by `n`.
 
-    Raises: InputError if `n` is not positive, TraceInvalid if the window holds fewer than two samples.
+    `idle` are the spans of idle power before and after it; with one of them idle power is taken as constant.
+
+    Raises: InputError if `n` is not positive or there is no idle span, TraceInvalid if the trace holds
+    fewer than two usable samples.
     """
     if n < 1:
         raise InputError(f"a trial holds 1 inference or more, got {n!r}: raise n")
+    if not idle:
+        raise InputError("a trial needs idle power before or after it: measure an idle window")
     energy = trace.energy_j(span)
-    duration_s, idle_w = span.duration_s, baseline.mean_power_w(span.t0_ns, span.t1_ns)
+    duration_s = span.duration_s
+    middles_ns = [(one.t0_ns + one.t1_ns) / 2 for one in idle]
+    idle_w = float(np.interp((span.t0_ns + span.t1_ns) / 2, middles_ns, [trace.mean_power_w(one) for one in idle]))
     return TrialEnergy(
         n=n,
         duration_s=duration_s,
@@ -125,27 +136,44 @@ def trial_energy(trace: Trace, span: Span, n: int, baseline: IdleBaseline) -> Tr
 
 @dataclass(frozen=True)
 class RunEnergy(Record):
-    """All trials of one run: medians per inference, with 95 % bootstrap intervals [low, high].
+    """All trials of one run: means per inference with 95 % intervals of Student's t, [low, high].
 
-    `net_sd_j` combines the standard error over trials with the uncertainty of the idle line; `resolved` says
-    whether the net energy is at least three of those above zero.
+    The intervals are None with fewer than three trials, or if the trials share their idle windows. `net_se_j` is
+    the standard error of the mean over trials.
     """
 
     net_j: float
-    net_ci95_j: tuple[float, float]
+    net_ci95_j: tuple[float, float] | None
     gross_j: float
-    gross_ci95_j: tuple[float, float]
+    gross_ci95_j: tuple[float, float] | None
     latency_s: float
     active_power_w: float
     idle_power_w: float
     n: int
     trials: int
-    net_sd_j: float
-    resolved: bool
+    net_se_j: float
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the net energy is shown to be above zero."""
+        return self.net_ci95_j is not None and self.net_ci95_j[0] > 0.0
+
+    @property
+    def trials_to_resolve(self) -> int | None:
+        """How many trials would resolve the net energy with this spread; None if it is not above zero at all."""
+        if self.net_j <= 0.0 or self.net_ci95_j is None:
+            return None
+        spread = self.net_se_j * math.sqrt(self.trials) / self.net_j
+        count = stats.LEAST_TRIALS
+        while stats.student_t95(count - 1) * spread >= math.sqrt(count):
+            count += max(1, count // 10)
+        return count
 
 
-def run_energy(trials: Sequence[TrialEnergy], baseline: IdleBaseline, seed: int = 0) -> RunEnergy:
+def run_energy(trials: Sequence[TrialEnergy], independent: bool = True) -> RunEnergy:
     """The energy of one run from its trials, all with the same number `n` of inferences.
+
+    `independent` says whether every trial has idle samples of its own; without that there are no intervals.
 
     Raises: InputError if there is no trial, or their numbers of inferences differ.
     """
@@ -154,19 +182,19 @@ def run_energy(trials: Sequence[TrialEnergy], baseline: IdleBaseline, seed: int 
         raise InputError(f"the trials of a run hold the same number of inferences, got {lengths!r}: keep whole trials")
     net_j = [trial.net_j for trial in trials]
     gross_j = [trial.gross_j for trial in trials]
-    latency_s = stats.median([trial.latency_s for trial in trials])
-    spread_j = stats.standard_deviation(net_j) / math.sqrt(len(trials))
-    net_sd_j = math.hypot(spread_j, baseline.error_w * latency_s)
     return RunEnergy(
-        net_j=stats.median(net_j),
-        net_ci95_j=stats.bootstrap_interval(net_j, seed=seed),
-        gross_j=stats.median(gross_j),
-        gross_ci95_j=stats.bootstrap_interval(gross_j, seed=seed),
-        latency_s=latency_s,
-        active_power_w=stats.median([trial.active_power_w for trial in trials]),
-        idle_power_w=stats.median([trial.idle_power_w for trial in trials]),
+        net_j=_mean(net_j),
+        net_ci95_j=stats.mean_interval(net_j) if independent else None,
+        gross_j=_mean(gross_j),
+        gross_ci95_j=stats.mean_interval(gross_j),
+        latency_s=_mean([trial.latency_s for trial in trials]),
+        active_power_w=_mean([trial.active_power_w for trial in trials]),
+        idle_power_w=_mean([trial.idle_power_w for trial in trials]),
         n=lengths[0],
         trials=len(trials),
-        net_sd_j=net_sd_j,
-        resolved=stats.median(net_j) >= RESOLVED_SIGMA * net_sd_j and stats.median(net_j) > 0.0,
+        net_se_j=stats.standard_error(net_j),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

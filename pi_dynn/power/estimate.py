@@ -17,33 +17,49 @@ _PERIOD_S = 0.1  # the kernel counts in hundredths of a second
 
 @dataclass(frozen=True)
 class PowerModel:
-    """Power of a board when idle and at full load, and the source of the figures."""
+    """Power of a board when idle and at full load, of its recommended supply (0: unknown), and the source."""
 
     scope: str
     idle_w: float
     full_w: float
     source: str
+    supply_w: float = 0.0
 
 
 _PI_DOCS = "raspberrypi/documentation, power-supplies.adoc: average amperes idle and under stress, at 5.1 V"
-_MODELS = (  # by the beginning of the device tree's model
-    ("Raspberry Pi 4", PowerModel("board input (model of a Pi 4B)", 0.6 * 5.1, 1.2 * 5.1, _PI_DOCS)),
-    ("Raspberry Pi 3", PowerModel("board input (model of a Pi 3B)", 0.3 * 5.1, 0.85 * 5.1, _PI_DOCS)),
-    ("Raspberry Pi 2", PowerModel("board input (model of a Pi 2B)", 0.22 * 5.1, 0.75 * 5.1, _PI_DOCS)),
-    ("Raspberry Pi Zero", PowerModel("board input (model of a Pi Zero)", 0.10 * 5.1, 0.23 * 5.1, _PI_DOCS)),
+_ZERO_2_SOURCE = "CNX Software, 2021-12-09 (Otii Arc): 120 mA idle; power-supplies.adoc: 350 mA active"
+_PI_5_SOURCE = "geerlingguy/sbc-reviews issue 60: a Pi 500, which has the same processor, at the wall"
+_CM4_SOURCE = "CM4 datasheet: 400 mA idle; geerlingguy/top500-benchmark: 5.2 W at full load"
+_MODELS = (  # by the beginning of the device tree's model, longer ones first
+    ("Raspberry Pi 5", PowerModel("board input (model of a Pi 5)", 3.1, 9.0, _PI_5_SOURCE, 5.0 * 5.1)),
+    ("Raspberry Pi 4", PowerModel("board input (model of a Pi 4B)", 0.6 * 5.1, 1.2 * 5.1, _PI_DOCS, 3.0 * 5.1)),
+    ("Raspberry Pi 3", PowerModel("board input (model of a Pi 3B)", 0.3 * 5.1, 0.85 * 5.1, _PI_DOCS, 2.5 * 5.1)),
+    ("Raspberry Pi 2", PowerModel("board input (model of a Pi 2B)", 0.22 * 5.1, 0.75 * 5.1, _PI_DOCS, 1.8 * 5.1)),
+    ("Raspberry Pi Zero 2", PowerModel("board input (model of a Zero 2 W)", 0.6, 0.35 * 5.1, _ZERO_2_SOURCE, 2 * 5.1)),
+    ("Raspberry Pi Zero", PowerModel("board input (model of a Pi Zero)", 0.10 * 5.1, 0.23 * 5.1, _PI_DOCS, 1.2 * 5.1)),
+    ("Raspberry Pi Compute Module 4", PowerModel("board input (model of a CM4)", 0.4 * 5, 5.2, _CM4_SOURCE, 3.0 * 5.1)),
 )
+_LEAST_IDLE = 0.5  # of the documented idle power, which includes a screen, keyboard and network
 _ANY_IDLE_W, _ANY_FULL_W = 0.74, 3.5
 _ANY_SOURCE = "Cloud Carbon Footprint methodology: average watts per hardware thread, idle and full"
 
 
 def power_model(board: str, threads: int) -> PowerModel:
     """The model for a board of this name with this many hardware threads."""
-    for beginning, model in _MODELS:
-        if board.startswith(beginning):
-            return model
-    return PowerModel(
+    return board_model(board) or PowerModel(
         f"processor (model, {threads} threads)", _ANY_IDLE_W * threads, _ANY_FULL_W * threads, _ANY_SOURCE
     )
+
+
+def board_model(board: str) -> PowerModel | None:
+    """The model of a board that is known by name."""
+    return next((model for beginning, model in _MODELS if board.startswith(beginning)), None)
+
+
+def plausible_power_w(board: str) -> tuple[float, float] | None:
+    """The least and largest power [low, high] that a known board can draw at its input; None for another board."""
+    model = board_model(board)
+    return None if model is None else (_LEAST_IDLE * model.idle_w, model.supply_w)
 
 
 def busy_and_total_s() -> tuple[float, float]:

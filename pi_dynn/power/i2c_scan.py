@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pi_dynn.errors import PowerError, need_extra
+from pi_dynn.errors import MeterAmbiguous, PowerError, need_extra
 from pi_dynn.power.smbus import bus_open_error
 
 if TYPE_CHECKING:
@@ -30,6 +30,22 @@ def scan_i2c(root: Path = Path("/"), smbus_class: BusClass | None = None) -> lis
     """Every `/dev/i2c-N` below `root`, and the addresses from 0x40 to 0x4f that answer there."""
     numbers = sorted(int(path.name[4:]) for path in root.glob("dev/i2c-*") if path.name[4:].isdigit())
     return [_scan(root, number, smbus_class) for number in numbers]
+
+
+def only_meter_address(bus: int, root: Path = Path("/"), smbus_class: BusClass | None = None) -> int:
+    """The address of the only chip that answers on `/dev/i2c-<bus>`; the first an INA219 can have if none does.
+
+    Raises: MeterAmbiguous if several answer, because one may measure the battery and another the board.
+    """
+    if not (root / f"dev/i2c-{bus}").exists():
+        return METER_ADDRESSES[0]
+    answering = _scan(root, bus, smbus_class).answering
+    if len(answering) > 1:
+        raise MeterAmbiguous(
+            f"several chips answer on /dev/i2c-{bus}, at {', '.join(f'{address:#04x}' for address in answering)}: "
+            "name the one that meters the board with --i2c-address"
+        )
+    return answering[0] if answering else METER_ADDRESSES[0]
 
 
 def _scan(root: Path, number: int, smbus_class: BusClass | None) -> I2cBus:

@@ -10,12 +10,14 @@ Source: TI SBOS448G. Sections and tables are named where a number comes from the
 import errno
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
 from pi_dynn.clock import Clock
-from pi_dynn.errors import InputError, MeterBusError, MeterNotFound, PowerError
+from pi_dynn.errors import MeterBusError, MeterNotFound, PowerError
 from pi_dynn.power.certificate import load_certificate
 from pi_dynn.power.conversion_phase import ConversionPhase
 from pi_dynn.power.ina219_settings import (
@@ -41,6 +43,13 @@ _POLLS_TO_WAIT = 64  # for the first sample: several cycles
 _READS_PER_CHECK = 256  # without a load 0 W is normal, so the configuration is read now and then to detect a reset
 _REVERSED_V = -0.5e-3  # beyond the offset of the worst chip, +-200 uV
 _WAKE_UP_NS = 40_000  # from power-down, section 8.5.1
+
+# Manufacturer and die registers of its relatives, by their data sheets; an INA219 has neither.
+_IDENTITY_REGISTERS = ((0xFE, 0xFF), (0x3E, 0x3F))
+_TEXAS_INSTRUMENTS = 0x5449
+_DIES = {0x2260: "an INA226", 0x2270: "an INA260", 0x3220: "an INA3221", 0x2280: "an INA228"}
+_ATTEMPTS_TO_MULTIPLY = 4
+_SHUNT_NOISE = 100  # steps of 10 uV
 
 
 class RegisterBus(Protocol):
@@ -91,7 +100,17 @@ class Ina219(EnergyMeter):
         self._original: tuple[int, int] | None = None
         self._random = random.Random(0)  # fixed, so that runs are reproducible
         self._phase = ConversionPhase(round(self.settings.cycle_s * 1e9))
-        self.info = MeterInfo(
+        self.info = self._described(name, label, scope)
+        try:
+            self._identify()
+            self._set_up()
+            self._refuse_reversed_leads()
+        except BaseException:
+            self.close()
+            raise
+
+    def _described(self, name: str, label: str, scope: str) -> MeterInfo:
+        return MeterInfo(
             name=name,
             scope=scope,
             rails=("VIN-",),  # the load side: the loss in the shunt is not included
@@ -102,14 +121,9 @@ class Ina219(EnergyMeter):
             window_s=self.settings.shunt_s,
             shunt_ohm=self.settings.shunt_ohm,
             gain=self.settings.gain,
+            range_a=self.settings.range_a,
+            accuracy=self.settings.accuracy,
         )
-        try:
-            self._identify()
-            self._set_up()
-            self._refuse_reversed_leads()
-        except BaseException:
-            self.close()
-            raise
 
     # Sampling
 
@@ -138,14 +152,37 @@ class Ina219(EnergyMeter):
             self._fall_asleep()
         return self._sample(done_ns, shunt, bus_word, flags)
 
+    @contextmanager
+    def fast_conversions(self) -> Iterator[None]:
+        settings = self.settings
+        self._change(replace(settings, fast=True))
+        try:
+            yield
+        finally:
+            self._change(settings)
+
+    def widen_range(self) -> bool:
+        wide = replace(self.settings, max_current_a=None)
+        if wide.range_a <= self.settings.range_a:
+            return False
+        self._change(wide)
+        self.info = self._described(self.info.name, self.info.label, self.info.scope)
+        return True
+
+    def _change(self, settings: Ina219Settings) -> None:
+        self.settings = settings
+        self._phase = ConversionPhase(round(settings.cycle_s * 1e9))
+        self._set_up()
+
     def due_ns(self) -> int:
         return self._wake_ns if self._asleep else self._phase.due_ns
 
     def _sample(self, done_ns: int, shunt: int, bus_word: int, flags: SampleFlags) -> PowerSample:
-        voltage_v = (bus_word >> 3) * BUS_LSB_V
-        current_a = shunt * SHUNT_LSB_V / self.settings.shunt_ohm * self.settings.gain
+        settings = self.settings
+        voltage_v = (bus_word >> 3) * BUS_LSB_V * settings.voltage_gain
+        current_a = shunt * SHUNT_LSB_V / settings.shunt_ohm * settings.gain + settings.offset_a
         # A cycle converts the shunt, then the bus, then says it is ready: the current is that of the shunt's window.
-        age_s = self.settings.bus_s + 0.5 * self.settings.shunt_s
+        age_s = settings.bus_s + 0.5 * settings.shunt_s
         return PowerSample(done_ns - round(age_s * 1e9), voltage_v * current_a, voltage_v, current_a, flags)
 
     def _judge(self, shunt: int, bus_word: int, power: int) -> SampleFlags:
@@ -176,9 +213,34 @@ class Ina219(EnergyMeter):
                     f"nothing answers on {self.bus.name}: check VCC, GND, SDA and SCL, then i2cdetect for the address"
                 ) from error
             raise
-        if config & _UNUSED_CONFIG_BITS:
+        stranger = self._stranger(config)
+        if stranger is not None:
             self._original = None  # another chip: close() must not write to it
-            raise MeterNotFound(f"the chip on {self.bus.name} is no INA219 (register 0 reads {config:#06x})")
+            raise MeterNotFound(f"the chip on {self.bus.name} is no INA219 ({stranger}): name another --i2c-address")
+
+    def _stranger(self, config: int) -> str | None:
+        """What shows that this is another chip; None if nothing does. It only reads."""
+        for register, die_register in _IDENTITY_REGISTERS:
+            try:
+                if self.bus.read_word(register) == _TEXAS_INSTRUMENTS:
+                    die = self.bus.read_word(die_register) & 0xFFF0
+                    return _DIES.get(die, f"a chip of Texas Instruments, number {die:#06x}")
+            except OSError:
+                continue  # no such register, as in an INA219
+        if config & _UNUSED_CONFIG_BITS:
+            return f"register 0 reads {config:#06x}"
+        return None if self._multiplies() else "its current is not its shunt voltage times its calibration"
+
+    def _multiplies(self) -> bool:
+        """Whether the current register follows the shunt and calibration registers, as in section 8.5.1."""
+        for _ in range(_ATTEMPTS_TO_MULTIPLY):
+            shunt, current = _signed(self._read(SHUNT)), _signed(self._read(CURRENT))
+            calibration, overflow = self._read(CALIBRATION), self._read(BUS) & _MATH_OVERFLOW
+            expected = shunt * calibration / 4096
+            if overflow or abs(current - expected) <= 0.2 * abs(expected) + _SHUNT_NOISE * calibration / 4096:
+                return True  # the current may have changed between the two reads
+            self._clock.sleep(self.settings.cycle_s)
+        return False
 
     def _set_up(self) -> None:
         """Configure and calibrate; the conversion in progress is of the old mode and will be discarded."""
@@ -271,7 +333,7 @@ def open_ina219(
     clock: Clock,
     root: Path = Path("/"),
     bus: int = 1,
-    address: int = 0x40,
+    address: int | None = None,
     shunt_ohm: float | None = None,
     max_current_a: float | None = None,
     bus_range_v: int = 16,
@@ -281,8 +343,12 @@ def open_ina219(
 ) -> Ina219:
     """Open the INA219 at `address` of `/dev/i2c-<bus>` through smbus2; see `Ina219Settings`.
 
-    `certificate` is a file of `calibration/` with the shunt's resistance and the one-point gain.
+    Without an `address` it is the only chip that answers at one that an INA219 can have. `certificate` is a file of
+    `calibration/` with the shunt's resistance and what corrects its currents.
+
+    Raises: MeterAmbiguous if several chips answer.
     """
+    from pi_dynn.power.i2c_scan import only_meter_address
     from pi_dynn.power.smbus import open_smbus
 
     settings = settings_for(
@@ -293,6 +359,8 @@ def open_ina219(
         shunt_averages=shunt_averages,
         rephase_every=rephase_every,
     )
+    if address is None:
+        address = only_meter_address(bus, root)
     return Ina219(open_smbus(bus, address, root), clock, settings)
 
 
@@ -309,13 +377,20 @@ def settings_for(
 
     Raises: InputError if the two disagree about the shunt, or a setting is out of range.
     """
-    if certificate is None:
-        ohm, gain = 0.1 if shunt_ohm is None else shunt_ohm, 1.0
-        return Ina219Settings(ohm, max_current_a, bus_range_v, shunt_averages, gain, rephase_every)
-    record = load_certificate(certificate)
-    ohm, gain = record.shunt_ohm, record.gain
-    if shunt_ohm is not None and shunt_ohm != ohm:
-        raise InputError(
-            f"the certificate {str(certificate)!r} is of a {record.shunt_ohm!r} ohm shunt, not {shunt_ohm!r}: drop one"
-        )
-    return Ina219Settings(ohm, max_current_a, bus_range_v, shunt_averages, gain, rephase_every)
+    calibrated: dict[str, float | None] = {"shunt_ohm": 0.1 if shunt_ohm is None else shunt_ohm}
+    if certificate is not None:
+        record = load_certificate(certificate)
+        calibrated = {
+            "shunt_ohm": record.checked_shunt(shunt_ohm),
+            "gain": record.gain,
+            "offset_a": record.offset_a,
+            "voltage_gain": record.voltage_gain,
+            "certified": record.uncertainty,
+        }
+    return Ina219Settings(
+        max_current_a=max_current_a,
+        bus_range_v=bus_range_v,
+        shunt_averages=shunt_averages,
+        rephase_every=rephase_every,
+        **calibrated,  # type: ignore[arg-type]
+    )

@@ -7,11 +7,13 @@ import math
 from dataclasses import dataclass
 
 from pi_dynn.errors import InputError
+from pi_dynn.power.meter import MeterAccuracy
 
 SHUNT_LSB_V = 10e-6  # at every gain
 BUS_LSB_V = 4e-3
 POWER_ON_CONFIG = 0x399F
 
+_FAST_ADC_CODE, _FAST_ADC_S = 0x0, 84e-6  # 9 bits: a look at peaks, not a measurement
 _RANGES_V = (0.04, 0.08, 0.16, 0.32)  # full scale of the shunt at gain codes 0-3
 _SHUNT_ADC = {  # averaged conversions -> (4-bit code, seconds)
     1: (0x3, 532e-6),
@@ -25,6 +27,10 @@ _SHUNT_ADC = {  # averaged conversions -> (4-bit code, seconds)
 }
 _BUS_ADC_CODE, _BUS_ADC_S = 0x3, 532e-6  # 12 bits once: the bus voltage is steady, and no current is measured meanwhile
 _CONTINUOUS = 0x7
+# Largest errors at 25 C of the A grade, section 7.5: gain of the current and of the bus voltage, offsets by range.
+_GAIN_ERROR = _VOLTAGE_ERROR = 0.005
+_OFFSETS_V = (100e-6, 125e-6, 150e-6, 200e-6)
+_SHUNT_TOLERANCE = 0.01  # of the resistors on breakout boards, marked R100
 _NOMINAL_BUS_V = 5.0
 
 
@@ -32,10 +38,11 @@ _NOMINAL_BUS_V = 5.0
 class Ina219Settings:
     """How an INA219 is wired and configured.
 
-    `max_current_a` is the largest expected current (default: all that the shunt allows, 0.32 V /
-    shunt); the gain is the finest that holds it. `shunt_averages` conversions make one sample: 8 give 209 Hz with
-    the current integrated 89 % of the time. `bus_range_v` is 16 or 32. `gain` corrects the current
-    (a one-point calibration). `rephase_every` samples the conversions restart at a random phase; 0 never.
+    `max_current_a` is the largest expected current (default: all that the shunt allows, 0.32 V / shunt); the range is
+    the finest that holds it. `shunt_averages` conversions make one sample: 8 give 209 Hz with the current integrated
+    89 % of the time. `bus_range_v` is 16 or 32. `gain`, `offset_a` and `voltage_gain` correct current and voltage by a
+    calibration, accurate to the share `certified`; None: as accurate as data sheet and shunt. `rephase_every` samples
+    the conversions restart at a random phase; 0 never. `fast` takes the shortest conversions, 9 bits each.
 
     Raises: InputError if a value is outside what the chip can do.
     """
@@ -46,6 +53,10 @@ class Ina219Settings:
     shunt_averages: int = 8
     gain: float = 1.0
     rephase_every: int = 32
+    offset_a: float = 0.0
+    voltage_gain: float = 1.0
+    certified: float | None = None
+    fast: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.shunt_ohm) and self.shunt_ohm > 0):
@@ -76,11 +87,25 @@ class Ina219Settings:
         return next(code for code, range_v in enumerate(_RANGES_V) if self.full_scale_v <= range_v + 1e-12)
 
     @property
+    def range_a(self) -> float:
+        """The current at the end of the range."""
+        return _RANGES_V[self._gain_code] / self.shunt_ohm * self.gain
+
+    @property
+    def accuracy(self) -> MeterAccuracy:
+        """The largest errors of the chip and its shunt; those of the current from the certificate if there is one."""
+        offset_w = _OFFSETS_V[self._gain_code] / self.shunt_ohm * _NOMINAL_BUS_V
+        if self.certified is not None:
+            return MeterAccuracy("shunt certificate, INA219 data sheet", self.certified, 0.0, _VOLTAGE_ERROR, offset_w)
+        return MeterAccuracy("INA219 data sheet, R100 shunt", _SHUNT_TOLERANCE, _GAIN_ERROR, _VOLTAGE_ERROR, offset_w)
+
+    @property
     def config(self) -> int:
         """The configuration word: continuous shunt and bus."""
         range_bit = int(self.bus_range_v == 32)
-        shunt_code = _SHUNT_ADC[self.shunt_averages][0]
-        return range_bit << 13 | self._gain_code << 11 | _BUS_ADC_CODE << 7 | shunt_code << 3 | _CONTINUOUS
+        shunt_code = _FAST_ADC_CODE if self.fast else _SHUNT_ADC[self.shunt_averages][0]
+        bus_code = _FAST_ADC_CODE if self.fast else _BUS_ADC_CODE
+        return range_bit << 13 | self._gain_code << 11 | bus_code << 7 | shunt_code << 3 | _CONTINUOUS
 
     @property
     def calibration(self) -> int:
@@ -101,12 +126,12 @@ class Ina219Settings:
     @property
     def shunt_s(self) -> float:
         """Time over which the current of one sample is averaged."""
-        return _SHUNT_ADC[self.shunt_averages][1]
+        return _FAST_ADC_S if self.fast else _SHUNT_ADC[self.shunt_averages][1]
 
     @property
     def bus_s(self) -> float:
         """Time of the bus conversion that follows."""
-        return _BUS_ADC_S
+        return _FAST_ADC_S if self.fast else _BUS_ADC_S
 
     @property
     def cycle_s(self) -> float:

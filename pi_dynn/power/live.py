@@ -8,6 +8,7 @@ from pi_dynn.errors import PowerError
 from pi_dynn.power.meter import UNUSABLE, EnergyMeter, EnergyReading, PowerSample
 
 MEMORY_S = 60.0  # longer than any answer takes
+_STALE_S, _STALE_PERIODS = 2.0, 10
 
 
 class LivePower:
@@ -36,23 +37,29 @@ class LivePower:
 
     @property
     def power_w(self) -> float | None:
-        """The newest sample; None if there is none."""
+        """The newest sample; None if there is none, or none for so long that the meter must hang."""
         with self._lock:
-            return self._samples[-1][1] if self._samples and self.failed is None else None
+            return self._samples[-1][1] if self._known() else None
 
     def energy_j(self, t0_ns: int, t1_ns: int) -> float | None:
         """The energy of the whole board from `t0_ns` to `t1_ns`; None if it is not known.
 
-        It is the mean of the samples in the window, or the nearest one if there is none, times the duration.
+        It is the mean of the samples that lie in the window as a whole, times the duration. Samples across its edges
+        would bring in the power of before or after, so that a window too short for its meter has no energy.
         """
+        half_ns = round(0.5e9 * self.info.window_s)
         with self._lock:
-            if not self._samples or self.failed is not None:
+            if not self._known():
                 return None
-            within = [power_w for t_ns, power_w in self._samples if t0_ns <= t_ns <= t1_ns]
-            if not within:
-                middle_ns = (t0_ns + t1_ns) // 2
-                within = [min(self._samples, key=lambda sample: abs(sample[0] - middle_ns))[1]]
-        return sum(within) / len(within) * (t1_ns - t0_ns) * 1e-9
+            within = [power_w for t_ns, power_w in self._samples if t0_ns + half_ns <= t_ns <= t1_ns - half_ns]
+        return sum(within) / len(within) * (t1_ns - t0_ns) * 1e-9 if within else None
+
+    def _known(self) -> bool:
+        """Whether the newest sample is new enough to say what power is now."""
+        if not self._samples or self.failed is not None:
+            return False
+        age_s = (self._clock.now_ns() - self._samples[-1][0]) * 1e-9
+        return age_s <= max(_STALE_S, _STALE_PERIODS * self.info.nominal_period_s)
 
     def _run(self) -> None:
         while not self._ended.is_set():

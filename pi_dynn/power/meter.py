@@ -4,6 +4,7 @@ A meter is read by polling: `read()` never waits for a conversion. It returns a 
 nothing new has been converted since the last call, so that a stale register is never counted twice.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import IntFlag
 from types import TracebackType
@@ -62,13 +63,29 @@ class EnergyReading:
 
 
 @dataclass(frozen=True)
+class MeterAccuracy(Record):
+    """The largest errors of a meter, by its data sheet or its certificate, which `source` names.
+
+    `shunt`, `gain` and `voltage` are shares of the reading, `offset_w` watts at the nominal voltage.
+    """
+
+    source: str
+    shunt: float
+    gain: float
+    voltage: float
+    offset_w: float
+
+
+@dataclass(frozen=True)
 class MeterInfo(Record):
     """The description of a meter. Figures of different scope, rails or shunt must not be compared.
 
     `scope` names the part that is measured ("board input", "CPU package"). `resolution_w` is
     the smallest step of power at the nominal voltage (joules for a counter), `nominal_period_s` the time between
     samples without delays, `window_s` the part of it over which each sample averages (0: a point
-    sample). `label` is MEASURED, ESTIMATED or SIMULATED and must be printed beside every figure.
+    sample). `label` is MEASURED, ESTIMATED or SIMULATED and must be printed beside every figure. `range_a` is the
+    current at the end of the range; it and `accuracy` are None where they are not known. `random_times` says that
+    samples are taken at random times, which cannot keep step with the work.
     """
 
     name: str
@@ -83,6 +100,9 @@ class MeterInfo(Record):
     shunt_ohm: float | None = None
     gain: float = 1.0
     notes: tuple[str, ...] = ()
+    range_a: float | None = None
+    accuracy: MeterAccuracy | None = None
+    random_times: bool = False
 
     def __post_init__(self) -> None:
         if self.label not in (MEASURED, ESTIMATED, SIMULATED) or self.measured != (self.label == MEASURED):
@@ -113,6 +133,14 @@ class EnergyMeter(Protocol):
     def due_ns(self) -> int | None:
         """When, on the meter's clock, the next sample is expected; None if it can be read at any time."""
         return None
+
+    def fast_conversions(self) -> AbstractContextManager[object]:
+        """Convert as fast as the meter can in the body, to see the peaks of the current; not accurate."""
+        return nullcontext()  # the default, for meters with one speed
+
+    def widen_range(self) -> bool:
+        """Change to the widest range of current and say so; False if it is in use already."""
+        return False
 
     def close(self) -> None:
         """Release the meter. May be called twice."""

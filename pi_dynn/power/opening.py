@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pi_dynn.clock import Clock, PerfClock
-from pi_dynn.errors import InputError, MeterNotFound, PowerError
+from pi_dynn.errors import InputError, MeterAmbiguous, MeterNotFound, PowerError
 from pi_dynn.power.meter import EnergyMeter
 
 _BACKENDS = {
@@ -23,6 +23,7 @@ _BACKENDS = {
 }
 _AUTO_ORDER = ("ina219", "pi-ina219", "hwmon", "rapl", "pmic")
 """What `auto` tries: real meters, the whole board before parts of it. Never `fake`, never `replay`."""
+_INJECTED = ("run",)  # how a command is run, which is no wish of the user
 
 
 def meter_names() -> tuple[str, ...]:
@@ -40,9 +41,9 @@ def open_meter(
 ) -> EnergyMeter:
     """Open the meter called `spec`; close it again, or use it in a `with`.
 
-    `spec` is a name of `meter_names()`, or `replay:FILE`. `auto` takes the first real meter that
-    answers and otherwise `estimate`, whose notes then list what was tried. All paths are below `root`.
-    `options` go to the backend (`bus`, `address`, `shunt_ohm`, ...).
+    `spec` is a name of `meter_names()`, or `replay:FILE`. `auto` takes the first real meter that answers and takes
+    every option given, and without options otherwise `estimate`, whose notes then list what was tried. All paths are
+    below `root`. `options` go to the backend (`bus`, `address`, `shunt_ohm`, ...).
 
     Raises: InputError for an unknown name or option; MeterNotFound if the meter is not there, or if
     `require` is set and the meter does not measure (the message lists what was tried);
@@ -79,15 +80,24 @@ def _open(name: str, clock: Clock, root: Path, options: dict[str, Any]) -> Energ
 
 
 def _open_auto(clock: Clock, root: Path, require: bool, options: dict[str, Any]) -> EnergyMeter:
-    """The first real meter that opens, else the estimate. Only a PowerError leads to the next; others are raised."""
+    """The first real meter that opens and takes all options of the user, else the estimate.
+
+    Only a PowerError leads to the next; others are raised, and so is a choice that only the user can make.
+    """
     tried = []
+    wanted = {name for name, value in options.items() if name not in _INJECTED and value is not None}
     for name in _AUTO_ORDER:
-        known = {key: value for key, value in options.items() if key in inspect.signature(_backend(name)).parameters}
+        takes = inspect.signature(_backend(name)).parameters
+        if not wanted <= takes.keys():
+            tried.append(f"{name}: takes no {', '.join(sorted(wanted - takes.keys()))}")
+            continue
         try:
-            return _open(name, clock, root, known)
+            return _open(name, clock, root, {key: value for key, value in options.items() if key in takes})
+        except MeterAmbiguous:
+            raise
         except PowerError as error:
             tried.append(f"{name}: {error}")
-    if require:
+    if require or wanted:
         raise MeterNotFound(f"no power meter found, name one with --meter or wire one up; tried {'; '.join(tried)}")
     meter = _open("estimate", clock, root, {})
     meter.info = replace(meter.info, notes=(*meter.info.notes, *tried))

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from pi_dynn.clock import Clock
 from pi_dynn.errors import MeterBusError, MeterNotFound, need_extra
+from pi_dynn.power.i2c_scan import only_meter_address
 from pi_dynn.power.ina219 import Ina219, settings_for
 from pi_dynn.power.smbus import bus_open_error, check_address
 
@@ -61,7 +62,7 @@ def open_pi_ina219(
     clock: Clock,
     root: Path = Path("/"),
     bus: int = 1,
-    address: int = 0x40,
+    address: int | None = None,
     shunt_ohm: float | None = None,
     max_current_a: float | None = None,
     bus_range_v: int = 16,
@@ -78,6 +79,8 @@ def open_pi_ina219(
         shunt_averages=shunt_averages,
         rephase_every=rephase_every,
     )
+    if address is None:
+        address = only_meter_address(bus, root)
     device_file = check_address(bus, address, root)
     try:
         with need_extra("pi", "the meter pi-ina219", MeterNotFound):

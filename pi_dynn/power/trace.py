@@ -92,6 +92,12 @@ class Trace(Record):
         """
         return sum(self.cumulative.between(one.t0_ns, one.t1_ns) for one in self._spans_of(span))
 
+    @property
+    def largest_current_a(self) -> float | None:
+        """The largest current of all samples, clipped ones included; None if the meter gives none."""
+        known = self.current_a[~np.isnan(self.current_a)]
+        return float(np.abs(known).max()) if len(known) else None
+
     def mean_power_w(self, span: str | Span) -> float:
         """Mean power in watts over a span, or over all spans with that label. Raises: as `energy_j` does."""
         return self.energy_j(span) / sum(one.duration_s for one in self._spans_of(span))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from pi_dynn.energy.records import EnergyDifference
-from pi_dynn.energy.text import board_table, exit_table
+from pi_dynn.energy.text import board_table, exit_table, interval, verdict
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import Profile, ProfileStep
@@ -67,12 +67,13 @@ def difference_table(differences: Sequence[EnergyDifference], markdown: bool = F
         (
             f"{one.name} against {one.baseline}",
             f"{significant(1e3 * one.net_j, 4)} mJ",
-            " .. ".join(significant(1e3 * bound, 4) for bound in one.net_ci95_j),
-            one.verdict,
+            interval(one.net_ci95_j),
+            verdict(one),
+            one.label if one.valid else f"{one.label} INVALID",
         )
         for one in differences
     ]
-    return table(("energy per image", "difference", "95 % interval", "verdict"), rows, markdown=markdown)
+    return table(("energy per image", "difference", "95 % interval", "verdict", "source"), rows, markdown=markdown)
 
 
 def answers_table(answers: Answers, markdown: bool = False) -> str:
@@ -120,11 +121,21 @@ def csv_rows(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> Iterab
     steps = [_named_step(profile, step) for profile in runs.profiles for step in profile.steps]
     records = (*runs.energy, *differences, *runs.evaluations, *runs.latencies, *runs.cold_starts)
     for values in (*(one.to_dict() for one in records), *steps, *(one.to_dict() for one in runs.tests)):
-        yield {
-            name: value
-            for name, value in values.items()
-            if name != "schema" and not isinstance(value, list | dict | tuple)
-        }
+        yield _flat(values)
+
+
+def _flat(values: dict[str, object]) -> dict[str, object]:
+    """The plain values of a record; of an interval its ends, `net_ci95_low_j` and `net_ci95_high_j`."""
+    row: dict[str, object] = {}
+    for name, value in values.items():
+        if "_ci95" in name:
+            low, high = value if isinstance(value, list | tuple) else (None, None)
+            row[name.replace("_ci95", "_ci95_low")], row[name.replace("_ci95", "_ci95_high")] = low, high
+        elif name == "invalid_reasons":
+            row[name] = "; ".join(map(str, value)) if isinstance(value, list) else value
+        elif name != "schema" and not isinstance(value, list | dict | tuple):
+            row[name] = value
+    return row
 
 
 def _named_step(profile: Profile, step: ProfileStep) -> dict[str, object]:

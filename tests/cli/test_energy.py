@@ -63,7 +63,18 @@ def test_a_saved_run_replays_to_the_same_text(energy, tmp_path):
 
 
 def test_json_is_one_object_a_subject_and_nothing_else(energy, tiny_bundle_path):
-    arguments = ("--meter", "fake", "--n", "40", "--trials", "2", "--json", "--baseline", str(tiny_bundle_path))
+    arguments = (
+        "--meter",
+        "fake",
+        "--n",
+        "40",
+        "--exact-n",
+        "--trials",
+        "2",
+        "--json",
+        "--baseline",
+        str(tiny_bundle_path),
+    )
     status, out, _ = energy(*arguments)
     assert status == ExitStatus.OK
     base, other = [json.loads(line) for line in out.splitlines()]

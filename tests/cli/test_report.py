@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from math import hypot
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,12 @@ from hypothesis import strategies as st
 from benchmarks.published.make_runs import ROWS, published_run
 from pi_dynn.cli.main import main
 from pi_dynn.cli.status import ExitStatus
+from pi_dynn.energy.compare import compare_results, energy_differences
+from pi_dynn.energy.records import EnergyDifference
 from pi_dynn.energy.results import energy_results
-from pi_dynn.energy.runs import compare_results, energy_differences, save_run
+from pi_dynn.energy.runs import save_run
+from pi_dynn.report.runs import csv_rows, difference_table
+from pi_dynn.report.saved import SavedRuns
 from tests.golden import assert_golden
 
 WRONG_IN_PRINT = ("Jetson Orin Nano", "NaSC", "dynn")
@@ -103,7 +108,10 @@ def test_other_boards_and_data_have_their_own_baseline():
 
 def test_a_run_measured_in_turns_with_its_baseline_keeps_that():
     base, other = pair()
-    assert compare_results([base, replace(other, improvement=0.25)])[1].improvement == 0.25
+    in_turns = EnergyDifference("distil", "base", -0.1, (-0.2, -0.05), "less", label="SIMULATED")
+    kept = replace(other, improvement=0.25, in_turns=in_turns)
+    assert compare_results([base, kept])[1].improvement == 0.25
+    assert energy_differences([base, kept]) == [in_turns]
 
 
 def test_an_invalid_run_is_status_4(report, tmp_path):
@@ -128,24 +136,57 @@ def test_told_to_everything_is_held_against_the_first_run():
     assert energy_differences([base, elsewhere]) == []
     (difference,) = energy_differences([base, elsewhere], across=True)
     assert difference.net_j == pytest.approx(other.net_j - base.net_j)
+    assert (difference.verdict, difference.net_ci95_j) == ("no verdict", None)
+    assert "scope is 'CPU package'" in difference.obstacle
     assert (
         compare_results([base, elsewhere], across=True)[1].improvement == compare_results([base, other])[1].improvement
     )
 
 
+def measured_pair(base_j: float, change_j: float, errors_j: tuple[float, float], trials: int = 5) -> list:
+    """Two results as of `trials` trials with these standard errors, of one meter."""
+    pairs = zip(pair(), (base_j, base_j + change_j), errors_j, strict=True)
+    return [
+        replace(one, net_j=net_j, net_se_j=se_j, net_ci95_j=(0.0, 1.0), trials=trials) for one, net_j, se_j in pairs
+    ]
+
+
 @given(
     base=st.floats(0.1, 1.0),
     change=st.floats(-0.05, 0.05),
-    widths=st.tuples(st.floats(1e-4, 0.02), st.floats(1e-4, 0.02)),
+    errors=st.tuples(st.floats(1e-4, 0.02), st.floats(1e-4, 0.02)),
 )
-def test_the_verdict_follows_the_interval_of_the_difference(base, change, widths):
-    first, second = pair()
-    first = replace(first, net_j=base, net_ci95_j=[base - widths[0], base + widths[0]])
-    net_j = base + change
-    second = replace(second, net_j=net_j, net_ci95_j=[net_j - widths[1], net_j + widths[1]])
-    (difference,) = energy_differences([first, second])
+def test_the_verdict_follows_the_interval_of_the_difference(base, change, errors):
+    (difference,) = energy_differences(measured_pair(base, change, errors))
     low, high = difference.net_ci95_j
-    half = (widths[0] ** 2 + widths[1] ** 2) ** 0.5
-    assert (low, high) == (pytest.approx(change - half, abs=1e-9), pytest.approx(change + half, abs=1e-9))
+    assert (low + high) / 2 == pytest.approx(change, abs=1e-9)
+    assert 1.9 * hypot(*errors) < (high - low) / 2 < 2.8 * hypot(*errors)  # Student's t with 4 to 8 degrees
     expected = "less" if high < 0 else "more" if low > 0 else "no difference shown"
     assert difference.verdict == expected
+    assert (difference.label, difference.valid, difference.obstacle) == ("SIMULATED", True, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"valid": False, "invalid_reasons": ["throttled"]}, "distil is invalid"),
+        ({"net_ci95_j": None}, "it takes 3 trials"),
+    ],
+)
+def test_no_verdict_without_two_valid_runs_and_their_intervals(change, why):
+    base, other = measured_pair(0.4, -0.2, (1e-3, 1e-3))
+    (difference,) = energy_differences([base, replace(other, **change)])
+    assert difference.verdict == "no verdict"
+    assert why in difference.obstacle
+    assert difference.valid == ("valid" not in change)
+
+
+def test_rows_of_differences_carry_label_and_validity(runs):
+    base, other = measured_pair(0.4, -0.2, (1e-3, 1e-3))
+    differences = energy_differences([base, replace(other, valid=False)])
+    text = difference_table(differences)
+    assert "SIMULATED INVALID" in text
+    assert "no verdict (distil is invalid)" in text
+    row = list(csv_rows(SavedRuns(energy=[base, other]), energy_differences([base, other])))[-1]
+    assert (row["label"], row["valid"], row["verdict"]) == ("SIMULATED", True, "less")
+    assert row["net_ci95_low_j"] < row["net_j"] < row["net_ci95_high_j"] < 0

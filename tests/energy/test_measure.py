@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pi_dynn.energy.protocol import IDLE_AFTER, IDLE_BEFORE, EnergySettings
+from pi_dynn.energy.protocol import EnergySettings
 from pi_dynn.energy.results import energy_results
 from pi_dynn.errors import InputError
 from pi_dynn.power import SampleFlags
@@ -60,13 +60,16 @@ def test_accuracy_is_unknown_without_labels():
 def test_every_inference_has_a_span_and_latency_was_timed_before_sampling_began():
     recording, trace, _ = measured(Bench())
     assert len([span for span in trace.spans if span.label.startswith("exit ")]) == QUICK.n * QUICK.trials
-    (idle,) = trace.labelled(IDLE_BEFORE)
+    (idle,) = trace.labelled("idle 1")
     first_trial = trace.labelled(recording.trials[0].label)[0]
     assert recording.latency[0].n == QUICK.n
     assert trace.t_ns[0] > 0
-    assert idle.t0_ns - trace.t_ns[0] < 50e6 < recording.latency[0].elapsed_s * 1e9
+    assert idle.t0_ns - trace.t_ns[0] < (0.1 + recording.settling_s[0]) * 1e9 < recording.latency[0].elapsed_s * 1e9
     assert idle.t1_ns <= first_trial.t0_ns
-    assert trace.labelled(IDLE_AFTER)[0].duration_s == pytest.approx(QUICK.idle_s, rel=0.01)
+    assert len(recording.idle) == QUICK.trials + 1
+    assert {round(trace.spans[place].duration_s, 2) for place in recording.idle} == {QUICK.idle_s}
+    order = sorted([*recording.idle, *(one.span for one in recording.trials)], key=lambda place: trace.spans[place])
+    assert [trace.spans[place].label[:4] for place in order] == ["idle", "tria"] * QUICK.trials + ["idle"]
 
 
 def test_without_n_a_trial_lasts_long_enough_and_answers_every_image_equally_often():
@@ -179,7 +182,7 @@ def test_nothing_to_answer_is_refused():
 def test_idle_windows_hold_idle_samples_only():
     bench = Bench()
     recording, trace, _ = measured(bench)
-    (idle,) = trace.labelled(IDLE_BEFORE)
+    (idle,) = trace.labelled("idle 2")
     inside = (trace.t_ns > idle.t0_ns) & (trace.t_ns < idle.t1_ns)
     assert trace.power_w[inside].max() < 0.5 * (IDLE_W + 3.2)
     assert not (trace.flags & int(SampleFlags.CHIP_RESET)).any()

@@ -65,8 +65,10 @@ def test_what_was_measured_names_its_meter_and_scope(pair):
 
 
 def test_a_net_energy_lost_in_noise_is_called_that(pair):
-    lost = [replace(pair[1], net_j=1e-4, net_sd_j=1e-3, resolved=False)]
-    assert any("not resolved" in note for note in energy_notes(lost))
+    lost = [replace(pair[1], net_j=1e-4, net_ci95_j=(-1e-3, 1.2e-3), resolved=False, trials_to_resolve=400)]
+    assert any("about 400 trials would resolve it" in note for note in energy_notes(lost))
+    assert "not resolved" in energy_table(lost)
+    assert "0.1000 mJ" not in energy_table(lost)
 
 
 def test_without_figures_there_are_dashes(pair):

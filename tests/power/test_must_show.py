@@ -10,7 +10,7 @@ import random
 import pytest
 
 from pi_dynn import stats
-from pi_dynn.power import Span, SteppedSampler, check_trace, idle_baseline, trial_energy
+from pi_dynn.power import Span, SteppedSampler, check_trace, trial_energy
 from pi_dynn.power.fake import During, FakeBus, Ina219Chip, Ramp, SimulatedClock, Square, Sum, open_fake
 
 N = 500
@@ -45,7 +45,7 @@ def relative_error(seed: int, period_s: float, *, oscillator: float, rephase_eve
     after = Span(end_ns + margin_ns, end_ns + margin_ns + idle_ns, "idle")
     run = Span(start_ns, end_ns, "run")
     assert check_trace(trace, run).valid
-    energy = trial_energy(trace, run, N, idle_baseline(trace, before, after))
+    energy = trial_energy(trace, run, N, [before, after])
     true_j = (2.6 * 0.7 + 0.6 * 0.3) * period_s
     return (energy.net_j - true_j) / true_j
 

@@ -36,10 +36,10 @@ One line for each: the tests that fail when it comes back, or the reason why it 
    test_must_show.py::test_it_is_the_rephasing_that_breaks_the_step
 21 integer units: test_hwmon.py::test_ina219_behind_the_kernel_on_a_pi, test_rapl.py::test_only_packages_are_counted
 22 warm-up: not here, this room knows no inferences; the energy job warms up every depth before its first span
-23 trials: test_energy.py::test_a_run_is_the_median_of_its_trials_with_an_interval;
+23 trials: test_energy.py::test_a_run_is_the_mean_of_its_trials_with_an_interval;
    their length and number are the energy job's
-24 idle on both sides: test_energy.py::test_the_idle_line_follows_the_drift,
-   test_energy.py::test_three_sigma_above_the_idle_line_or_not_resolved
+24 idle on both sides: test_energy.py::test_idle_power_is_described_by_all_its_windows,
+   test_energy.py::test_an_interval_above_zero_or_not_resolved
 25 gross and net: test_energy.py::test_net_energy_is_what_the_work_added
 26 governor: ../test_board.py::test_each_board_by_its_files, ../test_board.py::test_advice_has_a_cure_for_each_trouble
 27 throttling: test_checks.py::test_a_sticky_bit_set_before_does_not_hide_a_new_event,

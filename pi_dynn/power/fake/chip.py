@@ -4,6 +4,7 @@ It is written from the datasheet (TI SBOS448G) and shares no constant with the d
 in either. Its state is brought up to the clock at each bus access.
 """
 
+import math
 import random
 
 from pi_dynn.clock import Clock
@@ -29,7 +30,8 @@ class Ina219Chip:
     """The chip, its shunt and the load behind it.
 
     `load` draws its power at `bus_v` volts. `noise_v` is the standard deviation of one 12-bit shunt conversion,
-    `offset_v` its constant error, `gain_error` that of the current (0.005 is half a percent);
+    `offset_v` its constant error, `gain_error` and `voltage_error` those of current and bus voltage (0.005 is half a
+    percent); `bus_v` drops by `line_ohm` times the current, as behind a long cable;
     `oscillator` stretches every conversion time (1.1 is a slow chip at the datasheet's limit).
     """
 
@@ -43,6 +45,8 @@ class Ina219Chip:
         noise_v: float = 0.0,
         offset_v: float = 0.0,
         gain_error: float = 0.0,
+        voltage_error: float = 0.0,
+        line_ohm: float = 0.0,
         oscillator: float = 1.0,
         seed: int = 0,
     ) -> None:
@@ -53,6 +57,8 @@ class Ina219Chip:
         self._noise_v = noise_v
         self._offset_v = offset_v
         self._gain = 1.0 + gain_error
+        self._voltage_gain = 1.0 + voltage_error
+        self.line_ohm = line_ohm
         self._oscillator = oscillator
         self._noise = random.Random(seed)
         self.brown_out()
@@ -70,20 +76,17 @@ class Ina219Chip:
     def read_word(self, register: int) -> int:
         """The 16 bits of `register` now. Reading POWER clears conversion-ready (section 8.6.3.2)."""
         self._convert()
-        if register == CONFIG:
-            return self._config
-        if register == SHUNT:
-            return self._shunt & 0xFFFF
-        if register == BUS:
-            return self._bus << 3 | self._ready << 1 | self._overflow
+        words = {
+            CONFIG: self._config,
+            SHUNT: self._shunt & 0xFFFF,
+            BUS: self._bus << 3 | self._ready << 1 | self._overflow,
+            POWER: self._power,
+            CURRENT: self._current & 0xFFFF,
+            CALIBRATION: self._calibration,
+        }
         if register == POWER:
             self._ready = False
-            return self._power
-        if register == CURRENT:
-            return self._current & 0xFFFF
-        if register == CALIBRATION:
-            return self._calibration
-        raise ValueError(f"the INA219 has no register {register:#04x}")
+        return words.get(register, 0)  # what the other 250 read is not specified; it is no manufacturer's number
 
     def write_word(self, register: int, value: int) -> None:
         """Write CONFIG or CALIBRATION; the chip ignores writes to the others."""
@@ -129,7 +132,7 @@ class Ina219Chip:
         if cycles > self._buses_done:
             if cycles > self._shunts_done:
                 self._convert_shunt(cycles)
-            self._bus = self._bus_word() if self._config & 2 else self._bus
+            self._bus = self._bus_word(cycles) if self._config & 2 else self._bus
             self._buses_done = cycles
             self._multiply()
             self._ready = True
@@ -146,22 +149,31 @@ class Ina219Chip:
         part_s = self._shunt_s / self._shunt_averages
         divider = 1 << (self._config >> 11 & 3)
         step_v = 10e-6 * divider * (1 << 12 - self._shunt_bits)
+        limit_v = 4000 * divider * 10e-6
         total_v = 0.0
         before_j = self.load.cumulative_j(start_s)
         for index in range(self._shunt_averages):
             after_j = self.load.cumulative_j(start_s + (index + 1) * part_s)
             power_w, before_j = (after_j - before_j) / part_s, after_j
-            value_v = self._gain * power_w / self.bus_v * self.shunt_ohm + self._offset_v
+            value_v = self._gain * power_w / self._load_v(power_w) * self.shunt_ohm + self._offset_v
             if self._noise_v:
                 value_v += self._noise.gauss(0.0, self._noise_v)
-            total_v += step_v * round(value_v / step_v)
-        limit = 4000 * divider
-        self._shunt = max(-limit, min(limit, round(total_v / self._shunt_averages / 10e-6)))
+            total_v += max(-limit_v, min(limit_v, step_v * round(value_v / step_v)))  # each conversion has the range
+        self._shunt = round(total_v / self._shunt_averages / 10e-6)
 
-    def _bus_word(self) -> int:
+    def _load_v(self, power_w: float) -> float:
+        """The voltage behind the supply's cable at this power."""
+        return 0.5 * (self.bus_v + math.sqrt(max(0.0, self.bus_v**2 - 4 * self.line_ohm * power_w)))
+
+    def _bus_word(self, number: int) -> int:
+        """The `number`-th bus conversion: the mean voltage over its own window, after that of the shunt."""
+        start_s = self._start_s + (number - 1) * self.cycle_s + self._shunt_s
+        end_s = start_s + self._bus_s
+        power_w = (self.load.cumulative_j(end_s) - self.load.cumulative_j(start_s)) / self._bus_s
         step_v = 4e-3 * (1 << 12 - self._bus_bits)
         limit = 8000 if self._config & 0x2000 else 4000
-        return max(0, min(limit, round(round(self.bus_v / step_v) * step_v / 4e-3)))
+        value_v = self._voltage_gain * self._load_v(power_w)
+        return max(0, min(limit, round(round(value_v / step_v) * step_v / 4e-3)))
 
     def _multiply(self) -> None:
         """Current = shunt x calibration / 4096, power = current x bus / 5000; overflow beyond 16 bits."""
