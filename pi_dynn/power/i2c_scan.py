@@ -32,18 +32,28 @@ def scan_i2c(root: Path = Path("/"), smbus_class: BusClass | None = None) -> lis
     return [_scan(root, number, smbus_class) for number in numbers]
 
 
-def only_meter_address(bus: int, root: Path = Path("/"), smbus_class: BusClass | None = None) -> int:
-    """The address of the only chip that answers on `/dev/i2c-<bus>`; the first an INA219 can have if none does.
+def only_meter_address(
+    bus: int,
+    root: Path = Path("/"),
+    is_other: Callable[[int], bool] = lambda address: False,
+    smbus_class: BusClass | None = None,
+) -> int:
+    """The address of the only meter that answers on `/dev/i2c-<bus>`; the first that one can have if none does.
 
-    Raises: MeterAmbiguous if several answer, because one may measure the battery and another the board.
+    `is_other` tells whether the chip at an address is something else; chips held by a kernel driver are not asked.
+
+    Raises: MeterAmbiguous if there are several, because one may measure the battery and another the board.
     """
     if not (root / f"dev/i2c-{bus}").exists():
         return METER_ADDRESSES[0]
-    answering = _scan(root, bus, smbus_class).answering
+    found = _scan(root, bus, smbus_class)
+    answering = found.answering
+    if len(answering) > 1:
+        answering = tuple(one for one in answering if one in found.held or not is_other(one))
     if len(answering) > 1:
         raise MeterAmbiguous(
-            f"several chips answer on /dev/i2c-{bus}, at {', '.join(f'{address:#04x}' for address in answering)}: "
-            "name the one that meters the board with --i2c-address"
+            f"several meters answer on /dev/i2c-{bus}, at {', '.join(f'{address:#04x}' for address in answering)}: "
+            "name the one of the board with --i2c-address"
         )
     return answering[0] if answering else METER_ADDRESSES[0]
 

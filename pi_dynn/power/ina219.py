@@ -48,7 +48,7 @@ _WAKE_UP_NS = 40_000  # from power-down, section 8.5.1
 _IDENTITY_REGISTERS = ((0xFE, 0xFF), (0x3E, 0x3F))
 _TEXAS_INSTRUMENTS = 0x5449
 _DIES = {0x2260: "an INA226", 0x2270: "an INA260", 0x3220: "an INA3221", 0x2280: "an INA228"}
-_ATTEMPTS_TO_MULTIPLY = 4
+_LOOKS, _LOOK_PAUSE_S = 4, 5e-3
 _SHUNT_NOISE = 100  # steps of 10 uV
 
 
@@ -213,34 +213,10 @@ class Ina219(EnergyMeter):
                     f"nothing answers on {self.bus.name}: check VCC, GND, SDA and SCL, then i2cdetect for the address"
                 ) from error
             raise
-        stranger = self._stranger(config)
-        if stranger is not None:
+        found = other_chip(self.bus, self._clock)
+        if found is not None:
             self._original = None  # another chip: close() must not write to it
-            raise MeterNotFound(f"the chip on {self.bus.name} is no INA219 ({stranger}): name another --i2c-address")
-
-    def _stranger(self, config: int) -> str | None:
-        """What shows that this is another chip; None if nothing does. It only reads."""
-        for register, die_register in _IDENTITY_REGISTERS:
-            try:
-                if self.bus.read_word(register) == _TEXAS_INSTRUMENTS:
-                    die = self.bus.read_word(die_register) & 0xFFF0
-                    return _DIES.get(die, f"a chip of Texas Instruments, number {die:#06x}")
-            except OSError:
-                continue  # no such register, as in an INA219
-        if config & _UNUSED_CONFIG_BITS:
-            return f"register 0 reads {config:#06x}"
-        return None if self._multiplies() else "its current is not its shunt voltage times its calibration"
-
-    def _multiplies(self) -> bool:
-        """Whether the current register follows the shunt and calibration registers, as in section 8.5.1."""
-        for _ in range(_ATTEMPTS_TO_MULTIPLY):
-            shunt, current = _signed(self._read(SHUNT)), _signed(self._read(CURRENT))
-            calibration, overflow = self._read(CALIBRATION), self._read(BUS) & _MATH_OVERFLOW
-            expected = shunt * calibration / 4096
-            if overflow or abs(current - expected) <= 0.2 * abs(expected) + _SHUNT_NOISE * calibration / 4096:
-                return True  # the current may have changed between the two reads
-            self._clock.sleep(self.settings.cycle_s)
-        return False
+            raise MeterNotFound(f"the chip on {self.bus.name} is no INA219 ({found}): name another --i2c-address")
 
     def _set_up(self) -> None:
         """Configure and calibrate; the conversion in progress is of the old mode and will be discarded."""
@@ -328,6 +304,36 @@ def _signed(word: int) -> int:
     return word - 0x10000 if word & 0x8000 else word
 
 
+def other_chip(bus: RegisterBus, clock: Clock) -> str | None:
+    """What shows that the chip on the bus is no INA219; None if nothing does. It only reads.
+
+    Raises: OSError if one of the six registers of an INA219 cannot be read.
+    """
+    for register, die_register in _IDENTITY_REGISTERS:
+        try:
+            if bus.read_word(register) == _TEXAS_INSTRUMENTS:
+                die = bus.read_word(die_register) & 0xFFF0
+                return _DIES.get(die, f"a chip of Texas Instruments, number {die:#06x}")
+        except OSError:
+            continue  # no such register, as in an INA219
+    config = bus.read_word(CONFIG)
+    if config & _UNUSED_CONFIG_BITS:
+        return f"register 0 reads {config:#06x}"
+    return None if _multiplies(bus, clock) else "its current is not its shunt voltage times its calibration"
+
+
+def _multiplies(bus: RegisterBus, clock: Clock) -> bool:
+    """Whether the current register follows the shunt and calibration registers, as in section 8.5.1."""
+    for _ in range(_LOOKS):
+        shunt, current = _signed(bus.read_word(SHUNT)), _signed(bus.read_word(CURRENT))
+        calibration, overflow = bus.read_word(CALIBRATION), bus.read_word(BUS) & _MATH_OVERFLOW
+        expected = shunt * calibration / 4096
+        if overflow or abs(current - expected) <= 0.2 * abs(expected) + _SHUNT_NOISE * calibration / 4096:
+            return True  # the current may have changed between the two reads
+        clock.sleep(_LOOK_PAUSE_S)
+    return False
+
+
 def open_ina219(
     *,
     clock: Clock,
@@ -343,13 +349,22 @@ def open_ina219(
 ) -> Ina219:
     """Open the INA219 at `address` of `/dev/i2c-<bus>` through smbus2; see `Ina219Settings`.
 
-    Without an `address` it is the only chip that answers at one that an INA219 can have. `certificate` is a file of
+    Without an `address` it is the only INA219 that answers. `certificate` is a file of
     `calibration/` with the shunt's resistance and what corrects its currents.
 
     Raises: MeterAmbiguous if several chips answer.
     """
     from pi_dynn.power.i2c_scan import only_meter_address
     from pi_dynn.power.smbus import open_smbus
+
+    def is_other(address: int) -> bool:
+        registers = open_smbus(bus, address, root)
+        try:
+            return other_chip(registers, clock) is not None
+        except OSError:
+            return True
+        finally:
+            registers.close()
 
     settings = settings_for(
         shunt_ohm=shunt_ohm,
@@ -360,7 +375,7 @@ def open_ina219(
         rephase_every=rephase_every,
     )
     if address is None:
-        address = only_meter_address(bus, root)
+        address = only_meter_address(bus, root, is_other)
     return Ina219(open_smbus(bus, address, root), clock, settings)
 
 

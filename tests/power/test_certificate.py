@@ -59,3 +59,42 @@ def test_a_gain_that_is_no_tolerance_is_refused(tmp_path, damage):
     (tmp_path / "c.json").write_text(json.dumps({**record, **damage}))
     with pytest.raises(CalibrationError, match="gain"):
         load_certificate(tmp_path / "c.json")
+
+
+def test_two_points_tell_the_offset_from_the_gain(clock, tmp_path, next_sample):
+    def meter_with(load_w, certificate=None):
+        chip = Ina219Chip(clock, Constant(load_w), gain_error=0.004, offset_v=2e-4, voltage_error=-0.003)
+        return Ina219(FakeBus(chip, clock), clock, settings_for(shunt_ohm=None, certificate=certificate))
+
+    idle, loaded = next_sample(meter_with(2.04)), next_sample(meter_with(6.12))  # 0.4 and 1.2 A at 5.1 V
+    points = {"reference_a": 1.2, "measured_a": loaded.current_a, "idle_a": (0.4, idle.current_a)}
+    record = fit_certificate(shunt_ohm=0.1, voltage_v=(5.1, loaded.voltage_v), serial="A7", **points, **ABOUT)
+    assert record.gain == pytest.approx(1 / 1.004, rel=1e-3)
+    assert record.offset_a == pytest.approx(-2e-3, rel=0.1)
+    record.save(tmp_path / "two.json")
+    meter = meter_with(4.08, tmp_path / "two.json")
+    sample = next_sample(meter)
+    assert (sample.current_a, sample.voltage_v) == pytest.approx((0.8, 5.1), rel=1e-3)
+    assert meter.info.accuracy.shunt == record.uncertainty == 0.005
+    assert meter.info.accuracy.gain == 0.0
+
+
+def test_one_point_leaves_the_offset_to_the_uncertainty():
+    record = fit_certificate(shunt_ohm=0.1, reference_a=0.43, measured_a=0.43, instrument_share=0.001, **ABOUT)
+    assert record.uncertainty == pytest.approx(0.001 + 2e-3 / 0.43)
+
+
+def test_two_currents_too_close_to_each_other():
+    with pytest.raises(InputError, match="too close to tell gain from offset"):
+        fit_certificate(shunt_ohm=0.1, reference_a=1.0, measured_a=1.0, idle_a=(0.95, 0.95), **ABOUT)
+
+
+def test_an_expired_certificate_is_refused(tmp_path):
+    record = fit_certificate(shunt_ohm=0.1, reference_a=1.0, measured_a=1.0, expires="2026-01-31", **ABOUT)
+    record.save(tmp_path / "c.json")
+    assert load_certificate(tmp_path / "c.json", today="2026-01-31") == record
+    with pytest.raises(CalibrationError, match="expired on 2026-01-31"):
+        load_certificate(tmp_path / "c.json", today="2026-02-01")
+    (tmp_path / "c.json").write_text(json.dumps({**record.to_dict(), "expires": "soon"}))
+    with pytest.raises(CalibrationError, match="'soon' is no date"):
+        load_certificate(tmp_path / "c.json")

@@ -5,7 +5,7 @@ import pytest
 
 from pi_dynn.errors import MeterNotFound
 from pi_dynn.power import ESTIMATED, open_meter
-from pi_dynn.power.estimate import Estimate, busy_and_total_s, power_model
+from pi_dynn.power.estimate import Estimate, busy_and_total_s, plausible_power_w, power_model
 
 
 def test_power_between_idle_and_full(clock):
@@ -42,6 +42,10 @@ def test_the_integral_of_the_estimate(clock, sample):
     [
         ("Raspberry Pi 4 Model B Rev 1.4", 3.06, 6.12),
         ("Raspberry Pi 3 Model B Rev 1.2", 1.53, 4.335),
+        ("Raspberry Pi 5 Model B Rev 1.0", 3.1, 9.0),
+        ("Raspberry Pi Zero 2 W Rev 1.0", 0.6, 1.785),
+        ("Raspberry Pi Zero W Rev 1.1", 0.51, 1.173),
+        ("Raspberry Pi Compute Module 4 Rev 1.1", 2.0, 5.2),
         ("NVIDIA Jetson Orin Nano Developer Kit", 6 * 0.74, 6 * 3.5),
     ],
 )
@@ -49,6 +53,13 @@ def test_constants_are_those_of_the_board_and_cited(board, idle_w, full_w):
     model = power_model(board, 6)
     assert (model.idle_w, model.full_w) == pytest.approx((idle_w, full_w))
     assert model.source
+
+
+def test_the_power_that_a_board_can_draw_at_its_input():
+    low, high = plausible_power_w("Raspberry Pi 4 Model B Rev 1.4")
+    assert low < 2.18 < 3.26 < high  # the published pair
+    assert not low < 2.18 / 2 < high  # read with a shunt of twice its resistance
+    assert plausible_power_w("a laptop") is None
 
 
 def test_it_says_what_it_is(lay_out, clock):

@@ -1,9 +1,11 @@
 """Chips behind a kernel driver, from the file trees of real boards."""
 
+import numpy as np
 import pytest
 
-from pi_dynn.errors import InputError, MeterBusError, MeterDenied, MeterNotFound, PowerError
-from pi_dynn.power import SampleFlags, open_meter
+from pi_dynn.errors import InputError, MeterAmbiguous, MeterBusError, MeterDenied, MeterNotFound, PowerError
+from pi_dynn.power import SampleFlags, SteppedSampler, open_meter
+from pi_dynn.power.certificate import ShuntCertificate
 
 
 def test_ina219_behind_the_kernel_on_a_pi(lay_out, clock):
@@ -115,3 +117,79 @@ def test_a_file_only_root_may_read(lay_out, monkeypatch):
     monkeypatch.setattr("pathlib.Path.read_text", refuse)
     with pytest.raises(MeterDenied, match="chmod a\\+r"):
         open_meter("hwmon", root=root)
+
+
+@pytest.fixture
+def two_chips(lay_out, tmp_path):
+    """A Pi with an INA219 at 0x40, of its battery, and an INA226 at 0x41 whose driver averages for 36 ms."""
+    root = lay_out("pi4")
+    first, second = (root / f"sys/class/hwmon/hwmon{number}" for number in (10, 11))
+    second.mkdir()
+    for name in ("in1_input", "curr1_input", "power1_input"):
+        (second / name).write_text((first / name).read_text())
+    for name, text in (("name", "ina226"), ("shunt_resistor", "20000"), ("update_interval", "36"), ("label", "board")):
+        (second / name).write_text(text)
+    for chip, place in ((first, "1-0040"), (second, "1-0041")):
+        device = root / "sys/devices" / place
+        device.mkdir(parents=True)
+        (chip / "device").symlink_to(device)
+    return root
+
+
+def test_of_two_chips_none_is_taken_by_itself(two_chips):
+    with pytest.raises(
+        MeterAmbiguous, match="ina219 at 1-0040, board at 1-0041: name one with --i2c-address or --rail"
+    ):
+        open_meter("hwmon", root=two_chips)
+    with pytest.raises(MeterAmbiguous):
+        open_meter("auto", root=two_chips)
+
+
+@pytest.mark.parametrize("choice", [{"address": 0x41}, {"bus": 1, "address": 0x41}, {"rails": ["board"]}])
+def test_a_chip_is_chosen_by_address_or_label(two_chips, clock, choice):
+    with open_meter("auto", root=two_chips, clock=clock, **choice) as meter:
+        assert (meter.info.rails, meter.info.shunt_ohm) == (("board",), 0.02)
+    with pytest.raises(MeterNotFound, match="no power chip has that address"):
+        open_meter("hwmon", root=two_chips, address=0x47)
+    with pytest.raises(MeterNotFound, match="no power chip is labelled nothing"):
+        open_meter("hwmon", root=two_chips, rails=["nothing"])
+
+
+def test_it_reads_no_sooner_than_the_chip_converts_and_at_random_times(two_chips, clock):
+    with (
+        open_meter("hwmon", root=two_chips, clock=clock, address=0x41) as meter,
+        SteppedSampler(meter, clock) as sampler,
+    ):
+        assert meter.read() is not None
+        assert meter.read() is None  # not before the next conversion
+        clock.sleep(20.0)
+    steps_s = np.diff(sampler.trace().t_ns) * 1e-9
+    assert meter.info.nominal_period_s == pytest.approx(1.5 * 1.1 * 0.036)
+    assert steps_s.min() >= 1.1 * 0.036 - 1e-6
+    assert steps_s.max() <= 2 * 1.1 * 0.036 + 1e-6
+    assert np.std(steps_s) > 0.2 * 0.036
+    assert np.mean(steps_s) == pytest.approx(meter.info.nominal_period_s, rel=0.05)
+
+
+def test_the_accuracy_is_that_of_the_chip_or_its_certificate(two_chips, clock, tmp_path):
+    with open_meter("hwmon", root=two_chips, clock=clock, address=0x41) as meter:
+        assert (meter.info.accuracy.shunt, meter.info.accuracy.gain) == (0.01, 0.001)
+        assert meter.info.range_a == pytest.approx(0.08192 / 0.02)
+    ShuntCertificate("no. 1", 0.1, 1.01, 1.01, 1.0, "meter", "2025-01-31", offset_a=0.002, uncertainty=0.003).save(
+        tmp_path / "c.json"
+    )
+    with open_meter("auto", root=two_chips, clock=clock, address=0x40, certificate=tmp_path / "c.json") as meter:
+        assert meter.info.accuracy.shunt == 0.003
+        assert meter.read().current_a == pytest.approx(0.612 * 1.01 + 0.002)
+        assert meter.read() is None
+
+
+def test_channels_without_labels_are_named_by_their_number(lay_out, clock):
+    root = lay_out("orin_nano")
+    for channel in (1, 2, 3):
+        (root / f"sys/class/hwmon/hwmon3/in{channel}_label").unlink()
+    with pytest.raises(MeterNotFound, match="channel 1, channel 2, channel 3"):
+        open_meter("hwmon", root=root)
+    assert open_meter("hwmon", root=root, clock=clock, rails=["channel 1"]).read().power_w == pytest.approx(
+        5.032 * 0.952
+    )

@@ -4,7 +4,8 @@ import errno
 
 import pytest
 
-from pi_dynn.power.i2c_scan import scan_i2c
+from pi_dynn.errors import MeterAmbiguous
+from pi_dynn.power.i2c_scan import only_meter_address, scan_i2c
 
 
 class Smbus:
@@ -64,3 +65,23 @@ def test_a_bus_one_may_not_open_says_what_to_do(root, monkeypatch):
 
 def test_no_bus_no_answer(tmp_path):
     assert scan_i2c(tmp_path, Smbus) == []
+
+
+class TwoChips(Smbus):
+    """A bus with chips at 0x40 and 0x45."""
+
+    def read_byte(self, address: int) -> int:
+        if address not in (0x40, 0x45):
+            raise OSError(errno.EREMOTEIO, "no acknowledge")
+        return 0
+
+
+def test_the_only_meter_is_found_wherever_it_is(root, tmp_path):
+    assert only_meter_address(1, root, smbus_class=Smbus) == 0x41
+    assert only_meter_address(7, root, smbus_class=Smbus) == 0x40  # opening it will say that there is no such bus
+
+
+def test_of_two_meters_none_is_taken_by_itself(root):
+    with pytest.raises(MeterAmbiguous, match="at 0x40, 0x45: name the one of the board with --i2c-address"):
+        only_meter_address(1, root, smbus_class=TwoChips)
+    assert only_meter_address(1, root, lambda address: address == 0x40, TwoChips) == 0x45

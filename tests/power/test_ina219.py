@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pi_dynn.errors import InputError, MeterBusError, MeterNotFound, PowerError
-from pi_dynn.power import SampleFlags, check_trace
+from pi_dynn.power import SampleFlags, SteppedSampler, check_trace
 from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip, Ramp, Square, Switched
 from pi_dynn.power.ina219 import BUS, CALIBRATION, CONFIG, Ina219
 from pi_dynn.power.ina219_settings import Ina219Settings
@@ -326,3 +326,67 @@ def test_one_sample_costs_few_transfers(open_chip, sample):
     trace = sample(meter, 5.0)
     # bus until ready, shunt, power: 3 needed, the rest are polls that came early
     assert (meter.bus.transfers - before) / len(trace.t_ns) < 5.0
+
+
+class OtherChip:
+    """The registers of another chip; it remembers what was written to it."""
+
+    name = "simulated I2C bus"
+
+    def __init__(self, registers: dict[int, int], otherwise: int | None = 0):
+        self.registers, self.otherwise, self.written = registers, otherwise, []
+
+    def read_word(self, register: int) -> int:
+        word = self.registers.get(register, self.otherwise)
+        if word is None:
+            raise OSError(errno.EREMOTEIO, "no acknowledge")
+        return word
+
+    def write_word(self, register: int, value: int) -> None:
+        self.written.append((register, value))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("registers", "what"),
+    [
+        ({0: 0x4127, 0xFE: 0x5449, 0xFF: 0x2260}, "an INA226"),
+        ({0: 0x6127, 0xFE: 0x5449, 0xFF: 0x2270}, "an INA260"),
+        ({0: 0x7127, 0xFE: 0x5449, 0xFF: 0x3220}, "an INA3221"),
+        ({0: 0x0000, 1: 0xFB68, 0x3E: 0x5449, 0x3F: 0x2281}, "an INA228"),
+        ({0: 0x1234, 0xFE: 0x5449, 0xFF: 0x1230}, "number 0x1230"),
+        # A PCA9685, whose registers of one byte read twice: MODE1, MODE2, SUBADR1 to 3, ALLCALLADR.
+        ({0: 0x1111, 1: 0x0404, 2: 0xE2E2, 3: 0xE4E4, 4: 0xE8E8, 5: 0xE0E0}, "not its shunt voltage"),
+        ({0: 0x8583}, "register 0 reads 0x8583"),  # an ADS1115
+    ],
+)
+def test_another_chip_is_known_by_reading_and_never_written_to(clock, registers, what):
+    bus = OtherChip(registers)
+    with pytest.raises(MeterNotFound, match=what):
+        Ina219(bus, clock)
+    assert bus.written == []
+
+
+def test_fast_conversions_show_peaks_and_the_settings_come_back(open_chip, clock):
+    meter = open_chip(Square(2.0, 10.0, 2e-3, duty=0.25))
+    config = meter.chip.read_word(0)
+    with meter.fast_conversions(), SteppedSampler(meter, clock) as sampler:
+        clock.sleep(0.2)
+    assert sampler.trace().largest_current_a == pytest.approx(10.0 / 5.1, rel=0.05)
+    assert meter.chip.read_word(0) == config
+    with SteppedSampler(meter, clock) as sampler:
+        clock.sleep(0.2)
+    trace = sampler.trace()
+    assert trace.power_w.mean() == pytest.approx(4.0, rel=0.02)
+    assert trace.largest_current_a < 6.0 / 5.1
+
+
+def test_the_range_is_widened_once(open_chip, next_sample):
+    meter = open_chip(Constant(9.0), max_current_a=0.8)
+    assert meter.info.range_a == pytest.approx(0.8)
+    assert meter.widen_range()
+    assert meter.info.range_a == pytest.approx(3.2)
+    assert next_sample(meter).power_w == pytest.approx(9.0, rel=0.01)
+    assert not meter.widen_range()

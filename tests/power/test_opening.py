@@ -69,6 +69,13 @@ def test_auto_passes_options_to_those_who_know_them(lay_out):
         assert (meter.info.name, meter.info.shunt_ohm) == ("hwmon", 0.1)
 
 
+def test_auto_drops_no_option(lay_out, tmp_path):
+    with pytest.raises(MeterNotFound, match="hwmon: takes no max_current_a"):
+        open_meter("auto", root=lay_out("pi4"), run=no_firmware, max_current_a=2.0)
+    with pytest.raises(MeterNotFound, match="rapl: takes no address"):
+        open_meter("auto", root=tmp_path, run=no_firmware, address=0x41)  # and no estimate in its place
+
+
 @pytest.mark.parametrize("spec", ["ina226", "", "fake:x", "ina219:1", "replay:"])
 def test_unknown_names(spec):
     with pytest.raises(InputError, match="choose one of ina219"):
