@@ -9,6 +9,10 @@ pytest_plugins = ["pytester"]
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="Benchmark every engine, not only the one that is chosen.")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """With --benchmark-only, and nothing named, the benchmarks are what runs."""
     if config.getoption("benchmark_only", False) and config.args_source is pytest.Config.ArgsSource.TESTPATHS:

@@ -19,16 +19,16 @@ def embedded():
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`engine` goes through every engine, `exit_index` through every exit, the last answer left out."""
+    """`exit_index` goes through every exit, the last answer left out; `engine` with --full through every engine."""
     if "engine" in metafunc.fixturenames:
         from pi_dynn.runtime.engines import available_engines
 
         precision = {"fp32": "fp32"}
-        engines = [*available_engines(), "fp32"]
+        engines = [*available_engines(), "fp32"] if metafunc.config.getoption("full") else ["auto"]
         metafunc.parametrize("engine", engines, ids=[f"{precision.get(name, 'int8')}-{name}" for name in engines])
     if "exit_index" in metafunc.fixturenames:
         blocks = embedded().manifest.exit_blocks if embedded() is not None else []
-        metafunc.parametrize("exit_index", range(len(blocks)), ids=[f"block{block + 1}" for block in blocks])
+        metafunc.parametrize("exit_index", range(len(blocks)), ids=[f"block{block}" for block in blocks])
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def test_full_depth(energy, session, inputs):
 
 @pytest.mark.benchmark(group="one exit")
 def test_forced_exit(energy, session, inputs, exit_index):
-    block = session.manifest.blocks[exit_index] + 1
+    block = session.manifest.blocks[exit_index]
     answer = energy(named(session, inputs, f", block {block}"))
     assert answer.exit_index == exit_index
 

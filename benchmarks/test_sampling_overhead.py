@@ -35,7 +35,7 @@ class Wire:
 
     def __init__(self, transfer_s: float, period_s: float) -> None:
         self._transfer_s, self._period_s = transfer_s, period_s
-        self._words = {0: 0x399F, 5: 0, SHUNT: 6000, POWER: 900}
+        self._words = {0: 0x399F, 4: 0, 5: 0, SHUNT: 6000, POWER: 900}
         self._taken_s = 0.0
 
     def read_word(self, register: int) -> int:
@@ -45,7 +45,7 @@ class Wire:
             return 1275 << 3 | (_READY if time.perf_counter() - self._taken_s >= self._period_s else 0)
         if register == POWER:
             self._taken_s = time.perf_counter()
-        return self._words[register]
+        return self._words.get(register, 0)
 
     def write_word(self, register: int, value: int) -> None:
         self._words[register] = value

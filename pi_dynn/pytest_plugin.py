@@ -24,7 +24,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _QUICK = {"trials": 3, "trial_s": 1.0, "idle_s": 1.0}
 """Where nothing is measured: an estimate gains nothing from long windows."""
-_CAREFUL = {"trials": 5, "trial_s": 10.0, "idle_s": 10.0}
+_CAREFUL = {"trials": 3, "trial_s": 5.0, "idle_s": 5.0}
+_SETTLING_S = 1.0  # before each idle window, about
+_METER_OPTIONS = {  # of the command line, as `pi-dynn energy` has them -> of the meter
+    "shunt-ohm": ("shunt_ohm", float),
+    "max-current": ("max_current_a", float),
+    "i2c-bus": ("bus", int),
+    "i2c-address": ("address", lambda text: int(text, 0)),
+    "shunt-certificate": ("certificate", str),
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,12 +41,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--energy-meter",
         default="auto",
         metavar="NAME",
-        help="Power meter: ina219, hwmon, rapl, pmic, estimate, fake, ... or auto, the first that measures. "
-        "'none' leaves energy out.",
+        help="Power meter: ina219, hwmon, rapl, pmic, estimate, fake, ... or auto: the first that measures, and no "
+        "energy without one. 'none' leaves energy out.",
     )
-    group.addoption("--energy-trials", type=int, metavar="N", help="Trials per benchmark (5; 3 if not measured).")
-    group.addoption("--energy-trial-s", type=float, metavar="S", help="Seconds per trial (10; 1 if not measured).")
-    group.addoption("--energy-idle-s", type=float, metavar="S", help="Idle seconds before and after (10; 1).")
+    for name, (_, kind) in _METER_OPTIONS.items():
+        group.addoption(f"--energy-{name}", type=kind, metavar="X", help=f"As --{name} of `pi-dynn energy`.")
+    group.addoption("--energy-trials", type=int, metavar="N", help="Trials per benchmark (3).")
+    group.addoption("--energy-trial-s", type=float, metavar="S", help="Seconds per trial (5; 1 if not measured).")
+    group.addoption("--energy-idle-s", type=float, metavar="S", help="Idle seconds before and after a trial (5; 1).")
     group.addoption(
         "--energy-compare-fail",
         action="append",
@@ -86,6 +96,7 @@ class WithBenchmark:
         self._measured: list[tuple[str, dict[str, Any]]] = []
         self._results: list[EnergyResult] = []
         self._failures: list[str] = []
+        self._missing: str | None = None  # why `auto` has no meter
 
     @pytest.fixture
     def energy(self, benchmark: "BenchmarkFixture", request: pytest.FixtureRequest) -> "EnergyFixture":
@@ -97,38 +108,52 @@ class WithBenchmark:
         from pi_dynn.energy.protocol import measure_call
         from pi_dynn.energy.results import energy_results
         from pi_dynn.energy.text import extra_info
-        from pi_dynn.errors import PowerError
+        from pi_dynn.errors import MeterNotFound, PowerError
 
         try:
-            parts, call = self._open(call)
+            parts = self._open()
+        except MeterNotFound as error:
+            if self._name != "auto":
+                pytest.fail(str(error), pytrace=False)
+            self._missing = str(error)
+            return
         except PowerError as error:
             pytest.fail(str(error), pytrace=False)
+        if self._name == "fake":
+            from pi_dynn.energy.rehearsal import rehearsed_call
+
+            call = rehearsed_call(call, parts.clock)
         (result,) = energy_results(*measure_call(parts, call, node.name, self._settings(parts.meter.info.measured)))
         self._results.append(result)
         benchmark.extra_info.update(extra_info(result))  # a new dictionary put in its place would be lost
         self._measured.append((node.nodeid, extra_info(result)))
 
-    def _open(self, call: Callable[[], object]) -> tuple["EnergyParts", Callable[[], object]]:
-        """The parts of a measurement, opened once a session, and the call to measure with them."""
-        name = self._config.getoption("energy_meter")
+    @property
+    def _name(self) -> str:
+        return str(self._config.getoption("energy_meter"))
+
+    def _open(self) -> "EnergyParts":
+        """The parts of a measurement, opened once a session. Raises: PowerError."""
         if self._parts is None:
             from pi_dynn.board import Board
             from pi_dynn.clock import PerfClock
             from pi_dynn.energy.protocol import EnergyParts
             from pi_dynn.energy.rehearsal import rehearsal_parts
+            from pi_dynn.errors import MeterNotFound
             from pi_dynn.power import open_meter
 
-            if name == "fake":
+            if self._missing is not None:
+                raise MeterNotFound(self._missing)
+            if self._name == "fake":
                 self._parts = self._meter_stack.enter_context(rehearsal_parts(Board()))
             else:
+                given = {of: self._config.getoption(f"energy_{name.replace('-', '_')}") for name, (of, _) in
+                         _METER_OPTIONS.items()}  # fmt: skip
+                options = {name: value for name, value in given.items() if value is not None}
                 clock = PerfClock()
-                meter = self._meter_stack.enter_context(open_meter(name, clock=clock))
-                self._parts = EnergyParts(meter, clock, Board())
-        if name == "fake":
-            from pi_dynn.energy.rehearsal import rehearsed_call
-
-            return self._parts, rehearsed_call(call, self._parts.clock)
-        return self._parts, call
+                meter = open_meter(self._name, clock=clock, require=self._name == "auto", **options)
+                self._parts = EnergyParts(self._meter_stack.enter_context(meter), clock, Board())
+        return self._parts
 
     def _settings(self, measured: bool) -> "EnergySettings":
         from pi_dynn.energy.protocol import EnergySettings
@@ -144,6 +169,27 @@ class WithBenchmark:
     def enabled(self) -> bool:
         """Whether energy is to be measured at all."""
         return bool(self._config.getoption("energy_meter") != "none")
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Say how long the energies will take, which may be minutes."""
+        count = sum("energy" in getattr(item, "fixturenames", ()) for item in session.items)
+        runs_none = any(self._config.getoption(name) for name in ("benchmark_skip", "benchmark_disable", "collectonly"))
+        if not count or not self.enabled or runs_none or hasattr(self._config, "workerinput"):
+            return
+        try:
+            measured = self._open().meter.info.measured
+        except Exception:  # whatever it is, the first test that uses the fixture says it
+            return
+        one = self._settings(measured)
+        each_s = one.trials * one.trial_s + (one.trials + 1) * (one.idle_s + _SETTLING_S)
+        if self._name != "fake":  # which does not wait
+            reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+            if reporter is not None:
+                minutes, seconds = divmod(round(count * each_s), 60)
+                reporter.write_line(
+                    f"energy of {count} benchmarks: about {minutes} min {seconds} s more "
+                    f"({one.trials} trials of {one.trial_s:g} s each, idle power between them)"
+                )
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_machine_info(self, config: pytest.Config, machine_info: dict[str, Any]) -> None:
@@ -180,6 +226,12 @@ class WithBenchmark:
 
             terminalreporter.section("energy")
             terminalreporter.write_line(benchmark_table(self._results))
+        elif self._missing is not None:
+            terminalreporter.section("energy")
+            terminalreporter.write_line(
+                "No power meter answered, so no energy was measured: `pi-dynn doctor` says why."
+            )
+            terminalreporter.write_line("--energy-meter=estimate shows a model of the processor instead.")
         if self._failures:
             terminalreporter.section("energy has risen", red=True)
             for failure in self._failures:

@@ -104,6 +104,24 @@ def test_without_a_meter_named_none_no_energy_is_measured(suite):
     assert "energy per call" not in result.stdout.str()
 
 
+def test_without_a_meter_that_measures_there_is_no_energy_but_a_line(suite):
+    result = suite("--energy-meter=auto", "--energy-i2c-bus=99")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["No power meter answered, so no energy was measured*"])
+    assert "energy per call" not in result.stdout.str()
+
+
+def test_how_long_it_will_take_is_said_before(suite):
+    result = suite("--energy-meter=estimate", *FAKE[1:])
+    result.stdout.fnmatch_lines(["energy of 1 benchmarks: about 0 min 6 s more (3 trials of 0.3 s each*"])
+
+
+def test_the_options_of_the_meter_are_not_dropped(suite):
+    result = suite("--energy-meter=auto", "--energy-shunt-ohm=0.02", "--energy-i2c-address=0x41")
+    result.stdout.fnmatch_lines(["No power meter answered*"])  # and no estimate, which would know no shunt
+    suite("--energy-meter=estimate", "--energy-shunt-ohm=0.02").assert_outcomes(failed=1)
+
+
 def test_a_meter_that_is_not_there_fails_the_test_in_one_line(suite, tmp_path):
     result = suite(f"--energy-meter=replay:{tmp_path / 'none.json'}")
     result.assert_outcomes(failed=1)
@@ -125,6 +143,10 @@ def saved_with(pytester, change) -> None:
         (lambda info: info.update(energy_mj_per_inference=info["energy_mj_per_inference"] / 100), 1, "net energy"),
         (lambda info: info.update(scope="CPU package"), 1, "scope differs"),
         (lambda info: info.update(label="MEASURED"), 1, "label differs"),
+        (lambda info: info.update(shunt_ohm=0.02), 1, "shunt_ohm differs"),
+        (lambda info: info.update(gain=1.01), 1, "gain differs"),
+        (lambda info: info.update(meter="hwmon"), 1, "meter differs"),
+        (lambda info: info.update(valid=False), 1, "the run before has no valid net energy"),
     ],
 )
 def test_energy_that_rises_fails_the_run(suite, pytester, change, status, text):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # slow to import
     from pi_dynn.calibrate.rules import Choice, RuleSettings
     from pi_dynn.data.folders import ImageFolder
     from pi_dynn.evaluate.outputs import ExitOutputs
+    from pi_dynn.evaluate.thresholds import ExitCosts
     from pi_dynn.runtime.bundle import Bundle
     from pi_dynn.runtime.session import Session
 
@@ -198,7 +199,8 @@ def command(
     from pi_dynn.evaluate.thresholds import CalibrationSource, calibrate
 
     sha256, named = _split_and_part(split, part)
-    source = CalibrationSource(dataset.resolve().name, sha256, named, _costs(session, options, unit), unit)
+    costs = _costs(session, options, unit)
+    source = CalibrationSource(dataset.resolve().name, sha256, named, costs.values, unit, costs.source)
     outputs = _collect(session, data, f"calibrate on {part}", all_views=all_views)
     record, result = calibrate(
         outputs,
@@ -235,18 +237,20 @@ def _split_and_part(split: Path | None, part: str) -> tuple[str | None, str | No
     return (None, None) if split is None else (file_sha256(split), part)
 
 
-def _costs(session: "Session", options: dict[str, Any], unit: str) -> list[float]:
+def _costs(session: "Session", options: dict[str, Any], unit: str) -> "ExitCosts":
     """Cost of every exit in `unit`: counted, read from a file of measurements, or by the machine's latency model."""
+    from pi_dynn.evaluate.thresholds import ExitCosts, read_exit_costs
+
     if unit == "macs":
-        return [float(count) for count in session.manifest.macs]
+        return ExitCosts([float(count) for count in session.manifest.macs], "counted")
     if options["costs"] is None and unit == "s":
         from pi_dynn.latency.latency_model import saved_latency_model
 
-        return saved_latency_model(session).predict_s(session.manifest.blocks)
+        return ExitCosts(
+            saved_latency_model(session).predict_s(session.manifest.blocks), "predicted by a latency model"
+        )
     if options["costs"] is None:
         raise click.UsageError("costs in mJ are measured: give --costs with a saved energy run")
-    from pi_dynn.evaluate.thresholds import read_exit_costs
-
     return read_exit_costs(options["costs"], unit, session.manifest.blocks, session.bundle.sha256)
 
 

@@ -43,7 +43,8 @@ def record_text(record: CalibrationRecord, point: OperatingPoint, before: Operat
         )
     ]
     lines = [
-        f"{record.dataset}{part}: {record.images} images  (rule {record.rule}, score {record.score})",
+        f"{record.dataset}{part}: {record.images} images  (rule {record.rule}, score {record.score}"
+        f"{f', costs: {record.cost_source}' if record.cost_source else ''})",
         table(("exit", "threshold", "exit rate", "exit acc", "cost"), rows),
         _outcome_line("", point, record),
     ]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,10 +15,18 @@ from pi_dynn.calibrate.rules import Choice, RuleSettings, choose
 from pi_dynn.calibrate.scores import GATE, exit_scores
 from pi_dynn.calibrate.temperature import exit_reliability, fit_temperatures
 from pi_dynn.energy.runs import is_run, replay_run
+from pi_dynn.energy.text import source as energy_source
 from pi_dynn.errors import CalibrationError
 from pi_dynn.evaluate.outputs import ExitOutputs
 from pi_dynn.latency.records import LatencyRow
 from pi_dynn.runtime.manifest import Manifest
+
+
+class ExitCosts(NamedTuple):
+    """The cost of every exit (K), and where the figures come from, for people: meter and label if it is energy."""
+
+    values: list[float]
+    source: str
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class CalibrationSource:
     part: str | None
     costs: Sequence[float]
     cost_unit: str
+    cost_source: str = ""
 
 
 def exit_outcomes(outputs: ExitOutputs, score: str, costs: Sequence[float]) -> ExitOutcomes:
@@ -66,6 +76,7 @@ def calibrate(
         mean_cost=choice.point.mean_cost,
         costs=outcomes.costs.tolist(),
         cost_unit=source.cost_unit,
+        cost_source=source.cost_source,
         images=outcomes.photographs,
         bundle=bundle,
         dataset=source.dataset,
@@ -103,16 +114,16 @@ def rescored(outputs: ExitOutputs, record: CalibrationRecord) -> ExitOutputs:
     return replace(outputs, scores=exit_scores(record.score, outputs.logits, outputs.scores))
 
 
-def read_exit_costs(path: str | Path, unit: str, blocks: Sequence[int], bundle: str) -> list[float]:
+def read_exit_costs(path: str | Path, unit: str, blocks: Sequence[int], bundle: str) -> ExitCosts:
     """Cost of each exit of `blocks` (K), the last answer included, in `unit`: "s" or "J".
 
     `path` is the output of `energy --each-exit --save` or `benchmark --each-exit --json`. A cost below that of the
     exit before, which is noise, is raised to it.
 
-    Raises: CalibrationError for a file without these figures, or of another bundle.
+    Raises: CalibrationError for a file without these figures, of another bundle, or an invalid or unresolved energy run.
     """
     path = Path(path)
-    costs = _of_run(path, unit, bundle) if is_run(path) else _of_benchmark(path, unit, blocks[-1])
+    costs, source = _of_run(path, unit, bundle) if is_run(path) else _of_benchmark(path, unit, blocks[-1])
     values = {block: cost for block, cost in costs.items() if cost is not None}
     missing = [block for block in blocks if block not in values]
     if missing:
@@ -120,19 +131,22 @@ def read_exit_costs(path: str | Path, unit: str, blocks: Sequence[int], bundle: 
             f"{path}: has no {'energy' if unit == 'J' else 'latency'} of the exit after block {missing[0]}: "
             "measure this bundle again with --each-exit"
         )
-    return np.maximum.accumulate([float(values[block]) for block in blocks]).tolist()
+    return ExitCosts(np.maximum.accumulate([float(values[block]) for block in blocks]).tolist(), source)
 
 
-def _of_run(path: Path, unit: str, bundle: str) -> dict[int, float | None]:
+def _of_run(path: Path, unit: str, bundle: str) -> tuple[dict[int, float | None], str]:
     results = [result for result in replay_run(path)[1] if result.bundle == bundle]
     if not results:
         raise CalibrationError(f"{path}: is a run of another bundle than {bundle[:12]}: measure this one")
+    if unit == "J" and not results[-1].valid:
+        raise CalibrationError(f"{path}: its energies are invalid ({results[-1].invalid_reasons[0]}): measure again")
     if unit == "J" and not results[-1].resolved:
         raise CalibrationError(f"{path}: its energies do not exceed their uncertainty: measure longer")
-    return {row.block_index: row.net_j if unit == "J" else row.latency_s for row in results[-1].exits}
+    figures = {row.block_index: row.net_j if unit == "J" else row.latency_s for row in results[-1].exits}
+    return figures, f"energy run, {energy_source(results[-1])}" if unit == "J" else "energy run"
 
 
-def _of_benchmark(path: Path, unit: str, last: int) -> dict[int, float | None]:
+def _of_benchmark(path: Path, unit: str, last: int) -> tuple[dict[int, float | None], str]:
     """Medians of the forced exits and of the full depth, which ends with block `last`."""
     if unit == "J":
         raise CalibrationError(f"{path}: is no saved energy run: make one with `pi-dynn energy --each-exit --save`")
@@ -148,4 +162,4 @@ def _of_benchmark(path: Path, unit: str, last: int) -> dict[int, float | None]:
         block = last if row.block_index is None and row.name.endswith(", full depth") else row.block_index  # 0.1
         if block is not None:
             costs.setdefault(block, row.median_s)
-    return costs
+    return costs, "benchmark"

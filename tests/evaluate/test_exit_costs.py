@@ -34,8 +34,19 @@ def row(name: str, median_s: float, block_index: int | None = None) -> str:
 
 def test_a_saved_run_gives_joules_and_seconds(run):
     # 1.02 W above idle for 10, 20 and 40 ms
-    assert read_exit_costs(run, "J", BLOCKS, BUNDLE) == pytest.approx([0.0102, 0.0204, 0.0408], rel=0.05)
-    assert read_exit_costs(run, "s", BLOCKS, BUNDLE) == pytest.approx([0.010, 0.020, 0.040], rel=0.05)
+    joules, seconds = (read_exit_costs(run, unit, BLOCKS, BUNDLE) for unit in ("J", "s"))
+    assert joules.values == pytest.approx([0.0102, 0.0204, 0.0408], rel=0.05)
+    assert joules.source == "energy run, SIMULATED"
+    assert seconds.values == pytest.approx([0.010, 0.020, 0.040], rel=0.05)
+
+
+def test_energies_of_an_invalid_run_are_no_costs(tmp_path):
+    bench = Bench()
+    bench.board.live = lambda: 0x4 if "trial 3" in bench.stages[-1] else 0x0
+    measurement = bench.measure(replace(QUICK, each_exit=True))
+    save_run(tmp_path / "run.json", measurement, energy_results(*measurement))
+    with pytest.raises(CalibrationError, match="its energies are invalid .*throttled"):
+        read_exit_costs(tmp_path / "run.json", "J", BLOCKS, BUNDLE)
 
 
 def test_a_run_of_another_bundle_or_with_other_exits(run):
@@ -55,7 +66,7 @@ def test_a_benchmark_gives_seconds_by_its_block_indices(tmp_path):
         row("eager, full depth", 9.0),
     ]
     path.write_text("\n".join(lines))
-    assert read_exit_costs(path, "s", BLOCKS, BUNDLE) == [0.0100, 0.0101, 0.040]
+    assert read_exit_costs(path, "s", BLOCKS, BUNDLE) == ([0.0100, 0.0101, 0.040], "benchmark")
     with pytest.raises(CalibrationError, match="has no latency of the exit after block 8"):
         read_exit_costs(path, "s", [1, 4, 8, 11], BUNDLE)
 

@@ -156,12 +156,10 @@ def test_a_chip_is_chosen_by_address_or_label(two_chips, clock, choice):
 
 
 def test_it_reads_no_sooner_than_the_chip_converts_and_at_random_times(two_chips, clock):
-    with (
-        open_meter("hwmon", root=two_chips, clock=clock, address=0x41) as meter,
-        SteppedSampler(meter, clock) as sampler,
-    ):
-        assert meter.read() is not None
-        assert meter.read() is None  # not before the next conversion
+    meter = open_meter("hwmon", root=two_chips, clock=clock, address=0x41)
+    assert meter.read() is not None
+    assert meter.read() is None  # not before the next conversion
+    with SteppedSampler(meter, clock) as sampler:
         clock.sleep(20.0)
     steps_s = np.diff(sampler.trace().t_ns) * 1e-9
     assert meter.info.nominal_period_s == pytest.approx(1.5 * 1.1 * 0.036)
