@@ -63,8 +63,8 @@ class CalibrationRecord(Record):
     """Thresholds chosen on held-out images, with everything needed to use and to judge them.
 
     `exits` are the blocks images leave after, the last answer included; `costs` (K) are in `cost_unit`, one of
-    "macs", "s" and "J", and come from `cost_source`. `curve` holds the best points found from cheap to dear. `bundle` is the hash of the
-    bundle file, `split` the hash of the split file and `part` the part of it that was used.
+    "macs", "s" and "J", and come from `cost_source`. `curve` holds the best points found from cheap to dear. `bundle`
+    is the hash of the bundle file, `split` the hash of the split file and `part` the part of it that was used.
     """
 
     KIND = "calibration record"

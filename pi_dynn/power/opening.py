@@ -12,8 +12,8 @@ from pi_dynn.errors import InputError, MeterAmbiguous, MeterNotFound, PowerError
 from pi_dynn.power.meter import EnergyMeter
 
 _BACKENDS = {
-    "ina219": "pi_dynn.power.ina219:open_ina219",
-    "pi-ina219": "pi_dynn.power.pi_ina219:open_pi_ina219",
+    "ina219": "pi_dynn.power.ina219.driver:open_ina219",
+    "pi-ina219": "pi_dynn.power.ina219.pi_ina219:open_pi_ina219",
     "hwmon": "pi_dynn.power.hwmon:open_hwmon",
     "rapl": "pi_dynn.power.rapl:open_rapl",
     "pmic": "pi_dynn.power.pmic:open_pmic",

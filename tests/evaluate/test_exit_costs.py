@@ -82,7 +82,7 @@ def test_a_benchmark_of_release_0_1_gives_seconds_by_the_names_of_its_rows(tmp_p
     ]
     path.write_text("\n".join(lines))
     # Noise has put the first two in the wrong order.
-    assert read_exit_costs(path, "s", BLOCKS, BUNDLE) == [0.0101, 0.0101, 0.040]
+    assert read_exit_costs(path, "s", BLOCKS, BUNDLE).values == [0.0101, 0.0101, 0.040]
     with pytest.raises(CalibrationError, match="has no latency of the exit after block 8"):
         read_exit_costs(path, "s", [1, 4, 8, 11], BUNDLE)
     with pytest.raises(CalibrationError, match="no saved energy run"):

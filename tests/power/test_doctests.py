@@ -20,4 +20,9 @@ def test_examples(name):
 
 def test_there_are_examples():
     with_examples = {name for name in MODULES if doctest.testmod(importlib.import_module(name)).attempted}
-    assert {"pi_dynn.board", "pi_dynn.power.energy", "pi_dynn.power.integrate", "pi_dynn.power.smbus"} <= with_examples
+    assert {
+        "pi_dynn.board",
+        "pi_dynn.power.energy",
+        "pi_dynn.power.integrate",
+        "pi_dynn.power.ina219.smbus",
+    } <= with_examples

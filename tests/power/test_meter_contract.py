@@ -25,7 +25,7 @@ from pi_dynn.power import (
     open_meter,
 )
 from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip, SimulatedClock
-from pi_dynn.power.ina219 import Ina219
+from pi_dynn.power.ina219.driver import Ina219
 
 SIMULATED_METERS = [
     "ina219",
@@ -59,7 +59,7 @@ def simulated(lay_out, pi5_firmware, monkeypatch, tmp_path):
 
     def pi_ina219(clock):
         chip = Ina219Chip(clock, Constant(3.0))
-        monkeypatch.setattr("pi_dynn.power.pi_ina219._quiet_device", lambda *wiring: PiIna219Device(chip))
+        monkeypatch.setattr("pi_dynn.power.ina219.pi_ina219._quiet_device", lambda *wiring: PiIna219Device(chip))
         return open_meter("pi-ina219", clock=clock, root=tmp_path)
 
     def estimate(clock):

@@ -21,8 +21,8 @@ from pi_dynn.power.fake.waveform import (
     Waveform,
     waveform_energy_j,
 )
-from pi_dynn.power.ina219 import Ina219
-from pi_dynn.power.ina219_settings import Ina219Settings
+from pi_dynn.power.ina219.driver import Ina219
+from pi_dynn.power.ina219.settings import Ina219Settings
 from pi_dynn.power.meter import SIMULATED
 
 __all__ = [

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pi_dynn.errors import MeterAmbiguous, PowerError, need_extra
-from pi_dynn.power.smbus import bus_open_error
+from pi_dynn.power.ina219.smbus import bus_open_error
 
 if TYPE_CHECKING:
     from smbus2 import SMBus

@@ -14,13 +14,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 
 from pi_dynn.clock import Clock
 from pi_dynn.errors import MeterBusError, MeterNotFound, PowerError
 from pi_dynn.power.certificate import load_certificate
-from pi_dynn.power.conversion_phase import ConversionPhase
-from pi_dynn.power.ina219_settings import (
+from pi_dynn.power.ina219.conversion_phase import ConversionPhase
+from pi_dynn.power.ina219.registers import (
+    BUS,
+    CALIBRATION,
+    CONFIG,
+    MATH_OVERFLOW,
+    POWER,
+    SHUNT,
+    RegisterBus,
+    other_chip,
+    signed,
+)
+from pi_dynn.power.ina219.settings import (
     BUS_LSB_V,
     POWER_ON_CONFIG,
     SHUNT_LSB_V,
@@ -28,13 +39,10 @@ from pi_dynn.power.ina219_settings import (
 )
 from pi_dynn.power.meter import MEASURED, EnergyMeter, MeterInfo, PowerSample, SampleFlags
 
-CONFIG, SHUNT, BUS, POWER, CURRENT, CALIBRATION = range(6)
 P = ParamSpec("P")
 T = TypeVar("T")
 _MODE_BITS = 0x0007
-_UNUSED_CONFIG_BITS = 0xC000  # reset reads back as 0, bit 14 is not used: anything else is another chip
 _CONVERSION_READY = 0x0002
-_MATH_OVERFLOW = 0x0001
 
 _TRANSIENT = (errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT)
 _RETRIES = 3
@@ -43,31 +51,6 @@ _POLLS_TO_WAIT = 64  # for the first sample: several cycles
 _READS_PER_CHECK = 256  # without a load 0 W is normal, so the configuration is read now and then to detect a reset
 _REVERSED_V = -0.5e-3  # beyond the offset of the worst chip, +-200 uV
 _WAKE_UP_NS = 40_000  # from power-down, section 8.5.1
-
-# Manufacturer and die registers of its relatives, by their data sheets; an INA219 has neither.
-_IDENTITY_REGISTERS = ((0xFE, 0xFF), (0x3E, 0x3F))
-_TEXAS_INSTRUMENTS = 0x5449
-_DIES = {0x2260: "an INA226", 0x2270: "an INA260", 0x3220: "an INA3221", 0x2280: "an INA228"}
-_LOOKS, _LOOK_PAUSE_S = 4, 5e-3
-_SHUNT_NOISE = 100  # steps of 10 uV
-
-
-class RegisterBus(Protocol):
-    """A bus to one chip with 16-bit registers, as integers whatever the byte order of the bus."""
-
-    name: str
-
-    def read_word(self, register: int) -> int:
-        """The 16 bits of a register. Raises: OSError with the errno of the bus."""
-        ...
-
-    def write_word(self, register: int, value: int) -> None:
-        """Write 16 bits. Raises: OSError with the errno of the bus."""
-        ...
-
-    def close(self) -> None:
-        """Release the bus."""
-        ...
 
 
 class Ina219(EnergyMeter):
@@ -138,7 +121,7 @@ class Ina219(EnergyMeter):
         if not bus_word & _CONVERSION_READY:
             self._phase.not_ready(polled_ns)
             return None
-        shunt = _signed(self._read(SHUNT))
+        shunt = signed(self._read(SHUNT))
         power = self._read(POWER)  # clears conversion ready; its value only shows whether the chip was reset
         done_ns = self._phase.ready(polled_ns, self._clock.now_ns())
         self._fresh += 1
@@ -190,7 +173,7 @@ class Ina219(EnergyMeter):
         flags = SampleFlags.NONE
         if abs(shunt) >= self.settings.shunt_limit or bus >= self.settings.bus_limit:
             flags |= SampleFlags.CLIPPED  # not shown by the overflow bit, which is about the multiplication
-        if bus_word & _MATH_OVERFLOW:
+        if bus_word & MATH_OVERFLOW:
             flags |= SampleFlags.OVERFLOW
         if shunt * SHUNT_LSB_V < _REVERSED_V:
             flags |= SampleFlags.REVERSED
@@ -300,40 +283,6 @@ class Ina219(EnergyMeter):
         return MeterBusError(f"{self.bus.name} failed{tries} ({what}): check the leads, keep them short")
 
 
-def _signed(word: int) -> int:
-    return word - 0x10000 if word & 0x8000 else word
-
-
-def other_chip(bus: RegisterBus, clock: Clock) -> str | None:
-    """What shows that the chip on the bus is no INA219; None if nothing does. It only reads.
-
-    Raises: OSError if one of the six registers of an INA219 cannot be read.
-    """
-    for register, die_register in _IDENTITY_REGISTERS:
-        try:
-            if bus.read_word(register) == _TEXAS_INSTRUMENTS:
-                die = bus.read_word(die_register) & 0xFFF0
-                return _DIES.get(die, f"a chip of Texas Instruments, number {die:#06x}")
-        except OSError:
-            continue  # no such register, as in an INA219
-    config = bus.read_word(CONFIG)
-    if config & _UNUSED_CONFIG_BITS:
-        return f"register 0 reads {config:#06x}"
-    return None if _multiplies(bus, clock) else "its current is not its shunt voltage times its calibration"
-
-
-def _multiplies(bus: RegisterBus, clock: Clock) -> bool:
-    """Whether the current register follows the shunt and calibration registers, as in section 8.5.1."""
-    for _ in range(_LOOKS):
-        shunt, current = _signed(bus.read_word(SHUNT)), _signed(bus.read_word(CURRENT))
-        calibration, overflow = bus.read_word(CALIBRATION), bus.read_word(BUS) & _MATH_OVERFLOW
-        expected = shunt * calibration / 4096
-        if overflow or abs(current - expected) <= 0.2 * abs(expected) + _SHUNT_NOISE * calibration / 4096:
-            return True  # the current may have changed between the two reads
-        clock.sleep(_LOOK_PAUSE_S)
-    return False
-
-
 def open_ina219(
     *,
     clock: Clock,
@@ -354,8 +303,8 @@ def open_ina219(
 
     Raises: MeterAmbiguous if several chips answer.
     """
-    from pi_dynn.power.i2c_scan import only_meter_address
-    from pi_dynn.power.smbus import open_smbus
+    from pi_dynn.power.ina219.i2c_scan import only_meter_address
+    from pi_dynn.power.ina219.smbus import open_smbus
 
     def is_other(address: int) -> bool:
         registers = open_smbus(bus, address, root)

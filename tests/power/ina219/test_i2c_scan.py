@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from pi_dynn.errors import MeterAmbiguous
-from pi_dynn.power.i2c_scan import only_meter_address, scan_i2c
+from pi_dynn.power.ina219.i2c_scan import only_meter_address, scan_i2c
 
 
 class Smbus:
