@@ -7,6 +7,7 @@ would naturally catch. A message is one line: what happened, the value, and what
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class PiDynnError(Exception):
@@ -98,5 +99,7 @@ def need_extra(extra: str, what: str, raises: type[PiDynnError] = InputError) ->
     try:
         yield
     except ImportError as error:
-        command = f"{sys.executable} -m pip install 'pi_dynn[{extra}]'"
+        checkout = Path(__file__).resolve().parents[1]
+        package = f"-e '{checkout}[{extra}]'" if (checkout / "setup.cfg").exists() else f"'pi_dynn[{extra}]'"
+        command = f"{sys.executable} -m pip install {package}"
         raise raises(f"{what} needs {error.name or error}, which is not installed: {command}") from error

@@ -163,7 +163,7 @@ class WithBenchmark:
             option = self._config.getoption(f"energy_{name}")
             if option is not None:
                 settings[name] = option
-        return EnergySettings(**settings)
+        return EnergySettings(**settings, exact_n=self._config.getoption("energy_trial_s") is not None)
 
     @property
     def enabled(self) -> bool:

@@ -28,6 +28,29 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+# The classes of UC Merced Land Use are written in one word.
+_IN_WORDS = {
+    "baseballdiamond": "baseball diamond",
+    "denseresidential": "dense residential",
+    "golfcourse": "golf course",
+    "mediumresidential": "medium residential",
+    "mobilehomepark": "mobile home park",
+    "parkinglot": "parking lot",
+    "sparseresidential": "sparse residential",
+    "storagetanks": "storage tanks",
+    "tenniscourt": "tennis court",
+}
+
+
+def label_words(label: str) -> str:
+    """The label of a class as people write it.
+
+    >>> label_words("denseresidential"), label_words("rail_way-station")
+    ('dense residential', 'rail way station')
+    """
+    return _IN_WORDS.get(label) or label.replace("_", " ").replace("-", " ")
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """A share in 0..1 as a percentage; a dash for None."""
     return "-" if share is None else f"{100 * share:.{digits}f} %"

@@ -54,9 +54,14 @@ def test_files_named_in_the_readme_are_there():
         assert (ROOT / name).exists(), name
 
 
-def test_readme_names_every_command():
-    named = {words[0] for words in command_lines((ROOT / "README.md").read_text()) if words}
+def test_the_documents_name_every_command():
+    named = {words[0] for page in PAGES for words in command_lines(page.read_text()) if words}
     assert set(COMMANDS) <= named
+
+
+def test_the_readme_is_short():
+    """It is read in two minutes; what is longer has a page."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 100
 
 
 def test_the_two_commands_are_those_ci_runs():

@@ -1,10 +1,12 @@
 """Numbers and tables as people read them."""
 
+from dataclasses import replace
+
 import model_card
 
 from pi_dynn.calibrate.records import ExitRow
 from pi_dynn.classify.records import ClassifySummary
-from pi_dynn.classify.text import csv_row, prediction_line, prediction_object, summary_line
+from pi_dynn.classify.text import csv_row, label_width, prediction_line, prediction_object, summary_line
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import LatencyRow
@@ -45,8 +47,13 @@ def test_tables():
 
 def test_one_answer():
     assert prediction_line("p.jpg", ANSWER, 4) == (
-        "p.jpg  beach 98.8 %  exit 2 of 4 (block 4)  3.12 ms\n    river 1.0 %"
+        "beach           98.8 %  exit 2 of 4 (block 4)    3.12 ms  p.jpg\n  river          1.0 %"
     )
+    assert prediction_line("p.jpg", replace(ANSWER, label="golfcourse", accepted=False, top=[]), 4) == (
+        "none of these        -  exit 2 of 4 (block 4)    3.12 ms  p.jpg  (nearest: golf course)"
+    )
+    assert label_width(["a", "denseresidential"]) == len("dense residential")
+    assert label_width(["x" * 100]) == 30
     assert prediction_object("p.jpg", ANSWER)["top"][1] == ("river", 0.01)
     assert csv_row("p.jpg", None, "broken")["error"] == "broken"
     assert csv_row("p.jpg", ANSWER)["exit_index"] == 1
@@ -54,7 +61,8 @@ def test_one_answer():
 
 def test_summary():
     assert summary_line(SUMMARY) == (
-        "4 images, 1 failed  2.0 images/s  mean 5.10 ms  exits block 4: 25 %  block 11: 75 %  (onednn, 4 threads)"
+        "4 images, 1 failed: 2.00 a second with decoding, 5.10 ms each in the network (onednn, 4 threads)\n"
+        "left after block 4 25 %, block 11 75 %"
     )
     nothing = ClassifySummary.from_dict(SUMMARY.to_dict() | {"images": 0, "mean_latency_s": None})
     assert summary_line(nothing) == "0 images classified, 1 failed"
@@ -67,7 +75,7 @@ def test_evaluation():
         "block 4        1    25.00 %  100.00 %        100.0 M\n"
         "block 11       3    75.00 %   66.67 %        200.0 M\n"
         "* acc@1 75.000  acc@5 100.000  loss 0.500\n"
-        "full depth acc@1 100.000  exits cost +25.000 points\n"
+        "full depth acc@1 100.000  exits cost 25.000 points\n"
         "mean multiply-adds 175.0 M of 200.0 M  saved 12.5 %"
     )
     assert Evaluation.from_dict(EVALUATION.to_dict()) == EVALUATION

@@ -1,10 +1,11 @@
 """The results of `classify` and `watch` as text, JSON and CSV."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pi_dynn.classify.records import ClassifySummary, WatchSummary
 from pi_dynn.records import Prediction
-from pi_dynn.text import milliseconds, percent, shown
+from pi_dynn.text import label_words, milliseconds, percent, shown, significant
 
 CSV_FIELDS = (
     *("path", "label", "class_index", "probability", "exit_index", "block_index", "score", "latency_s", "error"),
@@ -12,14 +13,28 @@ CSV_FIELDS = (
 )
 
 
-def prediction_line(path: str, answer: Prediction, exits: int) -> str:
-    """One image as a line."""
-    exit_text = f"exit {answer.exit_index + 1} of {exits} (block {answer.block_index})"
-    label = f"{shown(answer.label)} {percent(answer.probability)}"
+NONE = "none of these"
+_WIDEST_LABEL = 30
+
+
+def label_width(labels: Sequence[str]) -> int:
+    """The width of the column of labels."""
+    return max(len(NONE), *(min(len(shown(label_words(label))), _WIDEST_LABEL) for label in labels))
+
+
+def prediction_line(path: str, answer: Prediction, exits: int, width: int = len(NONE)) -> str:
+    """One image as a line: label, probability, exit, time of the network, file; `width` is that of the labels."""
+    nearest = shown(label_words(answer.label))
+    label, probability, remark = nearest, percent(answer.probability), ""
     if not answer.accepted:
-        label = f"none of these (nearest: {shown(answer.label)})"
-    line = f"{shown(path)}  {label}  {exit_text}  {milliseconds(answer.latency_s)}"
-    others = "".join(f"\n    {shown(label)} {percent(probability)}" for label, probability in answer.top[1:])
+        label, probability, remark = NONE, "-", f"  (nearest: {nearest})"
+    left = f"exit {answer.exit_index + 1} of {exits} (block {answer.block_index})"
+    line = f"{label:<{width}}  {probability:>7}  {left:<{len('exit 1 of 1 (block 11)')}}  "
+    line += f"{milliseconds(answer.latency_s):>8}  {shown(path)}{remark}"
+    others = "".join(
+        f"\n  {shown(label_words(label)):<{width - 2}}  {percent(probability):>7}"
+        for label, probability in answer.top[1:]
+    )
     return line + others
 
 
@@ -38,18 +53,21 @@ def csv_row(path: str, answer: Prediction | None, error: str = "") -> dict[str, 
 
 
 def summary_line(summary: ClassifySummary) -> str:
-    """The run in one line: throughput, latency, and the share of images per exit."""
+    """The run in two lines: throughput with decoding and the time of the network, and the share of images per exit."""
     if summary.images == 0:
         return f"0 images classified, {summary.failed} failed"
-    shares = "  ".join(
-        f"block {block}: {percent(count / summary.images, 0)}"
+    shares = ", ".join(
+        f"block {block} {percent(count / summary.images, 0)}"
         for block, count in zip(summary.exit_blocks, summary.exit_counts, strict=True)
+        if count
     )
     failed = f", {summary.failed} failed" if summary.failed else ""
+    images = f"{summary.images} image{'' if summary.images == 1 else 's'}{failed}"
+    threads = f"{summary.threads} thread{'' if summary.threads == 1 else 's'}"
+    mean = milliseconds(summary.mean_latency_s or 0.0)
     return (
-        f"{summary.images} images{failed}  {summary.images_per_s:.1f} images/s  "
-        f"mean {milliseconds(summary.mean_latency_s or 0.0)}  exits {shares}  "
-        f"({summary.engine}, {summary.threads} threads)"
+        f"{images}: {significant(summary.images_per_s)} a second with decoding, {mean} each in the network "
+        f"({summary.engine}, {threads})\nleft after {shares}"
     )
 
 
@@ -66,8 +84,8 @@ def frame_object(path: str, frame: int, time: str, age_s: float, answer: Predict
 
 
 def watch_line(summary: WatchSummary) -> str:
-    """The watch in one line."""
-    line = f"{summary_line(summary)}  {summary.dropped} of {summary.frames} frames dropped"
+    """The watch in a few lines."""
+    line = f"{summary_line(summary)}\n{summary.dropped} of {summary.frames} frames dropped"
     if summary.reconnects:
         line += f", {summary.reconnects} reconnects"
     if summary.published is not None:

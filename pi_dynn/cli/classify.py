@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluste
 from pi_dynn.cli.options import (
     SessionChoice,
     accept_all_option,
+    common_folder,
     exit_options,
     json_option,
     named_or_samples,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from pi_dynn.errors import InputError
     from pi_dynn.records import Prediction
     from pi_dynn.runtime.session import Session
+
+_UNSURE = 0.5  # a probability below it is shown dimmed
 
 
 @click.command()
@@ -91,7 +95,10 @@ def command(
     from pi_dynn.classify.run import Tally
     from pi_dynn.clock import PerfClock
 
-    images = named_or_samples(paths)
+    images, total = named_or_samples(paths), None
+    if sys.stderr.isatty() and "-" not in paths:  # a bar that knows its end, for the price of a list of names
+        named = list(images)
+        images, total = iter(named), len(named)
     with answering_session(choice, cluster, ship) as session:
         plan = chosen_plan(session, **planning)
         if plan is None:
@@ -99,7 +106,7 @@ def command(
         else:
             answers = planned_answers(session, images, plan, adaptive, batch_size, deadline_s, top)
         tally = Tally(session, PerfClock())
-        return show_answers(tally.count(answers), tally, session, as_json, csv_path)
+        return show_answers(tally.count(answers), tally, session, as_json, csv_path, common_folder(paths), total)
 
 
 def show_answers(
@@ -108,17 +115,20 @@ def show_answers(
     session: "Session | ClusterSession",
     as_json: bool,
     csv_path: Path | None,
+    folder: str = "",
+    total: int | None = None,
 ) -> int:
-    """Print every answer and the summary; the exit status."""
-    from pi_dynn.classify.text import summary_line
+    """Print every answer, of images in `folder` by their names in it, and the summary; the exit status."""
+    from pi_dynn.classify.text import label_width, summary_line
 
     interrupted = False
     with ExitStack() as stack:
         write_csv = stack.enter_context(csv_rows(csv_path)) if csv_path else None
-        advance = stack.enter_context(progress("classify", enabled=not as_json or not sys.stdout.isatty()))
+        advance = stack.enter_context(progress("classify", total, enabled=not as_json or not sys.stdout.isatty()))
+        width = label_width(session.manifest.labels)
         try:
             for path, answer in answers:
-                show_answer(path, answer, as_json, session, write_csv)
+                show_answer(path, answer, as_json, session, write_csv, width, folder)
                 advance()
         except KeyboardInterrupt:
             interrupted = True
@@ -135,8 +145,10 @@ def show_answer(
     as_json: bool,
     session: "Session | ClusterSession",
     write_csv: Callable[[dict[str, Any]], object] | None,
+    width: int,
+    folder: str,
 ) -> None:
-    """Print one answer or error, and write it to the CSV file if there is one."""
+    """Print one answer or error, dim if it is unsure, and write it to the CSV file if there is one."""
     from pi_dynn.classify.text import csv_row, prediction_line, prediction_object
     from pi_dynn.errors import InputError
 
@@ -151,7 +163,9 @@ def show_answer(
         if as_json:
             click.echo(json.dumps(prediction_object(path, answer)))
         else:
-            click.echo(prediction_line(path, answer, session.exits + 1))
+            line = prediction_line(path.removeprefix(folder), answer, session.exits + 1, width)
+            unsure = not answer.accepted or answer.probability < _UNSURE
+            click.echo(click.style(line, dim=True) if unsure and not os.environ.get("NO_COLOR") else line)
         if write_csv is not None:
             write_csv(csv_row(path, answer))
 

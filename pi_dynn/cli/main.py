@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from difflib import get_close_matches
 
 import click
 
@@ -41,7 +42,8 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
-            return None
+            near = get_close_matches(name, COMMANDS)
+            ctx.fail(f"no command {name!r}" + (f": did you mean {' or '.join(near)}?" if near else ""))
         if name not in WITHOUT_TORCH:
             check_torch()
         return importlib.import_module(COMMANDS[name][0]).command

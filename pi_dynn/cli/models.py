@@ -3,6 +3,7 @@
 import fnmatch
 import json
 from contextlib import suppress
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -33,7 +34,9 @@ def command(pattern: str, as_json: bool) -> None:
     with suppress(UnknownModel):  # an alias, or a network of torchvision's
         names = names or [canonical_name(pattern)]
     if not names:
-        raise UnknownModel(f"no network is called like {pattern!r}: choose from {', '.join(list_models())}")
+        near = get_close_matches(pattern, list_models(), cutoff=0.75)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(list_models())}"
+        raise UnknownModel(f"no network is called like {pattern!r}: {hint}")
     entries = [_described(name) for name in names]
     if as_json:
         for entry in entries:

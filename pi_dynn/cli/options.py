@@ -96,7 +96,7 @@ threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Threads of the network. [default: 1 or all cores, the faster one]"
 )
 threshold_option = click.option(
-    "--threshold", type=click.FloatRange(0.0), metavar="T", help="One threshold for all exits, in 0..1."
+    "--threshold", type=click.FloatRange(0.0, 1.0), metavar="T", help="One threshold for all exits, in 0..1."
 )
 thresholds_option = click.option(
     "--thresholds",
@@ -196,6 +196,12 @@ def named_or_samples(names: Sequence[str]) -> Iterator["NamedImage"]:
     from pi_dynn.data.sources import named_images
 
     return named_images(names or (str(sample_folder()),), sys.stdin)
+
+
+def common_folder(names: Sequence[str]) -> str:
+    """The only folder named, or that of the samples, with a separator at its end; "" for other names."""
+    folders = names or (str(sample_folder()),)
+    return str(Path(folders[0]) / "x")[:-1] if len(folders) == 1 and Path(folders[0]).is_dir() else ""
 
 
 def decoded(images: Iterable["NamedImage"], preprocess: "Preprocess") -> list["Tensor"]:

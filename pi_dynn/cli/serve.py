@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from contextlib import ExitStack
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import click
 
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
 from pi_dynn.cli.options import SessionChoice, accept_all_option, session_options
-from pi_dynn.errors import need_extra
+from pi_dynn.errors import InputError, need_extra
 
 if TYPE_CHECKING:
     from pi_dynn.power.live import LivePower
@@ -87,14 +88,27 @@ def command(
         allowed = (*LOCAL_NAMES, *hosts) if _is_local(host) else hosts
         app = build_app(classifier, WebSettings(token, round(max_mb * 1e6), tuple(allowed) or None))
         protocol = limited_protocol(Connections(most_connections()))
+        check_port(host, port)
         config = uvicorn.Config(app, host, port, http=protocol, log_level="warning", timeout_graceful_shutdown=GRACE_S)
-        click.echo(f"http://{host}:{port}  {session.engine}, {session.threads} threads{_said_of(power)}", err=True)
+        threads = f"{session.threads} thread{'' if session.threads == 1 else 's'}"
+        click.echo(f"http://{host}:{port}  {session.engine}, {threads}{_said_of(power)}", err=True)
         # uvicorn sends itself the signal again once it has ended: as an orderly end, not as a death by it.
         before = signal.signal(signal.SIGTERM, lambda *_: None)
         try:
             uvicorn.Server(config).run()
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises: InputError if nothing may listen there, before anybody is told the address."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another --port"
+        ) from error
 
 
 def _said_of(power: "LivePower | None") -> str:

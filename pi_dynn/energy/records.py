@@ -158,24 +158,12 @@ class EnergyResult(Record):
     images_per_s: float
     net_j: float | None
     net_ci95_j: tuple[float, float] | None
-    net_se_j: float | None
-    net_expanded_j: float | None
     resolved: bool
-    trials_to_resolve: int | None
     gross_j: float | None
     gross_ci95_j: tuple[float, float] | None
-    gross_expanded_j: float | None
-    uncertainty: list[UncertaintyPart]
     idle_power_w: float | None
-    idle_range_w: float | None
     idle_drift_w_per_s: float | None
     active_power_w: float | None
-    idle_voltage_v: float | None
-    active_voltage_v: float | None
-    lowest_voltage_v: float | None
-    peak_a: float | None
-    settling_s: float | None
-    slowdown: float | None
     n: int
     trials: int
     trial_s: float | None
@@ -193,7 +181,6 @@ class EnergyResult(Record):
     exit_sum_ci95_j: tuple[float, float] | None
     improvement: float | None
     improvement_ci95: tuple[float, float] | None
-    in_turns: EnergyDifference | None
     measured: bool
     label: str
     meter: str
@@ -210,6 +197,20 @@ class EnergyResult(Record):
     batch_size: int
     thresholds: list[float]
     notes: list[str]
+    # New in 0.3; a record of before has none of them.
+    net_se_j: float | None = None
+    net_expanded_j: float | None = None
+    trials_to_resolve: int | None = None
+    gross_expanded_j: float | None = None
+    uncertainty: list[UncertaintyPart] = field(default_factory=list)
+    idle_range_w: float | None = None
+    idle_voltage_v: float | None = None
+    active_voltage_v: float | None = None
+    lowest_voltage_v: float | None = None
+    peak_a: float | None = None
+    settling_s: float | None = None
+    slowdown: float | None = None
+    in_turns: EnergyDifference | None = None
 
 
 @dataclass(frozen=True)

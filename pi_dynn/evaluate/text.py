@@ -158,6 +158,7 @@ def evaluation_text(result: Evaluation) -> str:
     exits = table(("exit", "images", "exit rate", "exit acc", "multiply-adds"), rows)
     saved = 1 - result.mean_macs / result.full_depth_macs
     lost = 100 * (result.full_depth_acc1 - result.acc1)
+    change = f"exits gain {-lost:.3f} points" if lost < 0 else f"exits cost {lost:.3f} points"
     failed = f", {result.failed} could not be read" if result.failed else ""
     rejected = () if result.rejected is None else (f"none of these: {percent(result.rejected)} of the images",)
     return "\n".join(
@@ -165,7 +166,7 @@ def evaluation_text(result: Evaluation) -> str:
             f"{result.dataset}: {result.images} images{failed}  ({result.precision}, {result.engine})",
             exits,
             f"* acc@1 {100 * result.acc1:.3f}  acc@5 {100 * result.acc5:.3f}  loss {result.loss:.3f}",
-            f"full depth acc@1 {100 * result.full_depth_acc1:.3f}  exits cost {lost:+.3f} points",
+            f"full depth acc@1 {100 * result.full_depth_acc1:.3f}  {change}",
             f"mean multiply-adds {mega(result.mean_macs)} of {mega(result.full_depth_macs)}  saved {percent(saved)}",
             *rejected,
         )

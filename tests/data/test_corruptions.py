@@ -53,7 +53,7 @@ def test_too_small_and_without_the_library(monkeypatch):
         return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(InputError, match=r"pip install 'pi_dynn\[robustness\]'"):
+    with pytest.raises(InputError, match=r"pip install .*\[robustness\]'"):
         corrupt_pixels(PICTURE, "fog", 1, seed=0)
 
 

@@ -86,5 +86,5 @@ def test_addresses_no_ina219_can_have(tmp_path, address):
 
 def test_smbus2_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "smbus2", None)
-    with pytest.raises(MeterNotFound, match=r"pip install 'pi_dynn\[i2c\]'"):
+    with pytest.raises(MeterNotFound, match=r"pip install .*\[i2c\]'"):
         open_meter("ina219", root=tmp_path)
