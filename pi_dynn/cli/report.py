@@ -11,9 +11,9 @@ from pi_dynn.cli.options import json_option
 from pi_dynn.cli.status import ExitStatus
 
 if TYPE_CHECKING:
-    from pi_dynn.energy.records import EnergyDifference
+    from pi_dynn.energy.records import EnergyDifference, EnergyResult
     from pi_dynn.report.runs import Grid
-    from pi_dynn.report.saved import SavedRuns
+    from pi_dynn.report.saved import SavedRuns, TestTiming
 
 PATH = click.Path(path_type=Path)
 
@@ -61,12 +61,13 @@ def command(
     saved = replace(saved, energy=compare_results(saved.energy, across))
     differences = energy_differences(saved.energy, across)
     notes = energy_notes(saved.energy)
+    energies: list[EnergyResult | TestTiming] = [*saved.energy, *saved.tests]
     if as_json:
         for line in json_objects(saved, differences):
             click.echo(json.dumps(line))
     else:
         click.echo(titled(tables_of(saved, differences, markdown, exits), markdown))
-        for result in saved.energy:
+        for result in energies:
             for reason in result.invalid_reasons:
                 click.echo(f"INVALID {result.name}: {reason}")
     if csv_path is not None:
@@ -75,7 +76,7 @@ def command(
         _write_page(html_path, title, runs, saved, tables_of(saved, differences, False, True), notes)
     for note in notes:
         click.echo(f"Note: {note}", err=True)
-    return ExitStatus.OK if all(result.valid for result in saved.energy) else ExitStatus.MEASUREMENT_INVALID
+    return ExitStatus.OK if all(result.valid for result in energies) else ExitStatus.MEASUREMENT_INVALID
 
 
 def _write_csv(path: Path, saved: "SavedRuns", differences: Sequence["EnergyDifference"]) -> None:

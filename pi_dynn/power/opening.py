@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def open_meter(
     """Open the meter called `spec`; close it again, or use it in a `with`.
 
     `spec` is a name of `meter_names()`, or `replay:FILE`. `auto` takes the first real meter that answers and takes
-    every option given, and without options otherwise `estimate`, whose notes then list what was tried. All paths are
+    every option given, and without options otherwise `estimate`. All paths are
     below `root`. `options` go to the backend (`bus`, `address`, `shunt_ohm`, ...).
 
     Raises: InputError for an unknown name or option; MeterNotFound if the meter is not there, or if
@@ -99,6 +98,4 @@ def _open_auto(clock: Clock, root: Path, require: bool, options: dict[str, Any])
             tried.append(f"{name}: {error}")
     if require or wanted:
         raise MeterNotFound(f"no power meter found, name one with --meter or wire one up; tried {'; '.join(tried)}")
-    meter = _open("estimate", clock, root, {})
-    meter.info = replace(meter.info, notes=(*meter.info.notes, *tried))
-    return meter
+    return _open("estimate", clock, root, {})  # `pi-dynn doctor` says why each of the others is not there

@@ -62,4 +62,6 @@ def warnings_of(runs: SavedRuns) -> list[str]:
     lines = [f"{label}: energy on this page was not measured by a power meter" for label in sorted(unmeasured)]
     for result in runs.energy:
         lines += [f"INVALID {result.name}: {reason}" for reason in result.invalid_reasons]
+    for one in runs.tests:
+        lines += [f"INVALID {one.name}: {reason}" for reason in one.invalid_reasons]
     return lines

@@ -9,6 +9,7 @@ from itertools import accumulate, cycle
 from typing import TYPE_CHECKING
 
 from pi_dynn.energy.records import EnergyResult
+from pi_dynn.energy.text import source
 from pi_dynn.figures import new_figure
 from pi_dynn.latency.records import Profile
 from pi_dynn.report.saved import Answers, PowerTrace, SavedRuns
@@ -37,7 +38,7 @@ def figures_of(runs: SavedRuns) -> dict[str, "Figure"]:
 
 
 def accuracy_energy_figure(results: Sequence[EnergyResult]) -> "Figure":
-    """Accuracy against net energy per image, with intervals; hollow points were not measured."""
+    """Accuracy against net energy per image, with intervals; hollow points were not measured or are invalid."""
     figure, (axes,) = new_figure()
     colours = cycle(f"C{number}" for number in range(10))
     for result in results:
@@ -51,8 +52,8 @@ def accuracy_energy_figure(results: Sequence[EnergyResult]) -> "Figure":
             xerr=[[energy_mj - 1e3 * low], [1e3 * high - energy_mj]],
             fmt="o",
             color=colour,
-            markerfacecolor=colour if result.measured else "none",
-            label=result.name if result.measured else f"{result.name} ({result.label})",
+            markerfacecolor=colour if result.measured and result.valid else "none",
+            label=result.name if result.measured and result.valid else f"{result.name} ({source(result)})",
         )
     axes.set(xlabel="net energy per image (mJ)", ylabel="accuracy (%)")
     axes.grid(alpha=0.3)

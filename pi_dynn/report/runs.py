@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from pi_dynn.energy.records import EnergyDifference
-from pi_dynn.energy.text import board_table, exit_table, interval, verdict
+from pi_dynn.energy.text import board_table, exit_table, interval, net_energy, verdict
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import Profile, ProfileStep
@@ -102,12 +102,13 @@ def tests_table(tests: Sequence[TestTiming], markdown: bool = False) -> str:
             str(one.rounds),
             milliseconds(one.median_s),
             milliseconds(one.iqr_s),
-            "-" if one.net_j is None else f"{significant(1e3 * one.net_j, 4)} mJ",
-            one.label or "-",
+            net_energy(one.net_j, one.net_ci95_j),
+            interval(one.net_ci95_j),
+            "-" if one.label is None else one.label if one.valid else f"{one.label} INVALID",
         )
         for one in tests
     ]
-    headers = ("benchmark", "rounds", "median", "quartiles apart", "energy net", "source")
+    headers = ("benchmark", "rounds", "median", "quartiles apart", "energy net", "95 % interval", "source")
     return table(headers, rows, markdown=markdown)
 
 

@@ -47,7 +47,10 @@ class Answers(Record):
 
 @dataclass(frozen=True)
 class TestTiming(Record):
-    """One benchmark of a pytest-benchmark run; energies are None if none was measured."""
+    """One benchmark of a pytest-benchmark run; energies are None if none was measured.
+
+    The interval is None with fewer than three trials; `valid` is that of the energy.
+    """
 
     KIND = "benchmark"
     __test__ = False  # pytest: not a test, whatever its name
@@ -58,6 +61,9 @@ class TestTiming(Record):
     iqr_s: float
     net_j: float | None = None
     label: str | None = None
+    net_ci95_j: tuple[float, float] | None = None
+    valid: bool = True
+    invalid_reasons: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ def _objects(path: Path) -> list[dict[str, Any]]:
 
 def _test_timing(entry: dict[str, Any]) -> TestTiming:
     stats, extra = entry["stats"], entry.get("extra_info", {})
-    net_mj = extra.get("energy_mj_per_inference")
+    net_mj, interval_mj = extra.get("energy_mj_per_inference"), extra.get("energy_ci95_mj")
     return TestTiming(
         name=entry["name"],
         rounds=stats["rounds"],
@@ -163,6 +169,9 @@ def _test_timing(entry: dict[str, Any]) -> TestTiming:
         iqr_s=stats["iqr"],
         net_j=None if net_mj is None else net_mj / 1e3,
         label=extra.get("label"),
+        net_ci95_j=None if interval_mj is None else (interval_mj[0] / 1e3, interval_mj[1] / 1e3),
+        valid=bool(extra.get("valid", True)),
+        invalid_reasons=list(extra.get("invalid_reasons", [])),
     )
 
 

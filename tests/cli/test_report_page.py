@@ -11,6 +11,7 @@ from benchmarks.published.make_runs import ROWS, published_run
 from pi_dynn.calibrate.records import ExitRow
 from pi_dynn.classify.records import ClassifySummary
 from pi_dynn.cli.main import main
+from pi_dynn.cli.status import ExitStatus
 from pi_dynn.energy.results import energy_results
 from pi_dynn.energy.runs import save_run
 from pi_dynn.evaluate.records import Evaluation
@@ -132,3 +133,23 @@ def test_a_browser_draws_every_plot_and_asks_nobody(saved, tmp_path, capsys, bro
         colours = {colour for count, colour in picture.getcolors(1 << 24) if count > 20}
         saturated = [c for c in colours if max(c) - min(c) > 60]
         assert len(colours) > 5 and saturated, f"plot {number} has not drawn"
+
+
+def test_an_invalid_benchmark_of_pytest_is_marked_everywhere(tmp_path, capsys):
+    extra = {
+        "energy_mj_per_inference": 21.5,
+        "energy_ci95_mj": [20.0, 23.0],
+        "label": "MEASURED",
+        "valid": False,
+        "invalid_reasons": ["trial 2: 3 clipped samples: use a smaller shunt or a wider gain"],
+    }
+    timing = {"name": "test_full_depth", "stats": {"rounds": 9, "median": 0.02, "iqr": 0.001}, "extra_info": extra}
+    path, page = tmp_path / "pytest.json", tmp_path / "page.html"
+    path.write_text(json.dumps({"machine_info": {}, "benchmarks": [timing]}))
+    with pytest.raises(SystemExit) as ending:
+        main(["report", str(path), "--html", str(page)])
+    out = capsys.readouterr().out
+    assert ending.value.code == ExitStatus.MEASUREMENT_INVALID
+    assert "20.00 .. 23.00  MEASURED INVALID" in out
+    assert "INVALID test_full_depth: trial 2: 3 clipped samples" in out
+    assert "INVALID test_full_depth: trial 2: 3 clipped samples" in page.read_text()
