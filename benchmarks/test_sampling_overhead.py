@@ -12,8 +12,8 @@ import pytest
 from pi_dynn.clock import PerfClock
 from pi_dynn.power import build_sampler
 from pi_dynn.power.fake import TRANSFER_400_KHZ_S
-from pi_dynn.power.ina219.driver import BUS, POWER, SHUNT, Ina219
-from pi_dynn.power.ina219.settings import Ina219Settings
+from pi_dynn.power.ina.ina219 import BUS, POWER, SHUNT, Ina219
+from pi_dynn.power.ina.ina219_settings import Ina219Settings
 from pi_dynn.power.meter import SIMULATED
 from pi_dynn.stats import bootstrap_interval, median
 

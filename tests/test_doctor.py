@@ -10,7 +10,7 @@ import pytest
 from pi_dynn.clock import FakeClock
 from pi_dynn.doctor import Probes, check_up
 from pi_dynn.errors import MeterBusError, MeterDenied, MeterNotFound
-from pi_dynn.power.ina219.i2c_scan import I2cBus
+from pi_dynn.power.ina.i2c_scan import I2cBus
 from pi_dynn.records import Finding
 from pi_dynn.runtime.engine_choice import engine_findings
 from tests.energy.simulated import SimulatedBoard

@@ -140,3 +140,20 @@ def load_certificate(path: str | Path, today: str | None = None) -> ShuntCertifi
         if certificate.expires < (today or current_date()):
             raise CalibrationError(f"{path}: expired on {certificate.expires}: calibrate the board again")
     return certificate
+
+
+def calibrated(certificate: str | Path | None, shunt_ohm: float | None, default_ohm: float) -> dict[str, float | None]:
+    """The shunt of a meter board and what corrects its readings, by their names in the settings of a chip.
+
+    Raises: CalibrationError as `load_certificate` does, InputError if certificate and `shunt_ohm` disagree.
+    """
+    if certificate is None:
+        return {"shunt_ohm": default_ohm if shunt_ohm is None else shunt_ohm}
+    record = load_certificate(certificate)
+    return {
+        "shunt_ohm": record.checked_shunt(shunt_ohm),
+        "gain": record.gain,
+        "offset_a": record.offset_a,
+        "voltage_gain": record.voltage_gain,
+        "certified": record.uncertainty,
+    }

@@ -11,8 +11,10 @@ from pi_dynn.errors import InputError, MeterAmbiguous, MeterNotFound, PowerError
 from pi_dynn.power.meter import EnergyMeter
 
 _BACKENDS = {
-    "ina219": "pi_dynn.power.ina219.driver:open_ina219",
-    "pi-ina219": "pi_dynn.power.ina219.pi_ina219:open_pi_ina219",
+    "ina219": "pi_dynn.power.ina.ina219:open_ina219",
+    "ina226": "pi_dynn.power.ina.ina226:open_ina226",
+    "ina260": "pi_dynn.power.ina.ina226:open_ina260",
+    "pi-ina219": "pi_dynn.power.ina.pi_ina219:open_pi_ina219",
     "hwmon": "pi_dynn.power.hwmon:open_hwmon",
     "rapl": "pi_dynn.power.rapl:open_rapl",
     "pmic": "pi_dynn.power.pmic:open_pmic",
@@ -20,7 +22,7 @@ _BACKENDS = {
     "replay": "pi_dynn.power.replay:open_replay",
     "fake": "pi_dynn.power.fake:open_fake",
 }
-_AUTO_ORDER = ("ina219", "pi-ina219", "hwmon", "rapl", "pmic")
+_AUTO_ORDER = ("ina219", "ina226", "ina260", "pi-ina219", "hwmon", "rapl", "pmic")
 """What `auto` tries: real meters, the whole board before parts of it. Never `fake`, never `replay`."""
 _INJECTED = ("run",)  # how a command is run, which is no wish of the user
 

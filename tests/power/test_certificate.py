@@ -7,7 +7,7 @@ import pytest
 from pi_dynn.errors import CalibrationError, InputError
 from pi_dynn.power.certificate import ShuntCertificate, fit_certificate, load_certificate
 from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip
-from pi_dynn.power.ina219.driver import Ina219, settings_for
+from pi_dynn.power.ina.ina219 import Ina219, settings_for
 
 ABOUT = {"board": "no. 3", "instrument": "bench multimeter", "date": "2025-01-31"}
 

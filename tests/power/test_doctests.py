@@ -24,5 +24,5 @@ def test_there_are_examples():
         "pi_dynn.board",
         "pi_dynn.power.energy",
         "pi_dynn.power.integrate",
-        "pi_dynn.power.ina219.smbus",
+        "pi_dynn.power.ina.smbus",
     } <= with_examples

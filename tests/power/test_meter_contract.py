@@ -24,11 +24,14 @@ from pi_dynn.power import (
     Trace,
     open_meter,
 )
-from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip, SimulatedClock
-from pi_dynn.power.ina219.driver import Ina219
+from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip, Ina226Chip, SimulatedClock
+from pi_dynn.power.ina.ina219 import Ina219
+from pi_dynn.power.ina.ina226 import Ina226, Ina226Settings, Ina260, Ina260Settings
 
 SIMULATED_METERS = [
     "ina219",
+    "ina226",
+    "ina260",
     "pi-ina219",
     "hwmon-ina219",
     "hwmon-ina3221",
@@ -38,7 +41,7 @@ SIMULATED_METERS = [
     "replay",
     "fake",
 ]
-REAL_METERS = ["ina219", "pi-ina219", "hwmon", "rapl", "pmic", "estimate"]
+REAL_METERS = ["ina219", "ina226", "ina260", "pi-ina219", "hwmon", "rapl", "pmic", "estimate"]
 
 
 class Workbench:
@@ -59,7 +62,7 @@ def simulated(lay_out, pi5_firmware, monkeypatch, tmp_path):
 
     def pi_ina219(clock):
         chip = Ina219Chip(clock, Constant(3.0))
-        monkeypatch.setattr("pi_dynn.power.ina219.pi_ina219._quiet_device", lambda *wiring: PiIna219Device(chip))
+        monkeypatch.setattr("pi_dynn.power.ina.pi_ina219._quiet_device", lambda *wiring: PiIna219Device(chip))
         return open_meter("pi-ina219", clock=clock, root=tmp_path)
 
     def estimate(clock):
@@ -75,6 +78,12 @@ def simulated(lay_out, pi5_firmware, monkeypatch, tmp_path):
 
     return {
         "ina219": lambda clock: Ina219(FakeBus(Ina219Chip(clock, Constant(3.0)), clock), clock),
+        "ina226": lambda clock: Ina226(
+            FakeBus(Ina226Chip(clock, Constant(3.0)), clock), clock, Ina226Settings(), name="ina226"
+        ),
+        "ina260": lambda clock: Ina260(
+            FakeBus(Ina226Chip(clock, Constant(3.0), shunt_ohm=None), clock), clock, Ina260Settings(), name="ina260"
+        ),
         "pi-ina219": pi_ina219,
         "hwmon-ina219": lambda clock: open_meter("hwmon", clock=clock, root=lay_out("pi4")),
         "hwmon-ina3221": lambda clock: open_meter("hwmon", clock=clock, root=lay_out("agx_orin")),

@@ -2,31 +2,31 @@
 
 One line for each: the tests that fail when it comes back, or the reason why it is not of this room.
 
- 1 byte order: ina219/test_smbus.py::test_bytes_are_swapped_both_ways
+ 1 byte order: ina/test_smbus.py::test_bytes_are_swapped_both_ways
  2 sign and shift: test_chip.py::test_negative_words_are_twos_complement,
-   ina219/test_driver.py::test_power_of_a_constant_load
- 3 reversed shunt: ina219/test_driver.py::test_reversed_leads_are_refused_in_words, test_hwmon.py::test_reversed_leads
- 4 clipped, OVF=0: ina219/test_driver.py::test_a_clipped_sample_is_flagged_though_nothing_overflowed,
+   ina/test_ina219.py::test_power_of_a_constant_load
+ 3 reversed shunt: ina/test_ina219.py::test_reversed_leads_are_refused_in_words, test_hwmon.py::test_reversed_leads
+ 4 clipped, OVF=0: ina/test_ina219.py::test_a_clipped_sample_is_flagged_though_nothing_overflowed,
    test_integrate.py::test_unusable_samples_are_left_out
- 5 OVF: ina219/test_driver.py::test_math_overflow_spoils_only_the_registers_we_do_not_use
- 6 chip reset: ina219/test_driver.py::test_a_reset_is_seen_at_the_next_sample_and_put_right,
-   ina219/test_driver.py::test_a_reset_without_a_load_is_seen_too
- 7 stale reads: ina219/test_driver.py::test_a_stale_register_is_not_a_sample,
+ 5 OVF: ina/test_ina219.py::test_math_overflow_spoils_only_the_registers_we_do_not_use
+ 6 chip reset: ina/test_ina219.py::test_a_reset_is_seen_at_the_next_sample_and_put_right,
+   ina/test_ina219.py::test_a_reset_without_a_load_is_seen_too
+ 7 stale reads: ina/test_ina219.py::test_a_stale_register_is_not_a_sample,
    test_chip.py::test_registers_are_stale_between_conversions
- 8 old mode: ina219/test_driver.py::test_the_first_conversion_after_a_new_configuration_is_dropped
- 9 calibration range: ina219/test_driver.py::test_calibration_word_is_even_and_in_range,
-   ina219/test_driver.py::test_impossible_settings_are_refused
-10 NACK and time-outs: ina219/test_driver.py::test_a_lost_transfer_is_repeated_and_counted,
-   ina219/test_driver.py::test_an_unplugged_chip_ends_in_an_error_with_its_cause,
+ 8 old mode: ina/test_ina219.py::test_the_first_conversion_after_a_new_configuration_is_dropped
+ 9 calibration range: ina/test_ina219.py::test_calibration_word_is_even_and_in_range,
+   ina/test_ina219.py::test_impossible_settings_are_refused
+10 NACK and time-outs: ina/test_ina219.py::test_a_lost_transfer_is_repeated_and_counted,
+   ina/test_ina219.py::test_an_unplugged_chip_ends_in_an_error_with_its_cause,
    test_checks.py::test_each_fault_is_a_reason
-11 three messages: ina219/test_smbus.py::test_each_failure_to_open_the_bus_has_its_own_cure,
-   ina219/test_smbus.py::test_a_chip_held_by_the_kernel_is_not_touched
+11 three messages: ina/test_smbus.py::test_each_failure_to_open_the_bus_has_its_own_cure,
+   ina/test_smbus.py::test_a_chip_held_by_the_kernel_is_not_touched
 12 import anywhere: test_opening.py::test_importing_needs_no_bus_no_linux_and_no_torch
-13 closing, forks: ina219/test_driver.py::test_closing_puts_the_chip_back_as_it_was,
-   ina219/test_driver.py::test_a_forked_child_does_not_touch_the_chip,
-   ina219/test_driver.py::test_a_failed_opening_closes_the_bus
+13 closing, forks: ina/test_ina219.py::test_closing_puts_the_chip_back_as_it_was,
+   ina/test_ina219.py::test_a_forked_child_does_not_touch_the_chip,
+   ina/test_ina219.py::test_a_failed_opening_closes_the_bus
 14 monotonic clock: test_pitfalls.py::test_nothing_here_reads_a_clock_of_its_own
-15 middle of the window: ina219/test_driver.py::test_samples_are_stamped_at_the_middle_of_their_window,
+15 middle of the window: ina/test_ina219.py::test_samples_are_stamped_at_the_middle_of_their_window,
    test_estimate.py::test_power_between_idle_and_full
 16 trapezoid: test_integrate.py::test_equal_neighbours_are_all_kept, test_integrate.py::test_a_straight_line_is_exact,
    test_trace.py::test_columns_that_do_not_fit, test_checks.py::test_gaps_at_the_edges_count

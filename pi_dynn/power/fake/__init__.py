@@ -11,6 +11,7 @@ from pi_dynn.errors import InputError
 from pi_dynn.power.fake.bus import TRANSFER_400_KHZ_S, FakeBus
 from pi_dynn.power.fake.chip import Ina219Chip
 from pi_dynn.power.fake.clock import SimulatedClock
+from pi_dynn.power.fake.ina226_chip import Ina226Chip
 from pi_dynn.power.fake.waveform import (
     Constant,
     During,
@@ -21,8 +22,8 @@ from pi_dynn.power.fake.waveform import (
     Waveform,
     waveform_energy_j,
 )
-from pi_dynn.power.ina219.driver import Ina219
-from pi_dynn.power.ina219.settings import Ina219Settings
+from pi_dynn.power.ina.ina219 import Ina219
+from pi_dynn.power.ina.ina219_settings import Ina219Settings
 from pi_dynn.power.meter import SIMULATED
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "FakeBus",
     "FakeMeter",
     "Ina219Chip",
+    "Ina226Chip",
     "Ramp",
     "SimulatedClock",
     "Square",
@@ -59,7 +61,9 @@ class FakeMeter(Ina219):
 
     @property
     def chip(self) -> Ina219Chip:
-        return self.bus.chip
+        chip = self.bus.chip
+        assert isinstance(chip, Ina219Chip)  # the only one that this driver opens
+        return chip
 
     def set_load_w(self, power_w: float) -> None:
         """Set the power of a `Switched` load from now on. Raises: InputError for another load."""

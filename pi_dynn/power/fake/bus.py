@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from pi_dynn.clock import Clock
 from pi_dynn.power.fake.chip import Ina219Chip
+from pi_dynn.power.fake.ina226_chip import Ina226Chip
 
 TRANSFER_400_KHZ_S = 48 / 400e3
 """One register read is 48 bit times: address, pointer, address, two bytes, and the bits between."""
@@ -21,7 +22,7 @@ class FakeBus:
 
     def __init__(
         self,
-        chip: Ina219Chip,
+        chip: Ina219Chip | Ina226Chip,
         clock: Clock,
         *,
         transfer_s: float = 0.0,

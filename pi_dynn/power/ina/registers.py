@@ -14,7 +14,8 @@ _UNUSED_CONFIG_BITS = 0xC000  # reset reads back as 0, bit 14 is not used: anyth
 # Manufacturer and die registers of its relatives, by their data sheets; an INA219 has neither.
 _IDENTITY_REGISTERS = ((0xFE, 0xFF), (0x3E, 0x3F))
 _TEXAS_INSTRUMENTS = 0x5449
-_DIES = {0x2260: "an INA226", 0x2270: "an INA260", 0x3220: "an INA3221", 0x2280: "an INA228"}
+INA226, INA260 = "an INA226", "an INA260"
+_DIES = {0x2260: INA226, 0x2270: INA260, 0x3220: "an INA3221", 0x2280: "an INA228"}
 _LOOKS, _LOOK_PAUSE_S = 4, 5e-3
 _SHUNT_NOISE = 100  # steps of 10 uV
 
@@ -42,18 +43,26 @@ def signed(word: int) -> int:
     return word - 0x10000 if word & 0x8000 else word
 
 
-def other_chip(bus: RegisterBus, clock: Clock) -> str | None:
-    """What shows that the chip on the bus is no INA219; None if nothing does. It only reads.
-
-    Raises: OSError if one of the six registers of an INA219 cannot be read.
-    """
+def identity(bus: RegisterBus) -> str | None:
+    """The chip of Texas Instruments that names itself in its registers; None for one that does not, as an INA219."""
     for register, die_register in _IDENTITY_REGISTERS:
         try:
             if bus.read_word(register) == _TEXAS_INSTRUMENTS:
                 die = bus.read_word(die_register) & 0xFFF0
                 return _DIES.get(die, f"a chip of Texas Instruments, number {die:#06x}")
         except OSError:
-            continue  # no such register, as in an INA219
+            continue  # no such register
+    return None
+
+
+def other_chip(bus: RegisterBus, clock: Clock) -> str | None:
+    """What shows that the chip on the bus is no INA219; None if nothing does. It only reads.
+
+    Raises: OSError if one of the six registers of an INA219 cannot be read.
+    """
+    named = identity(bus)
+    if named is not None:
+        return named
     config = bus.read_word(CONFIG)
     if config & _UNUSED_CONFIG_BITS:
         return f"register 0 reads {config:#06x}"

@@ -9,8 +9,8 @@ import pytest
 from pi_dynn.errors import InputError, MeterBusError, MeterNotFound, PowerError
 from pi_dynn.power import SampleFlags, SteppedSampler, check_trace
 from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip, Ramp, Square, Switched
-from pi_dynn.power.ina219.driver import BUS, CALIBRATION, CONFIG, Ina219
-from pi_dynn.power.ina219.settings import Ina219Settings
+from pi_dynn.power.ina.ina219 import BUS, CALIBRATION, CONFIG, Ina219
+from pi_dynn.power.ina.ina219_settings import Ina219Settings
 
 POWER_ON = 0x399F
 

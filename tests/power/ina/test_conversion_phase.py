@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pi_dynn.power.ina219.conversion_phase import ConversionPhase
+from pi_dynn.power.ina.conversion_phase import ConversionPhase
 
 NOMINAL_NS = 4_792_000
 

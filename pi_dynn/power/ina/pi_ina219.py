@@ -11,9 +11,9 @@ from typing import Protocol
 
 from pi_dynn.clock import Clock
 from pi_dynn.errors import MeterBusError, MeterNotFound, need_extra
-from pi_dynn.power.ina219.driver import Ina219, settings_for
-from pi_dynn.power.ina219.i2c_scan import only_meter_address
-from pi_dynn.power.ina219.smbus import bus_open_error, check_address
+from pi_dynn.power.ina.i2c_scan import only_meter_address
+from pi_dynn.power.ina.ina219 import Ina219, settings_for
+from pi_dynn.power.ina.smbus import bus_open_error, check_address
 
 
 class Device(Protocol):

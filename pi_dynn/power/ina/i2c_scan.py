@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pi_dynn.errors import MeterAmbiguous, PowerError, need_extra
-from pi_dynn.power.ina219.smbus import bus_open_error
+from pi_dynn.power.ina.registers import RegisterBus
+from pi_dynn.power.ina.smbus import bus_open_error, open_smbus
 
 if TYPE_CHECKING:
     from smbus2 import SMBus
@@ -35,12 +36,12 @@ def scan_i2c(root: Path = Path("/"), smbus_class: BusClass | None = None) -> lis
 def only_meter_address(
     bus: int,
     root: Path = Path("/"),
-    is_other: Callable[[int], bool] = lambda address: False,
+    is_other: Callable[[RegisterBus], bool] | None = None,
     smbus_class: BusClass | None = None,
 ) -> int:
     """The address of the only meter that answers on `/dev/i2c-<bus>`; the first that one can have if none does.
 
-    `is_other` tells whether the chip at an address is something else; chips held by a kernel driver are not asked.
+    `is_other` tells from its registers whether a chip is something else; chips held by a kernel driver are not asked.
 
     Raises: MeterAmbiguous if there are several, because one may measure the battery and another the board.
     """
@@ -48,14 +49,26 @@ def only_meter_address(
         return METER_ADDRESSES[0]
     found = _scan(root, bus, smbus_class)
     answering = found.answering
-    if len(answering) > 1:
-        answering = tuple(one for one in answering if one in found.held or not is_other(one))
+    if len(answering) > 1 and is_other is not None:
+        answering = tuple(
+            address for address in answering if address in found.held or not _is_other(bus, address, root, is_other)
+        )
     if len(answering) > 1:
         raise MeterAmbiguous(
             f"several meters answer on /dev/i2c-{bus}, at {', '.join(f'{address:#04x}' for address in answering)}: "
             "name the one of the board with --i2c-address"
         )
     return answering[0] if answering else METER_ADDRESSES[0]
+
+
+def _is_other(bus: int, address: int, root: Path, is_other: Callable[[RegisterBus], bool]) -> bool:
+    registers = open_smbus(bus, address, root)
+    try:
+        return is_other(registers)
+    except OSError:
+        return True
+    finally:
+        registers.close()
 
 
 def _scan(root: Path, number: int, smbus_class: BusClass | None) -> I2cBus:

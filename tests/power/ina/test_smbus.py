@@ -7,8 +7,8 @@ import pytest
 from pi_dynn.errors import InputError, MeterBusError, MeterDenied, MeterNotFound
 from pi_dynn.power import open_meter
 from pi_dynn.power.fake import Constant, Ina219Chip
-from pi_dynn.power.ina219.driver import Ina219
-from pi_dynn.power.ina219.smbus import SmbusRegisters, open_smbus
+from pi_dynn.power.ina.ina219 import Ina219
+from pi_dynn.power.ina.smbus import SmbusRegisters, open_smbus
 
 
 class LittleEndianBus:

@@ -4,7 +4,7 @@ Source: TI SBOS448G, section 8.6 (registers) and table 5 (conversion times, typi
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pi_dynn.errors import InputError
 from pi_dynn.power.meter import MeterAccuracy
@@ -124,8 +124,26 @@ class Ina219Settings:
         return round(self.bus_range_v / BUS_LSB_V)
 
     @property
-    def shunt_s(self) -> float:
+    def current_s(self) -> float:
         """Time over which the current of one sample is averaged."""
+        return self.shunt_s
+
+    @property
+    def age_s(self) -> float:
+        """From the middle of that time to the end of the cycle: shunt, then bus, then it says it is ready."""
+        return self.bus_s + 0.5 * self.shunt_s
+
+    def faster(self) -> "Ina219Settings":
+        """The same with the shortest conversions."""
+        return replace(self, fast=True)
+
+    def wider(self) -> "Ina219Settings":
+        """The same with the widest range."""
+        return replace(self, max_current_a=None)
+
+    @property
+    def shunt_s(self) -> float:
+        """Time of the shunt conversions of one sample."""
         return _FAST_ADC_S if self.fast else _SHUNT_ADC[self.shunt_averages][1]
 
     @property

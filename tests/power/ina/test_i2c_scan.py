@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from pi_dynn.errors import MeterAmbiguous
-from pi_dynn.power.ina219.i2c_scan import only_meter_address, scan_i2c
+from pi_dynn.power.ina.i2c_scan import only_meter_address, scan_i2c
 
 
 class Smbus:
@@ -84,4 +84,17 @@ def test_the_only_meter_is_found_wherever_it_is(root, tmp_path):
 def test_of_two_meters_none_is_taken_by_itself(root):
     with pytest.raises(MeterAmbiguous, match="at 0x40, 0x45: name the one of the board with --i2c-address"):
         only_meter_address(1, root, smbus_class=TwoChips)
-    assert only_meter_address(1, root, lambda address: address == 0x40, TwoChips) == 0x45
+
+
+def test_chips_that_are_something_else_do_not_count(root, monkeypatch):
+    """A converter for analogue signals at 0x45, beside the meter at 0x40."""
+
+    class Registers:
+        def __init__(self, bus, address, root):
+            self.address = address
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("pi_dynn.power.ina.i2c_scan.open_smbus", Registers)
+    assert only_meter_address(1, root, lambda registers: registers.address == 0x45, TwoChips) == 0x40
