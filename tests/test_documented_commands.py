@@ -37,6 +37,8 @@ ELSEWHERE = {
     "watch /dev/video0": "needs a camera; tests/cli/test_watch.py",
     "watch incoming/ --mqtt": "needs a broker, and goes on until it is interrupted; tests/cli/test_watch.py",
     "energy --require-meter": "needs a meter; tests/cli/test_energy.py",
+    "energy --meter external": "minutes; tests/cli/test_energy.py has fewer answers",
+    "energy --join": "needs the trace of an instrument; tests/cli/test_energy.py",
     "energy --n 4000": "minutes; tests/cli/test_energy.py has fewer answers",
     "benchmark --threads 1 --against": "minutes; tests/cli/test_other_commands.py and tests/latency/test_benchmark.py",
     "benchmark --cold-start": "many fresh processes; tests/cli/test_other_commands.py has fewer answers beside them",

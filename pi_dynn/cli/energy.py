@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 @click.option("--baseline", type=click.Path(path_type=Path), metavar="BUNDLE", help="Measure this in turns with it.")
 @click.option("--name", help="Name in the table. [default: the network and its precision]")
 @click.option("--save", type=click.Path(path_type=Path), metavar="RUN.json", help="Keep the run, raw trace included.")
+@click.option("--join", type=click.Path(path_type=Path), metavar="RUN.json", help="Join a run of --meter external ...")
+@click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="... with this CSV of an instrument ...")
+@click.option("--instrument", metavar="NAME", help="... of this name, which stands beside every figure.")
+@click.option("--trace-volts", type=click.FloatRange(0.0, min_open=True), help="Supply, if the CSV has amperes only.")
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @meter_options
 @json_option
@@ -49,16 +53,20 @@ def command(**options: Any) -> int:
 
     Idle power is measured before and after every trial; net energy is what an answer adds to it. Without a power
     meter the figures come from a model and say ESTIMATED; --meter fake runs on a simulated board.
-    --meter replay:RUN.json computes the figures of a saved run again.
+    --meter replay:RUN.json computes the figures of a saved run again; --meter external leaves the recording of power to
+    an instrument, whose CSV --join adds.
 
     \b
     Examples:
       pi-dynn energy --n 4000
       pi-dynn energy --meter ina219 --require-meter --each-exit --save run.json
       pi-dynn energy --baseline full.pt --bundle early.pt --markdown
+      pi-dynn energy --meter external --save run.json
+      pi-dynn energy --join run.json --trace ppk2.csv --trace-volts 5.1 --instrument "PPK2 no. 1" --save joined.json
     """
     backend = take_backend_options(options)
     shown = {name: options.pop(name) for name in ("markdown", "as_json", "save")}
+    joined = {name: options.pop(name) for name in ("join", "trace", "instrument", "trace_volts")}
     meter_name, said = options["meter_name"], list[str]()
 
     def say(note: str) -> None:
@@ -67,13 +75,39 @@ def command(**options: Any) -> int:
             said.append(note)
             click.echo(f"Note: {note}", err=True)
 
-    from pi_dynn.energy.runs import is_run, replay_run
+    from pi_dynn.energy.runs import is_run, replay_run, save_run
 
-    if meter_name.startswith("replay:") and is_run(meter_name.partition(":")[2]):
+    if any(value is not None for value in joined.values()):
+        measurement, results = _join(**joined)
+    elif meter_name == "external":
+        if shown["save"] is None:
+            raise click.UsageError("--meter external has no figures yet: keep the run with --save")
+        measurement, results = _measure(backend, say, **options)
+        save_run(shown["save"], measurement, results)
+        click.echo(
+            f"{shown['save']}: when the board was idle and when it worked; now --join it with the trace", err=True
+        )
+        return ExitStatus.INTERRUPTED if measurement.recording.interrupted else ExitStatus.OK
+    elif meter_name.startswith("replay:") and is_run(meter_name.partition(":")[2]):
         measurement, results = replay_run(meter_name.partition(":")[2])
     else:
         measurement, results = _measure(backend, say, **options)
     return _show(measurement, results, say, **shown)
+
+
+def _join(
+    join: Path | None, trace: Path | None, instrument: str | None, trace_volts: float | None
+) -> "tuple[Measurement, list[EnergyResult]]":
+    """A saved run with the trace of an instrument in place of its own."""
+    from pi_dynn.energy.join import join_trace
+    from pi_dynn.energy.results import energy_results
+    from pi_dynn.energy.runs import load_run
+    from pi_dynn.power.instruments import load_instrument_trace
+
+    if join is None or trace is None or instrument is None:
+        raise click.UsageError("give --join RUN.json, --trace FILE and --instrument NAME together")
+    measurement = join_trace(load_run(join), load_instrument_trace(trace, instrument, trace_volts)).measurement
+    return measurement, energy_results(*measurement)
 
 
 def _measure(

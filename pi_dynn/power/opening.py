@@ -19,6 +19,7 @@ _BACKENDS = {
     "rapl": "pi_dynn.power.rapl:open_rapl",
     "pmic": "pi_dynn.power.pmic:open_pmic",
     "estimate": "pi_dynn.power.estimate:open_estimate",
+    "external": "pi_dynn.power.external:open_external",
     "replay": "pi_dynn.power.replay:open_replay",
     "fake": "pi_dynn.power.fake:open_fake",
 }

@@ -142,3 +142,34 @@ def test_help_has_an_example():
     result = CliRunner().invoke(command, ["--help"])
     assert result.exit_code == 0
     assert "pi-dynn energy --n 4000" in result.output
+
+
+def test_a_run_with_an_instrument_of_its_own_clock_is_joined(energy, tmp_path):
+    run, table = tmp_path / "run.json", tmp_path / "trace.csv"
+    options = ("--meter", "external", "--n", "400", "--trials", "3", "--idle-s", "0.6", "--save", str(run))
+    status, out, err = energy(*options)
+    assert (status, out) == (ExitStatus.OK, "")
+    assert "now --join it" in err
+    document = json.loads(run.read_text())
+    spans, trials = document["trace"]["spans"], [one["span"] for one in document["recording"]["trials"]]
+    first_ns = min(span[0] for span in spans) - 2_000_000_000
+    rows = ["Timestamp(ms),Current(uA)"]
+    for t_ns in range(first_ns, max(span[1] for span in spans) + 1_000_000_000, 1_000_000):
+        works = any(spans[place][0] <= t_ns < spans[place][1] for place in trials)
+        rows.append(f"{(t_ns - first_ns) / 1e6},{650_000 if works else 430_000}")
+    table.write_text("\n".join(rows))
+    joining = ("--join", str(run), "--trace", str(table), "--instrument", "PPK2 no. 1")
+    status, out, _ = energy(*joining, "--trace-volts", "5.0", "--json", bundle=False)
+    result = json.loads(out)
+    assert (result["meter"], result["label"], result["trials"]) == ("PPK2 no. 1", "MEASURED", 3)
+    mean_s = sum((spans[place][1] - spans[place][0]) * 1e-9 for place in trials) / len(trials)
+    assert result["net_j"] == pytest.approx(5.0 * 0.22 * mean_s / result["n"], rel=0.02)
+    status, _, err = energy(*joining, bundle=False)
+    assert status == ExitStatus.ERROR and "--trace-volts" in err
+
+
+def test_an_external_meter_needs_a_file_and_a_join_all_its_parts(energy, tmp_path):
+    status, _, err = energy("--meter", "external")
+    assert status == ExitStatus.USAGE and "--save" in err
+    status, _, err = energy("--join", str(tmp_path / "run.json"), bundle=False)
+    assert status == ExitStatus.USAGE and "--instrument NAME together" in err

@@ -16,7 +16,8 @@ def no_firmware(command):
 
 def test_every_name_of_the_contract():
     assert set(meter_names()) == {
-        "ina219", "ina226", "ina260", "pi-ina219", "hwmon", "rapl", "pmic", "estimate", "replay", "fake", "auto",
+        "ina219", "ina226", "ina260", "pi-ina219", "hwmon", "rapl", "pmic", "estimate", "external", "replay", "fake",
+        "auto",
     }  # fmt: skip
 
 

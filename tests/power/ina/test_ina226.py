@@ -87,7 +87,7 @@ def test_a_reset_is_seen_and_mended(open_one, clock):
         clock.sleep(0.5)
         meter.bus.chip.brown_out()
         clock.sleep(3.0)
-    assert (sampler.trace().flags & int(SampleFlags.CHIP_RESET)).sum() == 1
+    assert ((sampler.trace().flags & int(SampleFlags.CHIP_RESET)) != 0).sum() == 1
     assert meter.bus.chip.read_word(0) == Ina226Settings().config
 
 
