@@ -22,7 +22,7 @@ CONFIG = """
 [cosmic-ray]
 module-path = ["pi_dynn/power", "pi_dynn/energy"]
 excluded-modules = ["pi_dynn/*/text.py"]
-timeout = 240.0
+timeout = 90.0
 test-command = "{python} -m pytest -x -q -p no:cacheprovider {tests} -k 'not cover'"
 
 [cosmic-ray.distributor]

@@ -97,3 +97,13 @@ def test_an_empty_trace_cannot_be_replayed(open_chip, sample, tmp_path):
     sample(open_chip(), 0.0).save(tmp_path / "empty.json")
     with pytest.raises(TraceInvalid, match="2 or more"):
         open_meter(f"replay:{tmp_path / 'empty.json'}")
+
+
+def test_what_the_meter_did_not_give_is_none(clock, tmp_path):
+    (tmp_path / "trace.csv").write_text("t_s,power_w,voltage_v\n0.0,2.0,5.0\n0.1,2.1,\n")
+    meter = open_meter(f"replay:{tmp_path / 'trace.csv'}", clock=clock)
+    first = meter.read()
+    clock.advance(0.1)
+    second = meter.read()
+    assert (first.voltage_v, first.current_a) == (5.0, None)
+    assert (second.voltage_v, second.current_a) == (None, None)
