@@ -80,12 +80,12 @@ class MeterAccuracy(Record):
 class MeterInfo(Record):
     """The description of a meter. Figures of different scope, rails or shunt must not be compared.
 
-    `scope` names the part that is measured ("board input", "CPU package"). `resolution_w` is
-    the smallest step of power at the nominal voltage (joules for a counter), `nominal_period_s` the time between
-    samples without delays, `window_s` the part of it over which each sample averages (0: a point
-    sample). `label` is MEASURED, ESTIMATED or SIMULATED and must be printed beside every figure. `range_a` is the
-    current at the end of the range; it and `accuracy` are None where they are not known. `random_times` says that
-    samples are taken at random times, which cannot keep step with the work.
+    `scope` names the part that is measured ("board input", "CPU package"). `resolution_w` is the smallest step of power
+    at the nominal voltage (of a counter, its step in a period), `nominal_period_s` the time between samples without
+    delays, `window_s` the part of it over which each sample averages (0: a point sample). `label` is MEASURED,
+    ESTIMATED or SIMULATED and must be printed beside every figure. `range_a` is the current at the end of the range; it
+    and `accuracy` are None where they are not known. `random_times` says that samples are taken at random times, which
+    cannot keep step with the work.
     """
 
     name: str

@@ -18,7 +18,7 @@ def test_only_packages_are_counted(lay_out, clock):
     root = lay_out("laptop")
     meter = open_meter("rapl", root=root, clock=clock)
     assert (meter.info.rails, meter.info.scope, meter.info.kind) == (("package-0",), "CPU package", "counter")
-    assert meter.info.resolution_w == 1e-6  # joules: the counter is in microjoules
+    assert meter.info.resolution_w == pytest.approx(1e-6 / 0.02)  # a step of a microjoule in a period
     set_uj(root, 262143000000 + 200_000)
     set_uj(root, 77_000_000, zone="intel-rapl:1")  # psys lies around the package
     set_uj(root, 77_000_000, zone="intel-rapl:0:0")  # core lies inside it
