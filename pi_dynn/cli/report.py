@@ -73,7 +73,7 @@ def command(
     if csv_path is not None:
         _write_csv(csv_path, saved, differences)
     if html_path is not None:
-        _write_page(html_path, title, runs, saved, tables_of(saved, differences, False, True), notes)
+        _write_page(html_path, title, runs, saved, tables_of(saved, differences, True, True), notes)
     for note in notes:
         click.echo(f"Note: {note}", err=True)
     return ExitStatus.OK if all(result.valid for result in energies) else ExitStatus.MEASUREMENT_INVALID

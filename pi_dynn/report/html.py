@@ -1,4 +1,4 @@
-"""One self-contained HTML page of saved runs, without scripts, external fonts or external pictures.
+"""One self-contained HTML page of saved runs, without external scripts, fonts or pictures.
 
 Needs jinja2 and matplotlib, the extra [report].
 """
@@ -23,7 +23,7 @@ def report_page(
     notes: Sequence[str],
     version: str,
 ) -> str:
-    """The page, with a warning above all figures for every label other than MEASURED.
+    """The page, with a warning above all figures for every label other than MEASURED; `tables` are Markdown.
 
     Raises: InputError without the extra [report].
     """
@@ -33,11 +33,24 @@ def report_page(
     return environment.get_template("report.html").render(
         title=title,
         files=files,
-        tables=tables,
+        tables=[(heading, rendered(text)) for heading, text in tables],
         figures=drawings(figures_of(runs)),
         warnings=warnings_of(runs),
         notes=notes,
         version=version,
+    )
+
+
+def rendered(markdown: str) -> str:
+    """Tables and text in Markdown as HTML; HTML in them, as in the name of a run, is shown and not obeyed."""
+    from markdown_it import MarkdownIt
+
+    html: str = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    # What is too wide for the page can be scrolled, by the keyboard as well.
+    return (
+        html.replace("<pre>", '<pre tabindex="0">')
+        .replace("<table>", '<div class="table" tabindex="0"><table>')
+        .replace("</table>", "</table></div>")
     )
 
 

@@ -1,13 +1,14 @@
-"""The routes: the page, POST /classify, GET /events, /metrics and /healthz."""
+"""The routes: the page and what it shows, POST /classify, GET /events, /metrics and /healthz."""
 
 import asyncio
 import hmac
 import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -23,6 +24,7 @@ from starlette.routing import Route
 
 from pi_dynn.classify.live import Busy, LiveAnswer, LiveClassifier
 from pi_dynn.errors import PiDynnError
+from pi_dynn.text import label_words
 from pi_dynn.web.limits import TokenFailures
 from pi_dynn.web.metrics import Metrics
 
@@ -49,6 +51,8 @@ def build_app(classifier: LiveClassifier, settings: WebSettings) -> Starlette:
     web = Web(classifier, settings)
     routes = [
         Route("/", web.page),
+        Route("/about", web.about),
+        Route("/samples/{name}", web.sample),
         Route("/classify", web.classify, methods=["POST"]),
         Route("/events", web.events),
         Route("/metrics", web.metrics),
@@ -68,6 +72,13 @@ async def refusal(_: Request, error: Exception) -> Response:
     """The response to an HTTP error: one line under the key `error`."""
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def _samples(labels: Sequence[str]) -> dict[str, Path]:
+    """The sample photographs by name, if the bundle knows what they show."""
+    paths = sorted((resources.files("pi_dynn.assets") / "samples").iterdir(), key=lambda path: path.name)
+    known = [Path(str(path)) for path in paths if path.name.rstrip("0123456789.jpg") in labels]
+    return {path.name: path for path in known}
 
 
 class Web:
@@ -103,6 +114,34 @@ class Web:
     async def page(self, request: Request) -> Response:
         self._admit(request)
         return HTMLResponse((resources.files("pi_dynn.web") / "page.html").read_text(encoding="utf-8"))
+
+    async def about(self, request: Request) -> Response:
+        """The bundle: its classes in words, exits and their multiply-adds, and the sample photographs it knows."""
+        self._admit(request)
+        session, power = self._classifier.session, self._classifier.power
+        manifest = session.manifest
+        return JSONResponse(
+            {
+                "model": manifest.model,
+                "precision": manifest.precision,
+                "engine": session.engine,
+                "threads": session.threads,
+                "words": {label: label_words(label) for label in manifest.labels},
+                "blocks": manifest.blocks,
+                "macs": manifest.macs,
+                "meter": None if power is None else power.info.name,
+                "meter_label": None if power is None else power.info.label,
+                "samples": sorted(_samples(manifest.labels)),
+            }
+        )
+
+    async def sample(self, request: Request) -> Response:
+        """One of the sample photographs."""
+        self._admit(request)
+        path = _samples(self._classifier.session.manifest.labels).get(request.path_params["name"])
+        if path is None:
+            raise HTTPException(404, "no such sample")
+        return Response(path.read_bytes(), media_type="image/jpeg")
 
     async def classify(self, request: Request) -> Response:
         """The answer to an image, which is the body or the first file of a form."""

@@ -125,6 +125,13 @@ def test_a_browser_draws_every_plot_and_asks_nobody(saved, tmp_path, capsys, bro
         assert name in headings
     assert "Exits: photos" in headings and "Exits: ucm, evaluated" in headings
     assert "not measured by a power meter" in page.locator(".warning").first.inner_text()
+    energies = page.locator("table").first
+    assert energies.locator("tbody tr").count() == 2
+    energies.get_by_role("button", name="energy net").click()
+    assert energies.locator("th[aria-sort=ascending]").inner_text().startswith("energy net")
+    order = energies.locator("tbody tr td:nth-child(2)").all_inner_texts()
+    energies.get_by_role("button", name="energy net").click()
+    assert energies.locator("tbody tr td:nth-child(2)").all_inner_texts() == order[::-1] != order
     plots = page.locator("figure.plot")
     assert plots.count() == 7
     for number in range(plots.count()):

@@ -136,3 +136,23 @@ def test_energy_of_an_answer_and_its_label(session):
     assert answer["meter_label"] == "SIMULATED" and answer["gross_j"] > 0
     assert answer["gross_j"] == pytest.approx(answer["power_w"] * answer["elapsed_s"], rel=0.5)
     assert 'pi_dynn_gross_energy_joules_total{label="SIMULATED"}' in text
+
+
+def test_what_the_page_shows_of_the_bundle(client, session):
+    about = client.get("/about").json()
+    assert (about["model"], about["blocks"], about["macs"]) == (
+        session.manifest.model, session.manifest.blocks, session.manifest.macs
+    )  # fmt: skip
+    assert about["words"]["denseresidential"] == "dense residential"
+    assert about["meter"] is None
+    assert about["samples"] == [path.name for path in SAMPLES]
+    sample = client.get(f"/samples/{SAMPLES[0].name}")
+    assert (sample.content, sample.headers["content-type"]) == (SAMPLES[0].read_bytes(), "image/jpeg")
+    for name in ("none.jpg", "..%2f__init__.py", "%2e%2e/MODEL_CARD.md"):
+        assert client.get(f"/samples/{name}").status_code == 404
+
+
+def test_a_bundle_of_other_classes_shows_no_samples(tiny_bundle):
+    with TestClient(build_app(LiveClassifier(Session(tiny_bundle, threads=1), PerfClock()), WebSettings())) as client:
+        assert client.get("/about").json()["samples"] == []
+        assert client.get(f"/samples/{SAMPLES[0].name}").status_code == 404

@@ -16,7 +16,7 @@ def test_an_upload_is_answered_and_the_charts_move(server, browser, tmp_path):
     page.on("console", lambda message: said.append(message.text))
     page.goto(address)
     answers = {
-        "agricultural01.jpg": "agricultural ",
+        "agricultural01.jpg": "agricultural",
         "intersection00.jpg": "none of these (nearest: intersection)",  # wrongly: one of the 5 % that it may reject
     }
     shots = []
@@ -27,8 +27,14 @@ def test_an_upload_is_answered_and_the_charts_move(server, browser, tmp_path):
         shots.append(page.locator(".charts").screenshot())
     assert shots[0] != shots[1]
     assert "exit 4 of 5 (block 9)" in page.locator("#facts").inner_text()
-    assert "SIMULATED" in page.locator("#facts").inner_text()
+    assert "SIMULATED by fake" in page.locator("#about").inner_text()
     assert page.locator("#latency").inner_text().endswith("ms")
+    assert page.locator("#top .row").count() == 3
+    assert page.locator("#ladder .left").inner_text() == "block 9 · 84 %"
+    page.locator("#samples button").nth(8).click()
+    page.wait_for_function("document.getElementById('label').textContent === 'golf course'", timeout=60_000)
+    assert "21 classes" in page.locator("#about").inner_text()
+    assert "/classify" in page.locator("#curl").inner_text()
     (tmp_path / "not.jpg").write_text("no image")
     page.set_input_files("#file", tmp_path / "not.jpg")
     page.wait_for_function("document.getElementById('error').textContent.includes('not an image')", timeout=60_000)
