@@ -13,6 +13,7 @@ from pi_dynn.calibrate.scores import softmax
 from pi_dynn.errors import CalibrationError
 
 SHARPEST, FLATTEST = 0.05, 20.0  # a fit that ends at a limit has failed
+_FOLDS = 5
 BINS = 15  # as in the published definition of the expected calibration error
 
 
@@ -39,9 +40,30 @@ def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> f
     return float(1.0 / np.sqrt(low * high))
 
 
-def fit_temperatures(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> list[float]:
-    """One temperature for each exit of logits (K, N, classes)."""
-    return [fit_temperature(one, labels) for one in logits]
+def fit_temperatures(
+    logits: NDArray[np.float64], labels: NDArray[np.int64], groups: NDArray[np.int64] | None = None
+) -> list[float]:
+    """One temperature for each exit of logits (K, N, classes); 1 where another does not help on held-out images.
+
+    `groups` (N,) are the numbers of the photographs behind the images, whose views are held out together.
+    """
+    folds = (np.arange(logits.shape[1]) if groups is None else np.asarray(groups)) % _FOLDS
+    return [fit_temperature(one, labels) if _helps(one, labels, folds) else 1.0 for one in logits]
+
+
+def _helps(logits: NDArray[np.float64], labels: NDArray[np.int64], folds: NDArray[np.int64]) -> bool:
+    """Whether temperatures lower the calibration error of images (N, classes) that they were not fitted on."""
+    if len(np.unique(folds)) < _FOLDS:
+        return True  # too few images to hold some out
+    scaled = np.array(logits, dtype=np.float64)
+    for fold in range(_FOLDS):
+        out = folds == fold
+        scaled[out] /= fit_temperature(logits[~out], labels[~out])
+    right = logits.argmax(axis=-1) == labels
+    before, after = (
+        calibration_error(reliability_bins(softmax(values).max(axis=-1), right)) for values in (logits, scaled)
+    )
+    return after < before
 
 
 def reliability_bins(

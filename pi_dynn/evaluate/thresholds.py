@@ -84,7 +84,7 @@ def calibrate(
         part=source.part,
         settings=asdict(settings) | choice.point.settings | {"views": outcomes.images // outcomes.photographs},
         curve=choice.curve,
-        temperatures=fit_temperatures(outputs.logits, outputs.labels),
+        temperatures=fit_temperatures(outputs.logits, outputs.labels, outputs.groups),
         promise=choice.promise,
     )
     return record, choice

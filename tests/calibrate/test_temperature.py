@@ -63,3 +63,21 @@ def test_an_empty_exit_and_nan_are_refused():
             call()
     with pytest.raises(CalibrationError, match="NaN"):
         fit_temperature(np.full((2, 3), np.nan), [0, 1])
+
+
+def test_probabilities_that_are_calibrated_already_are_left_alone():
+    """Of networks whose probabilities are right, most fits only follow the noise of their few images."""
+    kept = []
+    for seed in range(12):
+        logits, labels = synthetic_logits(2000, 5, seed=seed, temperature=1.0)
+        temperatures = fit_temperatures(logits, labels)
+        kept += [temperature == 1.0 for temperature in temperatures[-1:]]
+        assert all(0.7 < temperature < 1.4 for temperature in temperatures[-1:])
+    assert sum(kept) >= 4
+
+
+def test_views_of_one_photograph_are_held_out_together():
+    logits, labels = synthetic_logits(400, 5, temperature=3.0)
+    groups = np.repeat(np.arange(100), 4)
+    assert fit_temperatures(logits, labels, groups)[-1] == pytest.approx(3.0, rel=0.3)
+    assert fit_temperatures(logits[:, :3], labels[:3])[-1] == fit_temperature(logits[-1, :3], labels[:3])
