@@ -100,27 +100,45 @@ def move_line(point: OperatingPoint, unit: str) -> str:
 
 
 def comparison_table(results: Sequence[RuleResult], markdown: bool = False) -> str:
-    """One line per rule and setting: accuracy, mean cost, points beyond the sweep at that cost, and shares of exits."""
-    rows = [
-        (
-            result.rule,
-            result.setting,
-            percent(result.point.accuracy, 2),
-            cost_text(result.point.mean_cost, result.cost_unit),
-            f"{100 * result.gain:+.2f}",
-            " ".join(f"{100 * rate:.0f}" for rate in result.point.exit_rates),
+    """One line per rule and thresholds: accuracy, mean cost, points beyond the sweep at that cost, and shares of exits.
+
+    Settings of a rule that lead to the same thresholds share a line; a star marks the cheapest that is as right as full
+    depth.
+    """
+    lines: dict[tuple[str, tuple[float, ...]], list[RuleResult]] = {}
+    for result in results:
+        lines.setdefault((result.rule, tuple(result.point.thresholds)), []).append(result)
+    best = recommended(results)
+    rows = []
+    for same in lines.values():
+        first, last = same[0], same[-1]
+        setting = first.setting if len(same) == 1 else f"{first.setting} .. {last.setting.rpartition(' ')[2]}"
+        rows.append(
+            (
+                f"* {first.rule}" if best in same else first.rule,
+                setting,
+                percent(first.point.accuracy, 2),
+                cost_text(first.point.mean_cost, first.cost_unit),
+                f"{100 * first.gain:+.2f}",
+                " ".join(f"{100 * rate:.0f}" for rate in first.point.exit_rates),
+            )
         )
-        for result in results
-    ]
     headers = ("rule", "setting", "accuracy", "mean cost", "beyond sweep", "exits in %")
     return table(headers, rows, left=2, markdown=markdown)
+
+
+def recommended(results: Sequence[RuleResult]) -> RuleResult | None:
+    """The cheapest result that is at least as right as the first, which is full depth; None for full depth alone."""
+    full, others = results[0].point, results[1:]
+    enough = [result for result in others if result.point.accuracy >= full.accuracy]
+    return min(enough, key=lambda result: (result.point.mean_cost, -result.point.accuracy), default=None)
 
 
 def comparison_text(results: Sequence[RuleResult], images: int, chosen_on: int, part: str) -> str:
     """The comparison, with the images it was made on."""
     return "\n".join(
         (
-            f"rules at equal cost, chosen on {chosen_on} images of part {part}:",
+            f"rules at equal cost, chosen on {chosen_on} images of part {part}; * the cheapest as right as full depth:",
             comparison_table(results),
             f"beyond sweep: points more than the common threshold of the same cost on these {images} images, of which "
             f"one is {100 / images:.2f} points",

@@ -20,6 +20,7 @@ from pi_dynn.evaluate.text import (
     empty_exit_notes,
     move_line,
     points_table,
+    recommended,
     record_text,
     reliability_table,
 )
@@ -93,6 +94,23 @@ def test_comparison_and_reliability_tables():
     lines = comparison_table(RESULTS).splitlines()
     assert lines[1].split() == ["sweep", "0.80", "95.00", "%", "150.0", "M", "+0.00", "50", "0", "50"]
     assert reliability_table(RELIABILITY).splitlines()[1].split() == ["block", "2", "1.250", "10.00", "%", "2.00", "%"]
+
+
+def test_settings_that_lead_to_the_same_thresholds_share_a_line():
+    full = replace(
+        RESULTS[0], rule="full depth", setting="", point=replace(POINT, accuracy=0.94, thresholds=[2.0, 2.0])
+    )
+    dear = replace(RESULTS[0], setting="0.90", point=replace(POINT, mean_cost=200e6, thresholds=[0.9, 0.9]))
+    wrong = replace(
+        RESULTS[0], setting="0.10", point=replace(POINT, accuracy=0.5, mean_cost=90e6, thresholds=[0.1, 0.1])
+    )
+    same = replace(RESULTS[0], rule="budget", setting="cost of 0.80")
+    results = [full, RESULTS[0], same, replace(same, setting="cost of 0.85"), dear, wrong]
+    lines = [" ".join(line.split()) for line in comparison_table(results).splitlines()]
+    assert len(lines) == 1 + 5
+    assert lines[2].startswith("* sweep 0.80 95.00 %")
+    assert lines[3].startswith("budget cost of 0.80 .. 0.85 95.00 %")
+    assert recommended([full]) is None
 
 
 def test_lines_while_classifying():
