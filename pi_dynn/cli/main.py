@@ -75,8 +75,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(ExitStatus.USAGE)
     except click.ClickException as error:
         _fail(error.format_message(), ExitStatus.ERROR)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", ExitStatus.INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        _fail(f"interrupted: {error}" if str(error) else "interrupted", ExitStatus.INTERRUPTED)
     except PiDynnError as error:
         if os.environ.get("PI_DYNN_DEBUG"):
             raise

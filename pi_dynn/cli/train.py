@@ -263,7 +263,11 @@ def _train(given: dict[str, Any], build: "Callable[[dict[str, Any], Processes], 
             stack.callback(log.close)
         advance = stack.enter_context(progress(job.kind, total=job.total_steps, enabled=processes.first))
         callback = ConsoleCallback(advance, given["as_json"], processes.first, log)
-        result = job.run(cast("Callback", callback))  # which has the same methods, in a module that is slow to import
+        try:
+            # It has the same methods as a Callback, which is in a module that is slow to import.
+            result = job.run(cast("Callback", callback))
+        except KeyboardInterrupt:
+            raise click.Abort(f"the same command with --resume goes on in {given['out']}") from None
     if processes.first:
         _show_result(result, given["as_json"])
 

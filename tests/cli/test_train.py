@@ -102,6 +102,26 @@ def test_a_finished_run_is_not_overwritten_but_can_be_resumed(pi_dynn, scenes, t
     assert (tmp_path / "a" / "state.pt").read_bytes() == before
 
 
+def test_an_interrupted_run_says_how_to_go_on(pi_dynn, scenes, tmp_path, monkeypatch):
+    from pi_dynn.cli.train import ConsoleCallback
+
+    plain = ConsoleCallback.on_epoch
+
+    def interrupt(self, name, row):
+        plain(self, name, row)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConsoleCallback, "on_epoch", interrupt)
+    outcome = transfer(pi_dynn, scenes, tmp_path / "out")
+    assert outcome.status == 130
+    assert outcome.err.splitlines()[-1] == (
+        f"pi-dynn: error: interrupted: the same command with --resume goes on in {tmp_path / 'out'}"
+    )
+    monkeypatch.undo()
+    monkeypatch.setitem(registry._BUILDERS, "tiny", lambda **arguments: GFNet(TINY, **arguments))
+    assert transfer(pi_dynn, scenes, tmp_path / "out", "--resume").status == 0
+
+
 def test_amp_early_stop_and_a_start_from_other_classes(pi_dynn, scenes, other_scenes, tmp_path):
     assert transfer(pi_dynn, other_scenes, tmp_path / "a", "--amp", "--epochs", 1).status == 0
     init = ("--init", tmp_path / "a" / "best.safetensors")
