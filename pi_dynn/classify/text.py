@@ -84,8 +84,8 @@ def frame_object(path: str, frame: int, time: str, age_s: float, answer: Predict
 
 
 def watch_line(summary: WatchSummary) -> str:
-    """The watch in a few lines."""
-    line = f"{summary_line(summary)}\n{summary.dropped} of {summary.frames} frames dropped"
+    """The watch in one line, as a log has it."""
+    line = f"{'; '.join(summary_line(summary).splitlines())}; {summary.dropped} of {summary.frames} frames dropped"
     if summary.reconnects:
         line += f", {summary.reconnects} reconnects"
     if summary.published is not None:

@@ -58,7 +58,7 @@ def _read_manifest(values: Any) -> _PlainManifest:
     """The manifest in parsed JSON. Raises: ValueError for another schema, counts that do not fit, or odd notes."""
     manifest = _PlainManifest.from_dict(values)
     if (values.get("kind", "manifest"), values.get("schema", 1)) != ("manifest", 1):
-        raise ValueError(f"the manifest has schema {values.get('schema')}, and this version reads 1")
+        raise ValueError(f"the manifest has schema {values.get('schema')!r}, and this version reads 1")
     exits = len(manifest.exit_blocks)
     if len(manifest.thresholds) != exits or len(manifest.macs) != exits + 1:
         raise ValueError(f"{exits} exits, {len(manifest.thresholds)} thresholds and {len(manifest.macs)} costs")

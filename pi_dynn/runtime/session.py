@@ -10,7 +10,7 @@ from torch import Tensor
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.prefetch import prefetch
 from pi_dynn.data.preprocess import AnyImage
-from pi_dynn.errors import EngineUnavailable, InputError
+from pi_dynn.errors import BundleError, EngineUnavailable, InputError
 from pi_dynn.records import NEVER, Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.engine_choice import fastest_threads, open_network, usable_cores
@@ -236,8 +236,15 @@ class Session:
 
     def _warm_up(self) -> None:
         """Run every depth once, because the first run of a layer packs, allocates and compiles."""
-        for k in range(self.exits + 1):
-            self.answer(self._blank(), self.forced_thresholds(k))
+        try:
+            for k in range(self.exits + 1):
+                self.answer(self._blank(), self.forced_thresholds(k))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise BundleError(
+                f"the network does not run on the images of {self.preprocess.size} px that its manifest promises "
+                f"({reason}): export it again"
+            ) from error
 
     def _blank(self) -> Tensor:
         return torch.zeros(1, 3, self.preprocess.size, self.preprocess.size)

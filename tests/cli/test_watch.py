@@ -109,7 +109,7 @@ def test_a_camera_until_a_supervisor_ends_it(start):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert json.loads(out)["summary"]["interrupted"] is True
-    assert process.returncode == 0 and err.startswith("1 images")
+    assert process.returncode == 0 and err.startswith("1 image: ")
 
 
 def test_mqtt_through_a_restart_of_the_broker(start, tmp_path):
