@@ -38,6 +38,8 @@ ELSEWHERE = {
     "watch incoming/ --mqtt": "needs a broker, and goes on until it is interrupted; tests/cli/test_watch.py",
     "energy --require-meter": "needs a meter; tests/cli/test_energy.py",
     "energy --meter external": "minutes; tests/cli/test_energy.py has fewer answers",
+    "energy --meter tcp:": "needs a second board; tests/power/test_remote.py and tests/cli/test_meter.py",
+    "meter --meter ina219": "goes on until it is interrupted, on a board; tests/cli/test_meter.py",
     "energy --join": "needs the trace of an instrument; tests/cli/test_energy.py",
     "energy --n 4000": "minutes; tests/cli/test_energy.py has fewer answers",
     "benchmark --threads 1 --against": "minutes; tests/cli/test_other_commands.py and tests/latency/test_benchmark.py",

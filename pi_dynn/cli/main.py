@@ -25,13 +25,15 @@ COMMANDS = {
     "export": ("pi_dynn.cli.export", "Make a bundle from a checkpoint."),
     "report": ("pi_dynn.cli.report", "Make tables, and a page with plots, of saved runs."),
     "watch": ("pi_dynn.cli.watch", "Watch a camera, a video or a folder that fills."),
+    "meter": ("pi_dynn.cli.meter", "Show what a power meter reads, or serve it to another board."),
     "serve": ("pi_dynn.cli.serve", "Serve a live page and an HTTP API."),
     "doctor": ("pi_dynn.cli.doctor", "Show what this machine offers, and cures for what is wrong."),
     "info": ("pi_dynn.cli.info", "Show what a bundle is."),
     "models": ("pi_dynn.cli.models", "List the networks that can be built."),
 }
 
-WITHOUT_TORCH = {"doctor", "info", "report"}  # the doctor says what is wrong with a torch that cannot be imported
+# The doctor says what is wrong with a torch that cannot be imported.
+WITHOUT_TORCH = {"doctor", "info", "meter", "report"}
 
 
 class LazyGroup(click.Group):

@@ -20,11 +20,13 @@ _BACKENDS = {
     "pmic": "pi_dynn.power.pmic:open_pmic",
     "estimate": "pi_dynn.power.estimate:open_estimate",
     "external": "pi_dynn.power.external:open_external",
+    "tcp": "pi_dynn.power.remote:open_remote",
     "replay": "pi_dynn.power.replay:open_replay",
     "fake": "pi_dynn.power.fake:open_fake",
 }
 _AUTO_ORDER = ("ina219", "ina226", "ina260", "pi-ina219", "hwmon", "rapl", "pmic")
 """What `auto` tries: real meters, the whole board before parts of it. Never `fake`, never `replay`."""
+_WITH_ARGUMENT = {"replay": "path", "tcp": "address"}
 _INJECTED = ("run",)  # how a command is run, which is no wish of the user
 
 
@@ -53,12 +55,14 @@ def open_meter(
     """
     clock = clock or PerfClock()
     name, _, argument = spec.partition(":")
-    if argument and name == "replay":
-        options["path"] = argument
+    if argument and name in _WITH_ARGUMENT:
+        options[_WITH_ARGUMENT[name]] = argument.removeprefix("//") if name == "tcp" else argument
     if name == "auto":
         return _open_auto(clock, Path(root), require, options)
-    if name not in _BACKENDS or (argument and name != "replay") or (name == "replay" and not options.get("path")):
-        raise InputError(f"no meter is called {spec!r}: choose one of {', '.join(meter_names())} (replay:FILE)")
+    needed = _WITH_ARGUMENT.get(name)
+    if name not in _BACKENDS or (argument and needed is None) or (needed is not None and not options.get(needed)):
+        names = ", ".join(meter_names())
+        raise InputError(f"no meter is called {spec!r}: choose one of {names} (replay:FILE, tcp://HOST:PORT)")
     meter = _open(name, clock, Path(root), options)
     if require and not meter.info.measured:
         meter.close()

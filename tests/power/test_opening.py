@@ -16,8 +16,8 @@ def no_firmware(command):
 
 def test_every_name_of_the_contract():
     assert set(meter_names()) == {
-        "ina219", "ina226", "ina260", "pi-ina219", "hwmon", "rapl", "pmic", "estimate", "external", "replay", "fake",
-        "auto",
+        "ina219", "ina226", "ina260", "pi-ina219", "hwmon", "rapl", "pmic", "estimate", "external", "tcp",
+        "replay", "fake", "auto",
     }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_auto_drops_no_option(lay_out, tmp_path):
         open_meter("auto", root=tmp_path, run=no_firmware, address=0x41)  # and no estimate in its place
 
 
-@pytest.mark.parametrize("spec", ["ina225", "", "fake:x", "ina219:1", "replay:"])
+@pytest.mark.parametrize("spec", ["ina225", "", "fake:x", "ina219:1", "replay:", "tcp://"])
 def test_unknown_names(spec):
     with pytest.raises(InputError, match="choose one of ina219"):
         open_meter(spec)
