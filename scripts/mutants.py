@@ -50,6 +50,7 @@ def main(count: int, seed: int) -> None:
                 for job in set(jobs) - set(random.Random(seed).sample(sorted(jobs), count)):
                     db.set_result(job, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
             click.echo(f"{count} of {len(jobs)} mutants", err=True)
+            _cosmic_ray(checkout, "baseline", "mutants.toml")  # tests that fail without a mutant would find them all
             _cosmic_ray(checkout, "exec", "mutants.toml", "session.sqlite")
             with use_db(checkout / "session.sqlite", WorkDB.Mode.open) as db:
                 results = [result for _, result in db.results if result.worker_outcome != WorkerOutcome.SKIPPED]
