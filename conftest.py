@@ -13,8 +13,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="Benchmark every engine, not only the one that is chosen.")
 
 
+COLUMNS = ["min", "median", "iqr", "rounds"]  # of pytest-benchmark's table, which is 240 wide with all
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """With --benchmark-only, and nothing named, the benchmarks are what runs."""
+    """With --benchmark-only, and nothing named, the benchmarks are what runs; their table fits a terminal."""
+    if not any(str(one).startswith("--benchmark-columns") for one in config.invocation_params.args):
+        config.option.benchmark_columns = COLUMNS
     if config.getoption("benchmark_only", False) and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         config.args = [str(BENCHMARKS)]
 

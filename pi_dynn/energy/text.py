@@ -11,13 +11,13 @@ from pi_dynn.text import milliseconds, percent, significant, table
 DIGITS = 4  # significant, as the published tables have them
 HEADERS = (
     "name",
-    "parameters",
+    "params",
     "data set",
     "acc@1",
     "latency",
     "energy net",
     "95 % interval",
-    "energy gross",
+    "gross",
     "improve",
     "source",
 )
