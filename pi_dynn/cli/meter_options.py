@@ -13,8 +13,8 @@ _OPTIONS = (
         default="auto",
         show_default=True,
         metavar="NAME",
-        help="ina219, ina226, ina260, pi-ina219, hwmon, rapl, pmic, estimate, fake, tcp://HOST:PORT, replay:FILE, or "
-        "auto: the first that measures.",
+        help="ina219, ina226, ina228, ina260, pi-ina219, hwmon, rapl, pmic, estimate, fake, tcp://HOST:PORT, "
+        "replay:FILE, or auto: the first that measures.",
     ),
     click.option("--require-meter", is_flag=True, help="Fail with status 3 rather than estimate."),
     click.option("--shunt-ohm", type=click.FloatRange(0.0, min_open=True), help="Shunt of the meter. [default: 0.1]"),

@@ -13,6 +13,7 @@ from pi_dynn.power.meter import EnergyMeter
 _BACKENDS = {
     "ina219": "pi_dynn.power.ina.ina219:open_ina219",
     "ina226": "pi_dynn.power.ina.ina226:open_ina226",
+    "ina228": "pi_dynn.power.ina.ina228:open_ina228",
     "ina260": "pi_dynn.power.ina.ina226:open_ina260",
     "pi-ina219": "pi_dynn.power.ina.pi_ina219:open_pi_ina219",
     "hwmon": "pi_dynn.power.hwmon:open_hwmon",
@@ -24,7 +25,7 @@ _BACKENDS = {
     "replay": "pi_dynn.power.replay:open_replay",
     "fake": "pi_dynn.power.fake:open_fake",
 }
-_AUTO_ORDER = ("ina219", "ina226", "ina260", "pi-ina219", "hwmon", "rapl", "pmic")
+_AUTO_ORDER = ("ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "rapl", "pmic")
 """What `auto` tries: real meters, the whole board before parts of it. Never `fake`, never `replay`."""
 _WITH_ARGUMENT = {"replay": "path", "tcp": "address"}
 _INJECTED = ("run",)  # how a command is run, which is no wish of the user

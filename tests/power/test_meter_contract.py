@@ -24,14 +24,17 @@ from pi_dynn.power import (
     Trace,
     open_meter,
 )
-from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip, Ina226Chip, SimulatedClock
+from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip, Ina226Chip, Ina228Chip, SimulatedClock
 from pi_dynn.power.ina.ina219 import Ina219
 from pi_dynn.power.ina.ina226 import Ina226, Ina226Settings, Ina260, Ina260Settings
+from pi_dynn.power.ina.ina228 import Ina228, Ina228Settings
 
 SIMULATED_METERS = [
     "ina219",
     "ina226",
     "ina260",
+    "ina228",
+    "ina228-watts",
     "pi-ina219",
     "hwmon-ina219",
     "hwmon-ina3221",
@@ -41,7 +44,7 @@ SIMULATED_METERS = [
     "replay",
     "fake",
 ]
-REAL_METERS = ["ina219", "ina226", "ina260", "pi-ina219", "hwmon", "rapl", "pmic", "estimate"]
+REAL_METERS = ["ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "rapl", "pmic", "estimate"]
 
 
 class Workbench:
@@ -83,6 +86,12 @@ def simulated(lay_out, pi5_firmware, monkeypatch, tmp_path):
         ),
         "ina260": lambda clock: Ina260(
             FakeBus(Ina226Chip(clock, Constant(3.0), shunt_ohm=None), clock), clock, Ina260Settings(), name="ina260"
+        ),
+        "ina228": lambda clock: Ina228(
+            FakeBus(Ina228Chip(clock, Constant(3.0)), clock), clock, Ina228Settings(), name="ina228"
+        ),
+        "ina228-watts": lambda clock: Ina228(
+            FakeBus(Ina228Chip(clock, Constant(3.0)), clock), clock, Ina228Settings(counts=False), name="ina228"
         ),
         "pi-ina219": pi_ina219,
         "hwmon-ina219": lambda clock: open_meter("hwmon", clock=clock, root=lay_out("pi4")),

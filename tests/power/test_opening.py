@@ -16,7 +16,7 @@ def no_firmware(command):
 
 def test_every_name_of_the_contract():
     assert set(meter_names()) == {
-        "ina219", "ina226", "ina260", "pi-ina219", "hwmon", "rapl", "pmic", "estimate", "external", "tcp",
+        "ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "rapl", "pmic", "estimate", "external", "tcp",
         "replay", "fake", "auto",
     }  # fmt: skip
 

@@ -12,6 +12,7 @@ from pi_dynn.power.fake.bus import TRANSFER_400_KHZ_S, FakeBus
 from pi_dynn.power.fake.chip import Ina219Chip
 from pi_dynn.power.fake.clock import SimulatedClock
 from pi_dynn.power.fake.ina226_chip import Ina226Chip
+from pi_dynn.power.fake.ina228_chip import Ina228Chip
 from pi_dynn.power.fake.waveform import (
     Constant,
     During,
@@ -34,6 +35,7 @@ __all__ = [
     "FakeMeter",
     "Ina219Chip",
     "Ina226Chip",
+    "Ina228Chip",
     "Ramp",
     "SimulatedClock",
     "Square",

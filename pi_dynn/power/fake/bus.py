@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pi_dynn.clock import Clock
 from pi_dynn.power.fake.chip import Ina219Chip
 from pi_dynn.power.fake.ina226_chip import Ina226Chip
+from pi_dynn.power.fake.ina228_chip import Ina228Chip
 
 TRANSFER_400_KHZ_S = 48 / 400e3
 """One register read is 48 bit times: address, pointer, address, two bytes, and the bits between."""
@@ -22,7 +23,7 @@ class FakeBus:
 
     def __init__(
         self,
-        chip: Ina219Chip | Ina226Chip,
+        chip: Ina219Chip | Ina226Chip | Ina228Chip,
         clock: Clock,
         *,
         transfer_s: float = 0.0,
@@ -44,6 +45,12 @@ class FakeBus:
     def read_word(self, register: int) -> int:
         self._transfer()
         return self.chip.read_word(register)
+
+    def read_bytes(self, register: int, count: int) -> bytes:
+        self._transfer()
+        if not isinstance(self.chip, Ina228Chip):
+            raise OSError(errno.EREMOTEIO, "a chip with 16-bit registers only")
+        return self.chip.read_bytes(register, count)
 
     def write_word(self, register: int, value: int) -> None:
         self._transfer()

@@ -16,7 +16,7 @@ from pi_dynn.clock import Clock
 from pi_dynn.errors import MeterBusError, MeterNotFound, PowerError
 from pi_dynn.power.ina.conversion_phase import ConversionPhase
 from pi_dynn.power.ina.registers import CONFIG, RegisterBus
-from pi_dynn.power.meter import MEASURED, EnergyMeter, MeterAccuracy, MeterInfo, PowerSample, SampleFlags
+from pi_dynn.power.meter import MEASURED, EnergyMeter, EnergyReading, MeterAccuracy, MeterInfo, PowerSample, SampleFlags
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -166,8 +166,11 @@ class InaChip(EnergyMeter, Generic[S]):
 
     # Sampling
 
-    def read(self) -> PowerSample | None:
+    def read(self) -> PowerSample | EnergyReading | None:
         """The newest conversion, or None while there is no new one."""
+        return self._next()
+
+    def _next(self) -> PowerSample | None:
         if self._asleep:
             self._wake()
             return None
@@ -270,7 +273,7 @@ class InaChip(EnergyMeter, Generic[S]):
     def _refuse_reversed_leads(self) -> None:
         for _ in range(_POLLS_TO_WAIT):
             self._clock.sleep((self.due_ns() - self._clock.now_ns()) * 1e-9)
-            sample = self.read()
+            sample = self._next()
             if sample is not None and sample.flags & SampleFlags.REVERSED:
                 raise PowerError(
                     f"the current on {self.bus.name} flows backwards ({sample.current_a:.3f} A): swap VIN+ and VIN-"

@@ -14,8 +14,8 @@ _UNUSED_CONFIG_BITS = 0xC000  # reset reads back as 0, bit 14 is not used: anyth
 # Manufacturer and die registers of its relatives, by their data sheets; an INA219 has neither.
 _IDENTITY_REGISTERS = ((0xFE, 0xFF), (0x3E, 0x3F))
 _TEXAS_INSTRUMENTS = 0x5449
-INA226, INA260 = "an INA226", "an INA260"
-_DIES = {0x2260: INA226, 0x2270: INA260, 0x3220: "an INA3221", 0x2280: "an INA228"}
+INA226, INA228, INA260 = "an INA226", "an INA228", "an INA260"
+_DIES = {0x2260: INA226, 0x2270: INA260, 0x3220: "an INA3221", 0x2280: INA228}
 _LOOKS, _LOOK_PAUSE_S = 4, 5e-3
 _SHUNT_NOISE = 100  # steps of 10 uV
 

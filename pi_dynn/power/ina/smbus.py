@@ -18,17 +18,19 @@ def swap_bytes(word: int) -> int:
 
 
 class WordBus(Protocol):
-    """The word calls of smbus2.SMBus."""
+    """The calls of smbus2.SMBus for words and blocks."""
 
     def read_word_data(self, i2c_addr: int, register: int, /) -> int: ...
 
     def write_word_data(self, i2c_addr: int, register: int, value: int, /) -> None: ...
 
+    def read_i2c_block_data(self, i2c_addr: int, register: int, length: int, /) -> list[int]: ...
+
     def close(self) -> None: ...
 
 
 class SmbusRegisters:
-    """The 16-bit registers of the chip at `address`, over anything with the word calls of smbus2.SMBus."""
+    """The registers of the chip at `address`, over anything with these calls of smbus2.SMBus."""
 
     def __init__(self, smbus: WordBus, bus: int, address: int) -> None:
         self.name = f"/dev/i2c-{bus} address {address:#04x}"
@@ -37,6 +39,9 @@ class SmbusRegisters:
 
     def read_word(self, register: int) -> int:
         return swap_bytes(self._smbus.read_word_data(self._address, register))
+
+    def read_bytes(self, register: int, count: int) -> bytes:
+        return bytes(self._smbus.read_i2c_block_data(self._address, register, count))
 
     def write_word(self, register: int, value: int) -> None:
         self._smbus.write_word_data(self._address, register, swap_bytes(value))
