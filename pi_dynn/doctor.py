@@ -17,7 +17,7 @@ from pi_dynn.power.ina.i2c_scan import I2cBus, scan_i2c
 from pi_dynn.records import Finding
 from pi_dynn.torch_build import CURE, check_torch, cuda_hint
 
-METERS = ("ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "rapl", "pmic")
+METERS = ("ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "iio", "rapl", "pmic")
 _TORCH_TIMEOUT_S = 120.0
 _TORCH_PROBE = """
 import json, pi_dynn, torch

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--baseline", type=click.Path(path_type=Path), metavar="BUNDLE", help="Measure this in turns with it.")
 @click.option("--name", help="Name in the table. [default: the network and its precision]")
 @click.option("--save", type=click.Path(path_type=Path), metavar="RUN.json", help="Keep the run, raw trace included.")
+@click.option("--gpio", metavar="CHIP:LINE", help="Line that is high in every trial, as /dev/gpiochip0:17.")
 @click.option("--join", type=click.Path(path_type=Path), metavar="RUN.json", help="Join a run of --meter external ...")
 @click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="... with this CSV of an instrument ...")
 @click.option("--instrument", metavar="NAME", help="... of this name, which stands beside every figure.")
@@ -111,7 +112,12 @@ def _join(
 
 
 def _measure(
-    backend: dict[str, Any], say: Callable[[str], None], meter_name: str, require_meter: bool, **options: Any
+    backend: dict[str, Any],
+    say: Callable[[str], None],
+    meter_name: str,
+    require_meter: bool,
+    gpio: str | None,
+    **options: Any,
 ) -> "tuple[Measurement, list[EnergyResult]]":
     """Open the meter first, because it may be missing, then the sessions; measure and compute the figures."""
     from pi_dynn.board import Board
@@ -122,16 +128,21 @@ def _measure(
 
     with ExitStack() as stack:
         show_stage = stack.enter_context(stage_progress())
+        edge: Callable[[bool], None] = lambda begins: None  # noqa: E731
+        if gpio is not None:
+            from pi_dynn.power.gpio import trial_line
+
+            edge = stack.enter_context(trial_line(gpio))
         if meter_name == "fake":
             if require_meter:
                 raise MeterNotFound("'fake' is simulated: name a real meter, or do not require one")
             from pi_dynn.energy.rehearsal import RehearsedSession, rehearsal_parts
 
-            parts = replace(stack.enter_context(rehearsal_parts(Board(), show_stage)), on_note=say)
+            parts = replace(stack.enter_context(rehearsal_parts(Board(), show_stage)), on_note=say, on_trial=edge)
             return _run(parts, lambda session: RehearsedSession(session, parts.clock), **options)
         clock = PerfClock()
         meter = stack.enter_context(open_meter(meter_name, clock=clock, require=require_meter, **backend))
-        parts = EnergyParts(meter, clock, Board(), on_stage=show_stage, on_note=say)
+        parts = EnergyParts(meter, clock, Board(), on_stage=show_stage, on_note=say, on_trial=edge)
         return _run(parts, lambda session: session, **options)
 
 

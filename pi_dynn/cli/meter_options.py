@@ -13,7 +13,7 @@ _OPTIONS = (
         default="auto",
         show_default=True,
         metavar="NAME",
-        help="ina219, ina226, ina228, ina260, pi-ina219, hwmon, rapl, pmic, estimate, fake, tcp://HOST:PORT, "
+        help="ina219, ina226, ina228, ina260, pi-ina219, hwmon, iio, rapl, pmic, estimate, fake, tcp://HOST:PORT, "
         "replay:FILE, or auto: the first that measures.",
     ),
     click.option("--require-meter", is_flag=True, help="Fail with status 3 rather than estimate."),

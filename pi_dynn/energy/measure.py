@@ -287,9 +287,11 @@ class _MeasurementRun:
             tally, broken_off = Tally(), True
             try:
                 with self._parts.working():
+                    self._parts.on_trial(True)
                     run_pass(case, n, batch_size, clock, tally, lambda _: self._run.sampler.failed is not None)
                 broken_off = False
             finally:
+                self._parts.on_trial(False)
                 span = self._run.end_trial(tally.start_ns, tally.stop_ns, label, counts=last_attempt or broken_off)
                 if span is not None:
                     self._keep_trial(tally, case, n, label, span)

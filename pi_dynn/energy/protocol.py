@@ -75,7 +75,7 @@ class EnergyParts:
 
     `working` is entered around the measured work; a simulated load uses it to switch on.
     `on_stage(what, done_s, total_s)` is a progress callback, called between windows only; `on_note(text)` gets what
-    should be known before the run is over.
+    should be known before the run is over; `on_trial` is called with True and False as a trial begins and ends.
     """
 
     meter: EnergyMeter
@@ -84,6 +84,7 @@ class EnergyParts:
     working: Callable[[], AbstractContextManager[object]] = nullcontext
     on_stage: Callable[[str, float, float], None] = lambda what, done_s, total_s: None
     on_note: Callable[[str], None] = lambda text: None
+    on_trial: Callable[[bool], None] = lambda begins: None
 
     def make_sampler(self) -> Sampler:
         """A sampler of the meter that watches the board's throttle bits."""
@@ -303,12 +304,14 @@ def _call_trial(run: SampledRun, parts: EnergyParts, call: Callable[[], object],
     for last_attempt in run.trial_attempts(label):
         calls = 0
         with parts.working():
+            parts.on_trial(True)
             start_ns = stop_ns = parts.clock.now_ns()
             while calls < n and run.sampler.failed is None:
                 for _ in range(min(chunk, n - calls)):
                     call()
                 calls = min(n, calls + chunk)
                 stop_ns = parts.clock.now_ns()
+            parts.on_trial(False)
         span = run.end_trial(start_ns, stop_ns, label, counts=last_attempt)
         if span is not None:
             break

@@ -66,6 +66,10 @@ class Rail:
         clipped = kernel_ohm is not None and abs(reported_a) * kernel_ohm >= 0.999 * self.full_scale_v
         return power_w, voltage_v, current_a, clipped
 
+    def volts(self) -> float:
+        """The voltage of the rail now."""
+        return read_int(self.voltage) * 1e-3 * self.voltage_gain
+
     def accuracy(self, voltage_v: float) -> MeterAccuracy | None:
         """The largest errors of the rail at this voltage; None without its shunt."""
         if self.shunt_ohm is None:
@@ -85,7 +89,15 @@ class Hwmon(EnergyMeter):
     chip converts again, so that no conversion is read twice.
     """
 
-    def __init__(self, clock: Clock, rails: list[Rail], scope: str, resolution_w: float, notes: tuple[str, ...]):
+    def __init__(
+        self,
+        clock: Clock,
+        rails: list[Rail],
+        scope: str,
+        resolution_w: float,
+        notes: tuple[str, ...],
+        name: str = "hwmon",
+    ) -> None:
         self._clock = clock
         self._rails = rails
         self._random = random.Random(0)  # fixed, so that runs are reproducible
@@ -95,7 +107,7 @@ class Hwmon(EnergyMeter):
         only = rails[0] if len(rails) == 1 else None
         shunts = {rail.shunt_ohm for rail in rails}
         self.info = MeterInfo(
-            name="hwmon",
+            name=name,
             scope=scope,
             rails=tuple(rail.label for rail in rails),
             resolution_w=resolution_w,
@@ -107,7 +119,7 @@ class Hwmon(EnergyMeter):
             gain=only.gain if only is not None else 1.0,
             notes=notes,
             range_a=only.full_scale_v / only.shunt_ohm if only is not None and only.shunt_ohm else None,
-            accuracy=only.accuracy(read_int(only.voltage) * 1e-3) if only is not None else None,
+            accuracy=only.accuracy(only.volts()) if only is not None else None,
             random_times=True,
         )
         for rail in rails:

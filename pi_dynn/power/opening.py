@@ -17,6 +17,7 @@ _BACKENDS = {
     "ina260": "pi_dynn.power.ina.ina226:open_ina260",
     "pi-ina219": "pi_dynn.power.ina.pi_ina219:open_pi_ina219",
     "hwmon": "pi_dynn.power.hwmon:open_hwmon",
+    "iio": "pi_dynn.power.iio:open_iio",
     "rapl": "pi_dynn.power.rapl:open_rapl",
     "pmic": "pi_dynn.power.pmic:open_pmic",
     "estimate": "pi_dynn.power.estimate:open_estimate",
@@ -25,7 +26,7 @@ _BACKENDS = {
     "replay": "pi_dynn.power.replay:open_replay",
     "fake": "pi_dynn.power.fake:open_fake",
 }
-_AUTO_ORDER = ("ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "rapl", "pmic")
+_AUTO_ORDER = ("ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "iio", "rapl", "pmic")
 """What `auto` tries: real meters, the whole board before parts of it. Never `fake`, never `replay`."""
 _WITH_ARGUMENT = {"replay": "path", "tcp": "address"}
 _INJECTED = ("run",)  # how a command is run, which is no wish of the user

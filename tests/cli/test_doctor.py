@@ -33,6 +33,6 @@ def test_what_torch_says_is_what_torch_is(findings):
 
 
 def test_every_real_meter_is_tried(findings):
-    assert {"ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "rapl", "pmic", "auto"} == {
+    assert {"ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "iio", "rapl", "pmic", "auto"} == {
         finding.name for finding in findings if finding.topic == "meters"
     }

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pi_dynn.energy.protocol import EnergySettings
+from pi_dynn.energy.measure import measure_energy
+from pi_dynn.energy.protocol import EnergyParts, EnergySettings
 from pi_dynn.energy.results import energy_results
 from pi_dynn.errors import InputError
 from pi_dynn.power import SampleFlags
@@ -76,6 +77,23 @@ def test_without_n_a_trial_lasts_long_enough_and_answers_every_image_equally_oft
     recording, _, (result,) = measured(Bench(), EnergySettings(trials=2, idle_s=1.0, trial_s=3.0))
     assert result.trial_s >= 3.0
     assert recording.trials[0].n % 6 == 0
+
+
+def test_the_edges_of_the_trials_are_told():
+    bench, edges = Bench(), []
+    parts = EnergyParts(
+        bench.meter,
+        bench.clock,
+        bench.board,
+        bench.working,
+        on_trial=lambda begins: edges.append((begins, bench.clock.now_ns())),
+    )
+    recording, trace = measure_energy(parts, [bench.candidate()], QUICK)
+    assert [begins for begins, _ in edges] == [True, False] * QUICK.trials
+    for one, (_, begin_ns), (_, end_ns) in zip(recording.trials, edges[::2], edges[1::2], strict=True):
+        span = trace.spans[one.span]
+        assert begin_ns <= span.t0_ns < span.t1_ns <= end_ns
+        assert end_ns - begin_ns < span.t1_ns - span.t0_ns + 10**7
 
 
 def test_every_depth_is_visited_before_anything_is_timed():

@@ -166,6 +166,9 @@ class LoadRail:
         power_w = self.power_w(self.clock.now_ns() * 1e-9)
         return power_w, 5.1, power_w / 5.1, False
 
+    def volts(self):
+        return 5.1
+
     def accuracy(self, voltage_v):
         return None
 

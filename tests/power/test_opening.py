@@ -16,8 +16,8 @@ def no_firmware(command):
 
 def test_every_name_of_the_contract():
     assert set(meter_names()) == {
-        "ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "rapl", "pmic", "estimate", "external", "tcp",
-        "replay", "fake", "auto",
+        "ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "iio", "rapl", "pmic", "estimate", "external",
+        "tcp", "replay", "fake", "auto",
     }  # fmt: skip
 
 
