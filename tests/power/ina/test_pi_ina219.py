@@ -86,5 +86,5 @@ def test_failures_are_translated(monkeypatch, tmp_path, error, kind, words):
 
 def test_package_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "ina219", None)
-    with pytest.raises(MeterNotFound, match="pip install pi-ina219"):
+    with pytest.raises(MeterNotFound, match=r"\[pi\]'"):
         open_meter("pi-ina219", root=tmp_path)
