@@ -96,6 +96,27 @@ def test_the_edges_of_the_trials_are_told():
         assert end_ns - begin_ns < span.t1_ns - span.t0_ns + 10**7
 
 
+def test_progress_ends_where_it_said_it_would():
+    bench, stages = Bench(), []
+    parts = EnergyParts(
+        bench.meter,
+        bench.clock,
+        bench.board,
+        bench.working,
+        on_stage=lambda what, done_s, total_s: stages.append((what, done_s, total_s)),
+    )
+    measure_energy(parts, [bench.candidate()], QUICK)
+    what, done_s, total_s = stages[-1]
+    assert what == f"idle {QUICK.trials + 1}"
+    assert total_s - done_s == pytest.approx(QUICK.idle_s, rel=0.02)  # that of the last window
+    assert [done for _, done, _ in stages] == sorted(done for _, done, _ in stages)
+
+
+def test_without_n_batches_fill_a_trial_as_well():
+    recording, *_ = measured(Bench(), EnergySettings(trials=1, idle_s=1.0, trial_s=3.0, batch_size=8))
+    assert recording.trials[0].elapsed_s == pytest.approx(3.0, rel=0.1)
+
+
 def test_every_depth_is_visited_before_anything_is_timed():
     bench = Bench()
     stages = []

@@ -185,3 +185,12 @@ def test_slow_oscillator_stretches_the_cycle(clock):
 @pytest.mark.parametrize("register", [6, 0x3E, 0xFE])
 def test_other_registers_hold_nothing(clock, register):
     assert chip_with(clock).read_word(register) == 0
+
+
+@pytest.mark.parametrize(("mode", "shunts", "buses"), [(5, True, False), (6, False, True), (7, True, True)])
+def test_a_mode_converts_what_it_says(clock, mode, shunts, buses):
+    chip = chip_with(clock)
+    chip.write_word(CONFIG, 0x399F & ~7 | mode)
+    clock.sleep(5 * CYCLE_S)
+    assert (chip.read_word(SHUNT) > 0) == shunts
+    assert (chip.read_word(BUS) >> 3 > 0) == buses
