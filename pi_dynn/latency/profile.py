@@ -26,6 +26,7 @@ QNNPACK_MACS_PER_CYCLE = 4  # smlal.4s, one a cycle on both cores
 
 _SIDE = 512  # rows and columns of the products timed: large enough that starting them costs nothing
 _COPIED = 32 << 20  # bytes, more than the caches of these machines hold
+_CACHED = 128 << 10  # bytes, which they do hold; the best of several sizes would be no different
 _ROUNDS = 12
 
 
@@ -38,20 +39,31 @@ def measure_roofline(engine: str, threads: int, board: BoardSnapshot, clock: Clo
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        copied = torch.zeros(_COPIED, dtype=torch.uint8)
-        target = torch.empty_like(copied)
-        bytes_per_s = 2 * _COPIED / _best_s(lambda: target.copy_(copied), clock)
+        bytes_per_s, cache_bytes_per_s = (_copied_per_s(size, clock) for size in (_COPIED, _CACHED))
         sheet = MACS_PER_CYCLE.get(board.core or "")
         if sheet is not None and board.frequency_max_hz:
             int8: float = QNNPACK_MACS_PER_CYCLE if engine == "qnnpack" else sheet[1]
             scale = board.frequency_max_hz * threads
             source = f"data sheet of the {board.core}, memory timed"
-            return Roofline(sheet[0] * scale, int8 * scale, bytes_per_s, threads, source)
+            return Roofline(sheet[0] * scale, int8 * scale, bytes_per_s, threads, source, cache_bytes_per_s)
         fp32 = _SIDE**3 / _best_s(_float_product(), clock)
         int8 = _SIDE**3 / _best_s(_int8_product(engine), clock) if engine in INT8_ENGINES else fp32
-        return Roofline(fp32, int8, bytes_per_s, threads, "plain products and a copy, timed")
+        return Roofline(fp32, int8, bytes_per_s, threads, "plain products and copies, timed", cache_bytes_per_s)
     finally:
         torch.set_num_threads(before)
+
+
+def _copied_per_s(size: int, clock: Clock) -> float:
+    """Bytes read and written in a second by copies of `size` bytes."""
+    copied = torch.zeros(size, dtype=torch.uint8)
+    target = torch.empty_like(copied)
+    times = max(1, _COPIED // size // 8)
+
+    def copy() -> None:
+        for _ in range(times):
+            target.copy_(copied)
+
+    return 2 * size * times / _best_s(copy, clock)
 
 
 def _float_product() -> Callable[[], object]:

@@ -82,10 +82,15 @@ class ProfileStep(Record):
     roof_s: float | None
 
 
+CACHED_BYTES = 4 << 20
+"""What a step moves may have stayed in the caches if it is no more than this."""
+
+
 @dataclass(frozen=True)
 class Roofline(Record):
     """The peak performance of a machine on `threads` threads: multiply-adds per second, and bytes per second.
 
+    `bytes_per_s` is that of memory, `cache_bytes_per_s` that of what stays in the caches, None in records of before.
     `source` says whether they were timed or are from the core's data sheet.
     """
 
@@ -94,11 +99,15 @@ class Roofline(Record):
     bytes_per_s: float
     threads: int
     source: str
+    cache_bytes_per_s: float | None = None
 
     def least_s(self, fp32_macs: float, int8_macs: float, moved_bytes: float) -> float:
-        """The least time for so much work: the greater of computing it and of moving it."""
+        """The least time for so much work: the greater of computing it and of moving it, from caches if it fits."""
         computing_s = fp32_macs / self.fp32_macs_per_s + int8_macs / self.int8_macs_per_s
-        return max(computing_s, moved_bytes / self.bytes_per_s)
+        bytes_per_s = self.bytes_per_s
+        if self.cache_bytes_per_s is not None and moved_bytes <= CACHED_BYTES:
+            bytes_per_s = max(bytes_per_s, self.cache_bytes_per_s)
+        return max(computing_s, moved_bytes / bytes_per_s)
 
 
 @dataclass(frozen=True)

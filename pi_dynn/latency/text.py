@@ -79,9 +79,10 @@ def profile_notes(profile: Profile) -> list[str]:
     ]
     if profile.roofline is not None:
         roof = profile.roofline
+        cached = "" if roof.cache_bytes_per_s is None else f", {roof.cache_bytes_per_s / 1e9:.1f} from caches"
         lines.append(
             f"roof: {roof.fp32_macs_per_s / 1e9:.1f} GMAC/s fp32, {roof.int8_macs_per_s / 1e9:.1f} int8, "
-            f"{roof.bytes_per_s / 1e9:.1f} GB/s ({roof.source})"
+            f"{roof.bytes_per_s / 1e9:.1f} GB/s from memory{cached} ({roof.source})"
         )
     return lines
 

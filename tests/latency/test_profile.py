@@ -16,7 +16,7 @@ from pi_dynn.latency.latency_model import (
     saved_latency_model,
 )
 from pi_dynn.latency.profile import chrome_trace, count_work, measure_roofline, profile, time_steps
-from pi_dynn.latency.records import LatencyModel, Profile, Roofline
+from pi_dynn.latency.records import CACHED_BYTES, LatencyModel, Profile, Roofline
 from pi_dynn.latency.text import check_table, model_text, profile_notes, profile_table
 
 
@@ -160,3 +160,11 @@ def test_models_are_kept_per_bundle_engine_and_threads(session):
     with pytest.raises(CalibrationError):
         saved_latency_model(session)
     MODELS.path.unlink()
+
+
+def test_what_fits_the_caches_is_moved_at_their_speed():
+    roof = Roofline(10.0, 40.0, 100.0, 1, "made up", cache_bytes_per_s=400.0)
+    assert roof.least_s(0.0, 0.0, 2_000.0) == pytest.approx(5.0)
+    large = float(CACHED_BYTES + 1)
+    assert roof.least_s(0.0, 0.0, large) == pytest.approx(large / 100.0)
+    assert roof.least_s(1_000.0, 0.0, 2_000.0) == pytest.approx(100.0)
