@@ -376,7 +376,9 @@ def _plot(folder: Path, shown: Calibrated, results: "list[RuleResult]", rows: "l
     point = operating_point(exit_outcomes(shown.evaluated, record.score, record.costs), record.thresholds)
     unit = record.cost_unit
     figures = {
-        "trade-off": plots.trade_off_figure(results, point, unit, shown.static if unit == "macs" else ()),
+        "trade-off": plots.trade_off_figure(
+            results, point, unit, shown.static if unit == "macs" else (), len(shown.evaluated.labels)
+        ),
         "exits": plots.exits_figure(record, point),
         "reliability": plots.reliability_figure(rows),
         "sweep": plots.sweep_figure(shown.choice.points, unit),
