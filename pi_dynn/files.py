@@ -13,11 +13,15 @@ from typing import BinaryIO
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A temporary file beside `path` to write to, renamed to `path` when the body ends without an exception.
 
-    What stood at `path` survives any failure before the rename.
+    What stood at `path` survives any failure before the rename. A failure to write, such as a full disk, names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        error.filename = str(path)  # not the temporary file's, which nobody chose
+        raise
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
@@ -25,8 +29,10 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(stream.fileno())
         Path(name).chmod(0o644)  # mkstemp makes it private
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, name):
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -90,6 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (ImportError, OSError, MemoryError) as error:
         if os.environ.get("PI_DYNN_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            _fail(f"{error.filename}: {error.strerror}", ExitStatus.ERROR)
         hint = cuda_hint() if isinstance(error, ImportError | OSError) else None
         _fail(f"{type(error).__name__}: {error}; {hint or 'PI_DYNN_DEBUG=1 shows where'}", ExitStatus.ERROR)
 

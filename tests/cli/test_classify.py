@@ -1,6 +1,7 @@
 """`pi-dynn classify` from end to end."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -63,6 +64,17 @@ def test_top_and_csv(classify, photographs, tmp_path):
     assert row["path"].endswith("photograph1.jpg") and row["label"] in "abcde" and row["error"] == ""
     answers = [json.loads(line) for line in classify(photographs, "--top", 2, "--json").out.splitlines()]
     assert [label for label, _ in answers[0]["top"]][0] == answers[0]["label"]
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(classify, photographs, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "answers.csv"
+    monkeypatch.setattr("pi_dynn.files.os.fsync", full)
+    outcome = classify(photographs, "--csv", path)
+    assert outcome.status == 1 and len(outcome.out.splitlines()) >= 6  # the answers were printed all the same
+    assert outcome.err == f"pi-dynn: error: {path}: No space left on device\n" and not path.exists()
 
 
 def test_every_bad_input_is_answered_and_the_rest_too(classify, photographs, tmp_path):

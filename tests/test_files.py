@@ -1,0 +1,39 @@
+import errno
+import os
+
+import pytest
+
+from pi_dynn.files import replacing, write_text
+
+
+def test_a_failure_names_the_file_and_keeps_what_stood_there(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "answers.csv"
+    write_text(path, "first")
+    with monkeypatch.context() as patch:
+        patch.setattr("pi_dynn.files.os.fsync", full)
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            write_text(path, "second")
+    assert raised.value.filename == str(path)
+    with pytest.raises(FileExistsError) as raised:
+        write_text(path / "below.csv", "third")
+    assert raised.value.filename == str(path)
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised, replacing(tmp_path / "copy"):
+        (tmp_path / "missing").open()
+    assert raised.value.filename == str(tmp_path / "missing") and not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named_not_its_temporary_file(tmp_path, monkeypatch):
+    def refused(**_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), ".answers.csv.x1")
+
+    monkeypatch.setattr("pi_dynn.files.tempfile.mkstemp", refused)
+    with pytest.raises(PermissionError) as raised:
+        write_text(tmp_path / "answers.csv", "")
+    assert raised.value.filename == str(tmp_path / "answers.csv")
