@@ -19,7 +19,13 @@ from pi_dynn.calibrate.outcomes import ExitOutcomes, Values, operating_point
 from pi_dynn.calibrate.paths import best_at_prices, calibration_shifts, logit, path_totals, shifted_path
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.calibrate.sweep import sweep
-from pi_dynn.calibrate.validate import Way, held_out_values, simplest_ways
+from pi_dynn.calibrate.validate import (
+    Way,
+    held_out_values,
+    means_of_photographs,
+    simplest_ways,
+    values_at_prices,
+)
 from pi_dynn.records import NEVER
 
 COMMON_GRID = tuple(np.linspace(0.02, 0.98, 49).round(2).tolist())
@@ -121,21 +127,34 @@ def _nearest(points: Sequence[OperatingPoint], candidates: Sequence[Sequence[flo
 
 
 def _along(outcomes: ExitOutcomes, limits: Values, goal: Goal) -> OperatingPoint:
-    """The point for the goal on the path through `limits`: the dearest within a budget, or the cheapest on target.
-
-    The whole budget is used even if these images show no gain: on average deeper is better, and a few hundred images
-    cannot resolve a tenth of a point.
-    """
+    """The point for the goal on the path through `limits`: the cheapest on target, or the best within a budget."""
     for shifts in (_shifts(limits), np.zeros(outcomes.early_exits)):
         path = shifted_path(shifts)
         accuracy, cost = path_totals(outcomes, path)
         within = goal.budget is not None
         met = cost <= goal.greatest_cost * (1 + _TIE) if within else accuracy >= goal.least_accuracy - _TIE
         steps = np.flatnonzero(met)
+        if len(steps) and within:
+            return operating_point(outcomes, _best_within(outcomes, path[steps], accuracy[steps]))
         if len(steps):
-            step = steps[-1] if within else steps[np.argmin(cost[steps])]
-            return operating_point(outcomes, path[step])
+            return operating_point(outcomes, path[steps[np.argmin(cost[steps])]])
     raise AssertionError("a goal that was checked is met by a common threshold")
+
+
+def _best_within(
+    outcomes: ExitOutcomes, path: NDArray[np.float64], accuracy: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Of the steps of a path that keep a budget (T, K - 1) and their accuracies (T,), the one to take.
+
+    The dearest, even if cheaper ones are a little more accurate here: on average deeper is better, and a few hundred
+    images cannot resolve a tenth of a point. But some networks lose by depth: the most accurate step is taken where
+    its gain over the dearest exceeds two standard errors; one is too few, for it is the best of hundreds of steps.
+    """
+    steps = path[[-1, int(np.argmax(accuracy))]]
+    values = values_at_prices(outcomes, steps, [0.0, 0.0])
+    (taken,) = simplest_ways(means_of_photographs(outcomes, values)[:, None, :], errors=2.0)
+    best: NDArray[np.float64] = steps[taken]
+    return best
 
 
 def _shifts(limits: Values) -> NDArray[np.float64]:

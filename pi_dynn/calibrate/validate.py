@@ -52,21 +52,29 @@ def held_out_values(outcomes: ExitOutcomes, ways: Sequence[Way], prices: Values)
         fitting, held_out = outcomes.subset(training), outcomes.subset(validation)
         for number, way in enumerate(ways):
             worth[number][:, validation] = values_at_prices(held_out, way(fitting, prices), prices)
+    return means_of_photographs(outcomes, worth)
+
+
+def means_of_photographs(outcomes: ExitOutcomes, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of values (..., N) over the views of each photograph, (..., G)."""
     _, place, views = np.unique(outcomes.group_of, return_inverse=True, return_counts=True)
-    sums = np.apply_along_axis(lambda row: np.bincount(place, weights=row), -1, worth)
-    per_photograph: NDArray[np.float64] = sums / views
-    return per_photograph
+    sums = np.apply_along_axis(lambda row: np.bincount(place, weights=row), -1, values)
+    means: NDArray[np.float64] = sums / views
+    return means
 
 
-def simplest_ways(worth: NDArray[np.float64]) -> list[int]:
-    """The number of the way to take at each price, from values of photographs (W, P, G); 0 is the simplest."""
+def simplest_ways(worth: NDArray[np.float64], errors: float = 1.0) -> list[int]:
+    """The number of the way to take at each price, from values of photographs (W, P, G); 0 is the simplest.
+
+    A freer way has to gain more than so many standard errors.
+    """
     chosen = []
     for at_price in worth.swapaxes(0, 1):  # (W, G)
         best = 0
         for way in range(1, len(at_price)):
             gain = at_price[way] - at_price[best]
             error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
-            if gain.mean() > error:
+            if gain.mean() > errors * error:
                 best = way
         chosen.append(best)
     return chosen

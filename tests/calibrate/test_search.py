@@ -93,6 +93,30 @@ def test_exits_that_only_harm_are_disabled():
     assert search(outcomes, Goal(accuracy=1.0)).thresholds == [NEVER, NEVER]
 
 
+@pytest.mark.parametrize("views", [1, 4])
+def test_a_budget_is_not_spent_where_depth_loses(views):
+    # Full depth is wrong about one image in ten that the exit before it has right.
+    good = synthetic_outcomes(500)
+    right = good.right.copy()
+    right[-1] = right[-2] & (np.arange(500) % 10 > 0)
+    thinking_too_long = ExitOutcomes(
+        good.scores.repeat(views, 1), right.repeat(views, 1), good.costs, np.arange(500).repeat(views)
+    )
+    point = search(thinking_too_long, Goal(budget=float(good.costs[-1])))
+    assert point.accuracy > thinking_too_long.full_depth_accuracy + 0.03 and point.mean_cost < 0.9 * good.costs[-1]
+
+
+def test_a_budget_is_spent_where_a_cheaper_choice_gains_no_more_than_chance():
+    # Leaving early is wrong about two images and full depth about three others: one standard error is 2.2 images.
+    # With nine others it is 3.3.
+    scores, right = np.stack([np.full(200, 0.5), np.ones(200)]), np.ones((2, 200), dtype=bool)
+    right[0, :2], right[1, -3:] = False, False
+    point = search(ExitOutcomes(scores, right, [1, 2]), Goal(budget=2.0))
+    assert (point.mean_cost, point.accuracy) == (2.0, 0.985)
+    right[1, -9:] = False
+    assert search(ExitOutcomes(scores, right, [1, 2]), Goal(budget=2.0)).mean_cost == 1.0
+
+
 def test_the_frontier_rises_and_reaches_full_depth():
     outcomes = synthetic_outcomes(3000)
     points = frontier(outcomes)
