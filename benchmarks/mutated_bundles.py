@@ -1,16 +1,21 @@
 """Bundles with random faults: each is refused in one line, or answers exactly as the whole one; nothing else may be.
 
 Bytes are changed, cut out, doubled and swapped anywhere, in the archive's central directory, or in its manifest; and
-manifests are made to lie: fields removed, of other types, of extreme values, with the hash put right again.
+manifests are made to lie: fields removed, of other types, of extreme values, with the hash put right again. Saved
+records that lie in the same way have to be refused in one line, or read and printed:
 
     python benchmarks/mutated_bundles.py --bundles 10000 --manifests 2000
+    python benchmarks/mutated_bundles.py --bundles 0 --manifests 0 --records 2000 run.json record.json profile.json
 """
 
+import copy
+import io
 import json
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +24,12 @@ import click
 import torch
 
 from pi_dynn import Preprocess, build_bundle
+from pi_dynn.calibrate.records import CalibrationRecord, load_record
+from pi_dynn.cli.main import main as run_command
+from pi_dynn.cli.status import ExitStatus
 from pi_dynn.errors import PiDynnError
 from pi_dynn.models import create_model
+from pi_dynn.records import file_kind
 from pi_dynn.runtime.archive import MANIFEST_FILE, packed, plain_files
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.info import bundle_info
@@ -95,9 +104,9 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-def lying(manifest: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    """The manifest with one to three lies, the hash left as it is."""
-    lied = json.loads(json.dumps(manifest))
+def lying(document: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """A manifest or record with one to three lies, the hash left as it is."""
+    lied = copy.deepcopy(document)
     for _ in range(rng.randint(1, 3)):
         where: Any = lied
         while True:
@@ -112,7 +121,7 @@ def lying(manifest: dict[str, Any], rng: random.Random) -> dict[str, Any]:
                 if rng.random() < 0.2:
                     del where[key]
                 else:
-                    where[key] = rng.choice(EXTREMES)
+                    where[key] = copy.deepcopy(rng.choice(EXTREMES))
             break
     return lied
 
@@ -134,11 +143,40 @@ def judge(outcomes: Outcomes, path: Path, data: bytes, use: Callable[[Path], Any
             outcomes.wrong.append(f"{what}: answers {said!r} instead of {expected!r}")
 
 
+def report_on(path: Path) -> None:
+    """Print the record at `path` as a user would. Raises: PiDynnError with what `report` says of it."""
+    if file_kind(path) == CalibrationRecord.KIND:
+        load_record(path)
+        return
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            run_command(["report", str(path), "--exits", "--csv", str(path.with_suffix(".csv"))])
+        except SystemExit as end:
+            if end.code not in (None, ExitStatus.OK, ExitStatus.MEASUREMENT_INVALID):
+                notes, _, said = err.getvalue().rpartition("pi-dynn: error: ")
+                foreign = [line for line in notes.splitlines() if not line.startswith("Note: ")]
+                raise PiDynnError("\n".join([*foreign, said.removesuffix("\n")])) from end
+
+
+def lie_in_records(paths: Sequence[Path], count: int, rng: random.Random, place: Path) -> Outcomes:
+    """Lies in the records at `paths` in turn, read and printed from the file `place`."""
+    outcomes = Outcomes()
+    documents = [json.loads(path.read_text()) for path in paths]
+    for number in range(count):
+        content = json.dumps(lying(documents[number % len(documents)], rng)).encode()
+        what = f"record {number} ({paths[number % len(paths)].name})"
+        judge(outcomes, place, content, report_on, None, what)
+    return outcomes
+
+
 @click.command()
+@click.argument("records", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--bundles", default=10_000, show_default=True)
 @click.option("--manifests", default=2_000, show_default=True)
+@click.option("--records", "record_count", default=0, show_default=True, help="Lies in the RECORDS in turn.")
 @click.option("--seed", default=0, show_default=True)
-def main(bundles: int, manifests: int, seed: int) -> None:
+def main(records: tuple[Path, ...], bundles: int, manifests: int, record_count: int, seed: int) -> None:
     """Print how many were refused and how many answered; every other outcome, and exit with 1 if there is one."""
     rng = random.Random(seed)
     bundle = small_bundle()
@@ -159,12 +197,14 @@ def main(bundles: int, manifests: int, seed: int) -> None:
             content = packed({**files, MANIFEST_FILE: json.dumps(lying(manifest, rng)).encode()})
             judge(lied, path, content, lambda path: answer_of(load_bundle(path), x), None, f"manifest {number}")
             judge(Outcomes(wrong=lied.wrong), path, content, bundle_info, None, f"manifest {number}, info")
-    for name, outcomes in (("changed bundles", bytes_changed), ("lying manifests", lied)):
+        lied_records = lie_in_records(records, record_count, rng, Path(folder) / "record.json")
+    results = {"changed bundles": bytes_changed, "lying manifests": lied, "lying records": lied_records}
+    for name, outcomes in results.items():
         counts = ", ".join(f"{count} {what}" for what, count in sorted(outcomes.counts.items()))
         click.echo(f"{name}: {counts or 'none'}, {len(outcomes.wrong)} otherwise")
         for line in outcomes.wrong:
             click.echo(f"  {line}")
-    if bytes_changed.wrong or lied.wrong:
+    if any(outcomes.wrong for outcomes in results.values()):
         raise SystemExit(1)
 
 

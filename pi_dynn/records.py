@@ -1,6 +1,7 @@
 """Records shared by all rooms, and their base: frozen dataclasses that convert to plain data and back. SI units."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
@@ -87,6 +88,18 @@ def kind_of(values: Any) -> str:
     return str(values["kind"]) if "kind" in values else next(by_keys, "")
 
 
+def parsed_json(text: str) -> Any:
+    """What JSON text holds. Raises: ValueError if it is not JSON, or holds a number that is not finite."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
+
+
 def file_kind(path: str | Path) -> str:
     """The kind of record in a JSON file; "" for any other file, or none."""
     try:
@@ -107,7 +120,7 @@ def read_record(
     Raises: `unreadable`, or else `error`, if there is no such file; `error` if it holds something else or is damaged.
     """
     try:
-        return record.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        return record.from_dict(parsed_json(Path(path).read_text(encoding="utf-8")))
     except OSError as problem:
         raise (unreadable or error)(f"{path}: cannot be read ({problem.strerror}); check the path") from problem
     except ValueError as problem:

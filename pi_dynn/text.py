@@ -1,5 +1,6 @@
 """Formatting of numbers and tables for people."""
 
+import math
 from collections.abc import Iterable, Sequence
 from io import StringIO
 
@@ -7,9 +8,11 @@ from io import StringIO
 def significant(value: float, digits: int = 3) -> str:
     """A number with at least `digits` significant digits, without an exponent.
 
-    >>> significant(0.1234), significant(12.34), significant(1234.5, 4)
-    ('0.12', '12.3', '1,234')
+    >>> significant(0.1234), significant(12.34), significant(1234.5, 4), significant(float("inf"))
+    ('0.12', '12.3', '1,234', 'inf')
     """
+    if not math.isfinite(value):
+        return str(value)
     whole = len(str(int(abs(value))))
     return f"{value:,.{max(0, digits - whole)}f}"
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 import pi_dynn
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import InputError
+from pi_dynn.evaluate.records import Evaluation
+from pi_dynn.latency.records import Profile, ProfileStep
 from pi_dynn.power import MeterInfo, Span, ThrottleMark, Trace
 from pi_dynn.records import Finding, Prediction, Record, file_kind, kind_of, read_record
 from pi_dynn.runtime.manifest import Manifest
@@ -34,11 +36,15 @@ RECORDS = sorted(
     (one for one in subclasses(Record) if one.__module__.startswith("pi_dynn")), key=lambda one: one.__name__
 )
 METER = MeterInfo("ina219", "board input", ("VIN-",), 5e-4, 4.8e-3, True, "MEASURED", shunt_ohm=0.1, notes=("a", "b"))
+STEP = ProfileStep("block", 3, 5, 0.3, 0.06, 0.5, 9, 8, 7, None)
 NAN = np.full(2, np.nan)
 EXAMPLES = {  # of records that refuse most values
+    Evaluation: Evaluation("ucm", 4, 0, 0.5, 1.0, 0.7, 0.75, 8.5, 9, [], [0.5], "fp32", "fp32", "net.pt", 0.25),
     MeterInfo: METER,
     Manifest: Manifest("net", {"exits": [1]}, ["a"], {"size": 8}, 4, [1], [0.5], [7, 9], "fp32", None, "ab", "0", "2"),
     Preprocess: Preprocess(8, 0.5, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0)),
+    ProfileStep: STEP,
+    Profile: Profile("net", "ab", "int8", "x86", 1, 5, 0.001, 1.01, (1.0, 1.02), [5], [3], [STEP], None),
     Recipe: Recipe(3, warmup_steps=2),
     Trace: Trace(
         *(METER, np.array([0, 5]), np.array([1.0, 2.5]), None, NAN, NAN, np.zeros(2, np.int64)),

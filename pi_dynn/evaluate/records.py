@@ -15,6 +15,8 @@ class Evaluation(Record):
 
     `rejected` is the share answered with "none of these", None for a bundle that rejects nothing; accuracies count the
     nearest class of such images, too.
+
+    Raises: ValueError for a full depth without multiply-adds.
     """
 
     KIND = "evaluation"
@@ -34,6 +36,10 @@ class Evaluation(Record):
     precision: str
     bundle: str
     rejected: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.full_depth_macs <= 0:
+            raise ValueError(f"full_depth_macs is {self.full_depth_macs}, and has to be positive")
 
 
 @dataclass(frozen=True)

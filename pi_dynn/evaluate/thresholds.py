@@ -1,6 +1,5 @@
 """Calibration of a bundle from the outputs of its exits on held-out images, and the costs of its exits."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from pi_dynn.energy.text import source as energy_source
 from pi_dynn.errors import CalibrationError
 from pi_dynn.evaluate.outputs import ExitOutputs
 from pi_dynn.latency.records import LatencyRow
+from pi_dynn.records import parsed_json
 from pi_dynn.runtime.manifest import Manifest
 
 
@@ -152,7 +152,7 @@ def _of_benchmark(path: Path, unit: str, last: int) -> tuple[dict[int, float | N
     if unit == "J":
         raise CalibrationError(f"{path}: is no saved energy run: make one with `pi-dynn energy --each-exit --save`")
     try:
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        entries = [parsed_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
         rows = [LatencyRow.from_dict(entry) for entry in entries if "cold_start" not in entry]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CalibrationError(

@@ -68,6 +68,8 @@ class ProfileStep(Record):
     in all steps. `macs` are the multiply-adds of one hit,
     `int8_macs` those of them in int8; `moved_bytes` is what its operators read and write, weights included.
     `roof_s` is the least time for a hit by the machine's roofline, None without one.
+
+    Raises: ValueError for a step without hits.
     """
 
     kind: str
@@ -80,6 +82,10 @@ class ProfileStep(Record):
     int8_macs: int
     moved_bytes: int
     roof_s: float | None
+
+    def __post_init__(self) -> None:
+        if self.hits < 1:
+            raise ValueError(f"hits are {self.hits}, and have to be at least 1")
 
 
 CACHED_BYTES = 4 << 20
@@ -116,6 +122,8 @@ class Profile(Record):
 
     `disturbance` is the time with marks over the time without, the median of pairs in alternating order, and
     `disturbance_ci95` its interval. `latency_s` is the median answer without marks.
+
+    Raises: ValueError without steps.
     """
 
     KIND = "profile"
@@ -133,6 +141,10 @@ class Profile(Record):
     blocks: list[int]
     steps: list[ProfileStep]
     roofline: Roofline | None
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise ValueError("there are no steps")
 
 
 @dataclass(frozen=True)

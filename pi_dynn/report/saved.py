@@ -1,6 +1,5 @@
 """Reading of saved runs of all commands: `energy --save`, or the `--json` of the others."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from pi_dynn.errors import InputError
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.latency.records import ColdStart, LatencyRow, Profile
 from pi_dynn.power import Trace
-from pi_dynn.records import Prediction, Record, kind_of
+from pi_dynn.records import Prediction, Record, kind_of, parsed_json
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,9 @@ def _read(path: Path, runs: SavedRuns) -> None:
     objects = _objects(path)
     try:
         if "machine_info" in objects[0] and "benchmarks" in objects[0]:  # pytest-benchmark's own format
-            runs.tests.extend(_test_timing(entry) for entry in objects[0]["benchmarks"])
+            runs.tests.extend([_test_timing(entry) for entry in objects[0]["benchmarks"]])
+            if not objects[0]["benchmarks"]:
+                raise InputError(f"{str(path)!r} holds no benchmark: run pytest --benchmark-only again")
             return
         before = _count(runs)
         latency_s: dict[int, list[float]] = {}
@@ -132,7 +133,7 @@ def _read(path: Path, runs: SavedRuns) -> None:
             raise InputError(f"{str(path)!r} ends before the summary of its answers: let `classify` finish")
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{str(path)!r} is damaged ({error!r}): run the command that wrote it again") from error
 
 
@@ -148,10 +149,10 @@ def _objects(path: Path) -> list[dict[str, Any]]:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise InputError(f"cannot read the run {str(path)!r} ({reason}): check the path") from error
     try:
-        objects = [json.loads(text)]
+        objects = [parsed_json(text)]
     except ValueError:
         try:
-            objects = [json.loads(line) for line in text.splitlines() if line.strip()]
+            objects = [parsed_json(line) for line in text.splitlines() if line.strip()]
         except ValueError as error:
             raise InputError(f"{str(path)!r} is not JSON ({error}): give a file of {_WRITERS}") from error
     if not objects or not all(isinstance(entry, dict) for entry in objects):
@@ -162,16 +163,18 @@ def _objects(path: Path) -> list[dict[str, Any]]:
 def _test_timing(entry: dict[str, Any]) -> TestTiming:
     stats, extra = entry["stats"], entry.get("extra_info", {})
     net_mj, interval_mj = extra.get("energy_mj_per_inference"), extra.get("energy_ci95_mj")
-    return TestTiming(
-        name=entry["name"],
-        rounds=stats["rounds"],
-        median_s=stats["median"],
-        iqr_s=stats["iqr"],
-        net_j=None if net_mj is None else net_mj / 1e3,
-        label=extra.get("label"),
-        net_ci95_j=None if interval_mj is None else (interval_mj[0] / 1e3, interval_mj[1] / 1e3),
-        valid=bool(extra.get("valid", True)),
-        invalid_reasons=list(extra.get("invalid_reasons", [])),
+    return TestTiming.from_dict(
+        {
+            "name": entry["name"],
+            "rounds": stats["rounds"],
+            "median_s": stats["median"],
+            "iqr_s": stats["iqr"],
+            "net_j": None if net_mj is None else net_mj / 1e3,
+            "label": extra.get("label"),
+            "net_ci95_j": None if interval_mj is None else [one / 1e3 for one in interval_mj],
+            "valid": extra.get("valid", True),
+            "invalid_reasons": extra.get("invalid_reasons", []),
+        }
     )
 
 
