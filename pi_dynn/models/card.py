@@ -16,10 +16,8 @@ from torch import Tensor
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import CheckpointError
 from pi_dynn.files import write_atomically
-from pi_dynn.models.checkpoint_file import EXIT_BLOCKS
+from pi_dynn.models.checkpoint_file import CARD, DIGEST, EXIT_BLOCKS, safetensors_digest
 from pi_dynn.records import Record
-
-CARD = "pi_dynn"
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,10 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor], card: Card) -> N
     exits = card.arguments.get("exits")
     if isinstance(exits, list):
         metadata[EXIT_BLOCKS] = json.dumps(exits)
-    data = save({key: value.detach().cpu().contiguous() for key, value in state.items()}, metadata)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    # The hash is part of the card: safetensors writes several entries of metadata in any order.
+    metadata[CARD] = json.dumps(card.to_dict() | {DIGEST: safetensors_digest(save(tensors, metadata))})
+    data = save(tensors, metadata)
     write_atomically(path, lambda stream: stream.write(data))
 
 

@@ -1,12 +1,19 @@
-"""Checkpoint files read as data: tensors by name, never code."""
+"""Checkpoint files read as data: tensors by name, never code.
+
+A damaged file is refused, not loaded with other weights.
+"""
 
 import argparse
+import hashlib
+import io
 import json
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +24,8 @@ from pi_dynn.errors import CheckpointError
 WRAPPERS = ("model", "net", "state_dict")  # GFNet and DeiT; JEI-DNN; Lightning and many others
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel; torch.compile
 EXIT_BLOCKS = "exit_blocks"  # optional entry beside the weights, or in the metadata of a safetensors file
+CARD = "pi_dynn"  # in the metadata of a safetensors file
+DIGEST = "sha256"  # in the card: the hash of everything else in the file
 
 
 @dataclass(frozen=True)
@@ -56,9 +65,40 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], object]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            expected = json.loads(metadata.get(CARD, "{}")).get(DIGEST)
+            if expected not in (None, safetensors_digest(path.read_bytes())):
+                raise ValueError("it is not what its hash says")
             return {key: file.get_tensor(key) for key in file.keys()}, json.loads(metadata.get(EXIT_BLOCKS, "null"))  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
+
+
+def safetensors_digest(data: bytes) -> str:
+    """sha256 in hexadecimal of a safetensors file: its tensors, and its header without the hash itself."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    metadata = header.pop("__metadata__", {})
+    card = json.loads(metadata.pop(CARD, "{}"))
+    card.pop(DIGEST, None)
+    text = json.dumps([header, metadata, card], sort_keys=True)
+    return hashlib.sha256(text.encode() + data[start:]).hexdigest()
+
+
+def load_tensors(path: Path) -> Any:
+    """What `torch.save` wrote to `path`, if it is plain data; any exception for another or a damaged file."""
+    with path.open("rb") as stream:
+        archive = stream.read(2) == b"PK" or zipfile.is_zipfile(path)
+    source = io.BytesIO(_intact_archive(path)) if archive else path
+    return torch.load(source, map_location="cpu", weights_only=True)
+
+
+def _intact_archive(path: Path) -> bytes:
+    """The zip archive at `path`, made anew of its files; their checksums, which torch ignores, have to be right."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(target, "w") as copy:
+        for name in archive.namelist():
+            copy.writestr(zipfile.ZipInfo(name), archive.read(name))
+    return target.getvalue()
 
 
 def _read_pickle(path: Path) -> object:
@@ -66,7 +106,7 @@ def _read_pickle(path: Path) -> object:
         # Published files carry their command line as a Namespace, which holds plain values and runs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch warns about here raises an error below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return load_tensors(path)
     except Exception as error:  # a damaged pickle can fail in any way
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:

@@ -8,7 +8,6 @@
 import csv
 import io
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from pi_dynn.errors import CheckpointError, InputError
 from pi_dynn.files import write_atomically, write_text
 from pi_dynn.models.card import Card, save_weights
+from pi_dynn.models.checkpoint_file import load_tensors
 
 STATE_FORMAT = 1
 COMPARED = ("stage", "model", "arguments", "recipe", "options", "data", "init")  # what a resumed run must agree on
@@ -79,9 +79,9 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
+            state = load_tensors(path)
+        except Exception as error:  # a damaged file can fail in any way
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"{path}: damaged ({reason}); delete it to start anew") from error
         if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
             raise CheckpointError(f"{path}: written by another version of pi_dynn; start anew in another --out")

@@ -3,14 +3,19 @@
 import argparse
 import os
 import pickle
+import random
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import CheckpointError
-from pi_dynn.models import load_checkpoint
+from pi_dynn.models import create_model, load_checkpoint
+from pi_dynn.models.card import Card, save_weights
 from pi_dynn.models.checkpoint import grid_of, image_size_of
+from pi_dynn.models.checkpoint_file import read_checkpoint
+from pi_dynn.train.run_folder import RunFolder
 
 
 def same(model, other):
@@ -190,6 +195,46 @@ def test_missing_empty_and_damaged_files(tiny, tmp_path):
         text = refusal(tiny(), path)
         assert "damaged or of another kind" in text
         assert "weights_only" not in text
+
+
+def with_a_fault(data: bytes, rng: random.Random) -> bytes:
+    """The bytes with one bit turned, some changed, or some missing; half of the places are near the ends."""
+    changed = bytearray(data)
+    ends = (rng.randrange(min(3000, len(data))), rng.randrange(max(0, len(data) - 3000), len(data)))
+    place = rng.choice((*ends, rng.randrange(len(data)), rng.randrange(len(data))))
+    match rng.randrange(3):
+        case 0:
+            changed[place] ^= 1 << rng.randrange(8)
+        case 1:
+            changed[place : place + 4] = rng.randbytes(min(4, len(data) - place))
+        case _:
+            del changed[place : place + rng.randrange(1, 9)]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors", "state.pt"])
+def test_a_damaged_file_never_gives_other_weights(name, tmp_path):
+    model = create_model("b_lenet", num_classes=3, image_size=28, exits=[0])
+    path, state, card = tmp_path / name, model.state_dict(), Card("b_lenet", model.arguments, ["a"], Preprocess(28))
+    run = RunFolder(tmp_path, card)
+    match name:
+        case "x.pth":
+            torch.save({"model": state}, path)
+        case "x.safetensors":
+            save_weights(path, state, card)
+        case _:
+            run.save_state({"model": state})
+    whole, rng, refused = path.read_bytes(), random.Random(0), 0
+    for _ in range(150):
+        path.write_bytes(with_a_fault(whole, rng))
+        try:
+            found = run.load_state()["model"] if name == "state.pt" else read_checkpoint(path).state
+        except CheckpointError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        else:
+            assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)
+    assert refused > 100
 
 
 def test_a_bundle_is_no_checkpoint(tiny, tmp_path):
