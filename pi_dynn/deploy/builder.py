@@ -16,6 +16,7 @@ from pi_dynn.deploy.gfnet import deploy_gfnet, deploy_pyramid, linear_form
 from pi_dynn.deploy.global_filter import SeparableFilter
 from pi_dynn.deploy.network import EarlyExitNetwork, assemble
 from pi_dynn.deploy.quant_linear import QuantLinear
+from pi_dynn.deploy.scripting import script
 from pi_dynn.deploy.static_quant import WORST_RELATIVE_ERROR as STATIC_LIMIT
 from pi_dynn.deploy.static_quant import can_be_traced, quantise_products, quantise_statically
 from pi_dynn.errors import ModelError
@@ -205,11 +206,11 @@ def script_and_freeze(network: EarlyExitNetwork) -> torch.jit.ScriptModule:
     frozen = copy.deepcopy(network)
     frozen.stem, frozen.last_stage = _freeze(frozen.stem), _freeze(frozen.last_stage)
     frozen.stages = nn.ModuleList(_freeze(stage) for stage in frozen.stages)
-    return torch.jit.script(frozen)
+    return script(frozen)
 
 
 def _freeze(part: nn.Module) -> torch.jit.ScriptModule:
-    frozen = torch.jit.freeze(torch.jit.script(part.eval()), preserved_attrs=_set_after_loading(part))
+    frozen = torch.jit.freeze(script(part.eval()), preserved_attrs=_set_after_loading(part))
     # TorchScript: only a module that has been through a file can become part of another scripted one.
     stream = io.BytesIO()
     torch.jit.save(frozen, stream)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.deploy.network import EarlyExitNetwork
+from pi_dynn.deploy.scripting import script
 from pi_dynn.errors import ModelError
 from pi_dynn.exits.scores import EntropyGate, MarginGate, MaxProbabilityGate
 from pi_dynn.runtime.bundle import Bundle, pack_bundle
@@ -120,7 +121,7 @@ def calibrated_bundle(
     if temperatures is not None:
         fold_temperatures(network, temperatures)
     built_in = {"score": score, "temperatures": None if temperatures is None else [float(one) for one in temperatures]}
-    scripted = torch.jit.script(network)
+    scripted = script(network)
     return pack_bundle(
         scripted,
         lambda digest: replace(

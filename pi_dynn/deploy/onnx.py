@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._C import Block, Graph, Node, Value
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pi_dynn.deploy.scripting import script
 from pi_dynn.errors import EngineUnavailable, ModelError, need_extra
 from pi_dynn.runtime.bundle import Bundle, pack_files
 from pi_dynn.runtime.engine_choice import relative_error
@@ -190,8 +191,8 @@ def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict[str, "Mo
     in_whole_tensors(network)
     stages, heads, gates = (list(part.children()) for part in (network.stages, network.heads, network.gates))
     stages, last, image = [*stages, network.last_stage], len(stages), x
-    trunk = torch.jit.script(nn.Sequential(network.stem, *stages))
-    stages[0] = torch.jit.script(nn.Sequential(network.stem, stages[0]))
+    trunk = script(nn.Sequential(network.stem, *stages))
+    stages[0] = script(nn.Sequential(network.stem, stages[0]))
     graphs = {}
     # TorchScript: unoptimised, or the few runs of a stage here compile it first.
     with torch.jit.optimized_execution(False):
@@ -251,7 +252,7 @@ def exported(part: nn.Module, x: Tensor, outputs: list[str]) -> "ModelProto":
         # Of torch's two exporters this is the one that reads scripted networks; it is announced as deprecated.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            torch.jit.script(part.eval()),
+            script(part.eval()),
             (x,),
             stream,
             dynamo=False,
