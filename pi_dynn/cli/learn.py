@@ -1,6 +1,7 @@
 """`pi-dynn learn`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,7 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
             write_text(result.page, _page(result))
         except InputError as error:  # without the extra [report]
             click.echo(f"no page is written: {error}", err=True)
+            result = replace(result, page="")
     click.echo(json.dumps({"result": result.to_dict()}) if as_json else learned_text(result))
     interrupted = result.unfinished is not None and result.unfinished.startswith("interrupted")
     return ExitStatus.INTERRUPTED if interrupted else ExitStatus.OK

@@ -112,7 +112,7 @@ class LearnResult(Record):
     Accuracies and shares in 0..1. `exits_cost` is what leaving early loses there against the last answer,
     `int8_agreement` the share of calibration images on which the bundle's last answer is that of fp32. `unfinished`
     says why training ended before its plan did. `curve` are points of accuracy and mean cost on the test part, from
-    cheap to dear. `predicted` are boards for which the network's latency is predicted.
+    cheap to dear. `predicted` are boards for which the latency is predicted. `page` is empty if none was made.
     """
 
     KIND = "learn result"

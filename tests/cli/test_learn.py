@@ -181,6 +181,7 @@ def test_a_disk_that_fills_up_is_one_line_and_a_rerun_works(pi_dynn, photos, tmp
     rows = [json.loads(line) for line in outcome.out.splitlines()]
     assert [sorted(row) for row in rows] == [["look", "parts"], ["plan"], ["result"]]
     assert rows[0]["look"]["left_out"][0]["path"] == "red/damaged.png" and "no page is written" in outcome.err
+    assert rows[-1]["result"]["page"] == ""
     assert LearnResult.from_dict(rows[-1]["result"]).confusion == first.confusion
 
 

@@ -117,7 +117,7 @@ def learned_text(result: LearnResult) -> str:
         _rejection_text(result),
         f"exits after blocks {', '.join(map(str, result.exit_blocks)) or 'none'}",
         *predicted_lines(result),
-        f"bundle {result.bundle}, page {result.page}, card {result.card}",
+        f"bundle {result.bundle}, {f'page {result.page}, ' if result.page else ''}card {result.card}",
         f"took {timedelta(seconds=round(result.took_s))}",
         f"try it: {next_line(result)}",
     ]
