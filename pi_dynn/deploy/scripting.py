@@ -20,7 +20,8 @@ def forget_freed_operators() -> None:
 
     The table has the ids of Python objects. When an operator gets another overload, as those of torch.ao do when it is
     imported, torch replaces its object and leaves the id of the old one. A later object may get the same id, and is
-    then taken for the operator: scripting of a sound network fails with "builtin cannot be used as a value".
+    then taken for the operator: scripting of a sound network fails with "builtin cannot be used as a value"
+    (benchmarks/scripting_deaths.py counts how often).
     """
     table = _builtins._get_builtin_table()
     for number, name in list(table.items()):
