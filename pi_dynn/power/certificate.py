@@ -13,8 +13,10 @@ from pathlib import Path
 from pi_dynn import files
 from pi_dynn.clock import current_date
 from pi_dynn.errors import CalibrationError, InputError
+from pi_dynn.power.meter import MeterAccuracy
 from pi_dynn.records import Record, read_record
 
+_SHUNT_TOLERANCE = 0.01  # of the resistors on breakout boards
 _LARGEST_OFFSET_V = 200e-6  # over the shunt, of an INA219 at its widest range
 
 
@@ -53,6 +55,16 @@ class ShuntCertificate(Record):
                 f"the certificate of {self.board} is of a {self.shunt_ohm!r} ohm shunt, not {shunt_ohm!r}: drop one"
             )
         return self.shunt_ohm
+
+    @property
+    def corrections(self) -> dict[str, float | None]:
+        """What corrects readings, by its names in the settings of a chip."""
+        return {
+            "gain": self.gain,
+            "offset_a": self.offset_a,
+            "voltage_gain": self.voltage_gain,
+            "certified": self.uncertainty,
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the certificate to `path` as JSON."""
@@ -150,10 +162,16 @@ def calibrated(certificate: str | Path | None, shunt_ohm: float | None, default_
     if certificate is None:
         return {"shunt_ohm": default_ohm if shunt_ohm is None else shunt_ohm}
     record = load_certificate(certificate)
-    return {
-        "shunt_ohm": record.checked_shunt(shunt_ohm),
-        "gain": record.gain,
-        "offset_a": record.offset_a,
-        "voltage_gain": record.voltage_gain,
-        "certified": record.uncertainty,
-    }
+    return {"shunt_ohm": record.checked_shunt(shunt_ohm)} | record.corrections
+
+
+def data_sheet_accuracy(
+    sheet: str, gain: float, voltage: float, offset_w: float, certified: float | None, shunt: str = ""
+) -> MeterAccuracy:
+    """The largest errors of a chip and its shunt by the data `sheet`, which with `shunt` is their source.
+
+    With a certificate gain and shunt are as accurate as that, the share `certified`.
+    """
+    if certified is not None:
+        return MeterAccuracy(f"shunt certificate, {sheet}", certified, 0.0, voltage, offset_w)
+    return MeterAccuracy(sheet + shunt, _SHUNT_TOLERANCE, gain, voltage, offset_w)

@@ -10,24 +10,23 @@ from pathlib import Path
 
 from pi_dynn.clock import Clock
 from pi_dynn.errors import InputError, MeterAmbiguous, MeterNotFound, PowerError
-from pi_dynn.power.certificate import load_certificate
+from pi_dynn.power.certificate import data_sheet_accuracy, load_certificate
 from pi_dynn.power.meter import MEASURED, EnergyMeter, MeterAccuracy, MeterInfo, PowerSample, SampleFlags
 from pi_dynn.power.sysfs import read_int, read_optional_int, read_text
 
-_INA219_SCALE, _INA226_SCALE, _INA3221_SCALE = 0.32, 0.08192, 0.1638
-_INA2XX_FULL_SCALE_V = {"ina219": _INA219_SCALE, "ina220": _INA219_SCALE} | dict.fromkeys(
+_INA219_SCALE, _INA226_SCALE, INA3221_SCALE = 0.32, 0.08192, 0.1638
+INA2XX_FULL_SCALE_V = {"ina219": _INA219_SCALE, "ina220": _INA219_SCALE} | dict.fromkeys(
     ("ina226", "ina230", "ina231"), _INA226_SCALE
 )
 _INA3221_STEP_V = 40e-6
 _DRIVER_DEFAULT_UOHM = 10_000  # RSHUNT_DEFAULT of drivers/hwmon/ina2xx.c; breakout boards carry 100 000
 _PERIOD_S = 0.01  # a default INA3221 converts its three channels in 6.6 ms, and a read may block for that
 _UPDATE_MARGIN = 1.1  # the oscillators of the chips are good to 10 %
-_SHUNT_TOLERANCE = 0.01
 # Largest errors at 25 C by the data sheets: gain, voltage, offset over the shunt in volts.
 _DATA_SHEETS = {
     _INA219_SCALE: ("INA219 data sheet", 0.005, 0.005, 200e-6),
     _INA226_SCALE: ("INA226 data sheet", 0.001, 0.001, 10e-6),
-    _INA3221_SCALE: ("INA3221 data sheet", 0.0025, 0.0025, 80e-6),
+    INA3221_SCALE: ("INA3221 data sheet", 0.0025, 0.0025, 80e-6),
 }
 
 _TOTAL_RAILS = ("VDD_IN",)  # Orin Nano and NX: channel 1 is the whole module
@@ -57,7 +56,7 @@ class Rail:
 
     def read(self) -> tuple[float, float, float, bool]:
         """Watts, volts, amperes, and whether the current is clipped at the end of the range."""
-        voltage_v = read_int(self.voltage) * 1e-3 * self.voltage_gain
+        voltage_v = self.volts()
         reported_a = read_int(self.current) * 1e-3
         factor = self.scale * self.gain
         current_a = reported_a * factor + self.offset_a
@@ -76,9 +75,7 @@ class Rail:
             return None
         source, gain, voltage, offset_v = _DATA_SHEETS[self.full_scale_v]
         offset_w = offset_v / self.shunt_ohm * voltage_v
-        if self.certified is not None:
-            return MeterAccuracy(f"shunt certificate, {source}", self.certified, 0.0, voltage, offset_w)
-        return MeterAccuracy(source, _SHUNT_TOLERANCE, gain, voltage, offset_w)
+        return data_sheet_accuracy(source, gain, voltage, offset_w, self.certified)
 
 
 class Hwmon(EnergyMeter):
@@ -194,7 +191,7 @@ def open_hwmon(
     """
     folders = sorted(root.glob("sys/class/hwmon/hwmon*"), key=lambda path: (len(path.name), path.name))
     known = [_Chip.at(folder) for folder in folders if (folder / "name").exists()]
-    metering = [chip for chip in known if chip.name == "ina3221" or chip.name in _INA2XX_FULL_SCALE_V]
+    metering = [chip for chip in known if chip.name == "ina3221" or chip.name in INA2XX_FULL_SCALE_V]
     chips = [chip for chip in metering if chip.sits_at(bus, address)]
     if metering and not chips:
         raise MeterNotFound(f"no power chip has that address: there are {_places(metering)}")
@@ -249,18 +246,12 @@ def _open_ina2xx(clock: Clock, chip: _Chip, shunt_ohm: float | None, certificate
         current=folder / "curr1_input",
         power=folder / "power1_input" if certificate is None else None,  # with one, volts times corrected amperes
         shunt_ohm=true_ohm,
-        full_scale_v=_INA2XX_FULL_SCALE_V[chip.name],
+        full_scale_v=INA2XX_FULL_SCALE_V[chip.name],
         scale=kernel_ohm / true_ohm if kernel_ohm and true_ohm else 1.0,
         update_s=_update_s(chip),
     )
     if record is not None:
-        rail = replace(
-            rail,
-            gain=record.gain,
-            offset_a=record.offset_a,
-            voltage_gain=record.voltage_gain,
-            certified=record.uncertainty,
-        )
+        rail = replace(rail, **record.corrections)  # type: ignore[arg-type]
     step_w = 20e-3 * rail.scale if chip.name in ("ina219", "ina220") else 25e-3 * rail.scale  # one step of old drivers
     return Hwmon(clock, [rail], "board input", step_w, ())
 
@@ -282,11 +273,18 @@ def _ina3221_rails(chip: _Chip) -> list[Rail]:
                 current=folder / f"curr{channel}_input",
                 power=None,  # this driver has no power file
                 shunt_ohm=shunt_uohm / 1e6 if shunt_uohm else None,
-                full_scale_v=_INA3221_SCALE,
+                full_scale_v=INA3221_SCALE,
                 update_s=_update_s(chip),
             )
         )
     return rails
+
+
+def part_of_board(labels: Sequence[str], known: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The scope of some of the `known` rails that are not a total, and the note about the others."""
+    left_out = [label for label in known if label not in labels]
+    note = f"not a total, rails left out: {', '.join(left_out) or 'none'}"
+    return f"rails {'+'.join(labels)} only, not the whole board", (note,)
 
 
 def _open_ina3221(clock: Clock, channels: list[Rail], rails: Sequence[str] | None) -> Hwmon:
@@ -300,9 +298,6 @@ def _open_ina3221(clock: Clock, channels: list[Rail], rails: Sequence[str] | Non
             f"not {', '.join(missing) or 'those of a board known here'}: name some of them with rails"
         )
     chosen = [by_label[label] for label in labels]
-    whole = labels == _TOTAL_RAILS
-    scope = "module input" if whole else f"rails {'+'.join(labels)} only, not the whole board"
-    left_out = [label for label in by_label if label not in labels]
-    notes = () if whole else (f"not a total, rails left out: {', '.join(left_out) or 'none'}",)
+    scope, notes = ("module input", ()) if labels == _TOTAL_RAILS else part_of_board(labels, list(by_label))
     steps_w = [_INA3221_STEP_V / rail.shunt_ohm * read_int(rail.voltage) * 1e-3 for rail in chosen if rail.shunt_ohm]
     return Hwmon(clock, chosen, scope, max(steps_w, default=0.0), notes)

@@ -18,6 +18,7 @@ AnyMeter = TypeVar("AnyMeter", bound="EnergyMeter")
 MEASURED = "MEASURED"
 ESTIMATED = "ESTIMATED"
 SIMULATED = "SIMULATED"
+NOMINAL_V = 5.0  # at which steps and offsets of power are given
 
 
 class SampleFlags(IntFlag):

@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass, replace
 
 from pi_dynn.errors import InputError
-from pi_dynn.power.meter import MeterAccuracy
+from pi_dynn.power.certificate import data_sheet_accuracy
+from pi_dynn.power.meter import NOMINAL_V, MeterAccuracy
 
 SHUNT_LSB_V = 10e-6  # at every gain
 BUS_LSB_V = 4e-3
@@ -30,8 +31,6 @@ _CONTINUOUS = 0x7
 # Largest errors at 25 C of the A grade, section 7.5: gain of the current and of the bus voltage, offsets by range.
 _GAIN_ERROR = _VOLTAGE_ERROR = 0.005
 _OFFSETS_V = (100e-6, 125e-6, 150e-6, 200e-6)
-_SHUNT_TOLERANCE = 0.01  # of the resistors on breakout boards, marked R100
-_NOMINAL_BUS_V = 5.0
 
 
 @dataclass(frozen=True)
@@ -94,10 +93,9 @@ class Ina219Settings:
     @property
     def accuracy(self) -> MeterAccuracy:
         """The largest errors of the chip and its shunt; those of the current from the certificate if there is one."""
-        offset_w = _OFFSETS_V[self._gain_code] / self.shunt_ohm * _NOMINAL_BUS_V
-        if self.certified is not None:
-            return MeterAccuracy("shunt certificate, INA219 data sheet", self.certified, 0.0, _VOLTAGE_ERROR, offset_w)
-        return MeterAccuracy("INA219 data sheet, R100 shunt", _SHUNT_TOLERANCE, _GAIN_ERROR, _VOLTAGE_ERROR, offset_w)
+        offset_w = _OFFSETS_V[self._gain_code] / self.shunt_ohm * NOMINAL_V
+        errors = (_GAIN_ERROR, _VOLTAGE_ERROR, offset_w)
+        return data_sheet_accuracy("INA219 data sheet", *errors, self.certified, ", R100 shunt")
 
     @property
     def config(self) -> int:
@@ -160,4 +158,4 @@ class Ina219Settings:
     def resolution_w(self) -> float:
         """Smallest step of power at 5 V: one step of the 12-bit converter, divided by averaging."""
         step_v = max(SHUNT_LSB_V, SHUNT_LSB_V * (1 << self._gain_code) / self.shunt_averages)
-        return step_v / self.shunt_ohm * _NOMINAL_BUS_V
+        return step_v / self.shunt_ohm * NOMINAL_V
