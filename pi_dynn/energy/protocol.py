@@ -14,6 +14,7 @@ import numpy as np
 from pi_dynn.board import Board, advice
 from pi_dynn.clock import Clock
 from pi_dynn.energy.records import EnergyRecording, Subject, TimedPass
+from pi_dynn.energy.validity import MAX_RANGE_SHARE
 from pi_dynn.errors import InputError, PowerError, TraceInvalid
 from pi_dynn.power import EnergyMeter, MeterInfo, Sampler, Span, Trace, build_sampler, check_trace
 from pi_dynn.power.meter import ESTIMATED
@@ -30,7 +31,6 @@ _ATTEMPTS = (False, False, True)  # at a window; True for the last one, which co
 _REPEATED = " (repeated)"
 _ANY_GAP_PERIODS = 1e6
 _LEAST_TRIAL_PERIODS = 50
-_PEAK_SHARE = 0.9  # of the range: a peak above it may be clipped within one conversion
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class SampledRun:
             with suppress(PowerError):  # a meter that fails now fails again at the first sample, with the reason
                 restored.close()
         self.peak_a = sampler.trace().largest_current_a
-        if self.peak_a is None or meter.info.range_a is None or self.peak_a <= _PEAK_SHARE * meter.info.range_a:
+        if self.peak_a is None or meter.info.range_a is None or self.peak_a <= MAX_RANGE_SHARE * meter.info.range_a:
             return
         before_a = meter.info.range_a
         if meter.widen_range():

@@ -8,7 +8,7 @@ from pi_dynn.energy.records import EnergyRecording
 from pi_dynn.power import IdlePower, MeterInfo, RunEnergy, TraceQuality
 from pi_dynn.power.estimate import plausible_power_w
 
-MAX_RANGE_SHARE = 0.9
+MAX_RANGE_SHARE = 0.9  # a peak above it may be clipped within one conversion
 MAX_SLOWDOWN = 0.05
 MAX_SAG = 0.05
 MAX_IDLE_RANGE = 0.5

@@ -10,11 +10,9 @@ from pathlib import Path
 
 from pi_dynn.clock import Clock
 from pi_dynn.errors import MeterAmbiguous, MeterBusError, MeterNotFound
-from pi_dynn.power.hwmon import Hwmon, Rail
+from pi_dynn.power.hwmon import INA2XX_FULL_SCALE_V, INA3221_SCALE, Hwmon, Rail, part_of_board
 from pi_dynn.power.sysfs import read_int, read_text
 
-_FULL_SCALE_V = {"ina219": 0.32, "ina220": 0.32, "ina226": 0.08192, "ina230": 0.08192, "ina231": 0.08192}
-_INA3221_SCALE_V = 0.1638
 _TOTAL_RAILS = ("POM_5V_IN", "VDD_IN")
 _VOLTAGE, _CURRENT = "in_voltage1", "in_current3"
 
@@ -24,7 +22,7 @@ class ScaledRail(Rail):
     """A rail whose files hold raw numbers, each with a file of its scale beside it."""
 
     def read(self) -> tuple[float, float, float, bool]:
-        voltage_v, current_a = (_scaled(path) * 1e-3 for path in (self.voltage, self.current))
+        voltage_v, current_a = self.volts(), _scaled(self.current) * 1e-3
         clipped = self.shunt_ohm is not None and abs(current_a) * self.shunt_ohm >= 0.999 * self.full_scale_v
         return voltage_v * current_a, voltage_v, current_a, clipped
 
@@ -64,23 +62,16 @@ def open_iio(*, clock: Clock, root: Path = Path("/"), rails: Sequence[str] | Non
             raise MeterAmbiguous(f"several rails, {', '.join(found)}: name some of them with --rail")
     labels = [rail.label for rail in chosen]
     whole = len(labels) == 1 and (labels[0] in _TOTAL_RAILS or isinstance(chosen[0], ScaledRail))
-    scope = "module input" if labels[0] in _TOTAL_RAILS else "board input"
-    left_out = [label for label in found if label not in labels]
-    return Hwmon(
-        clock,
-        chosen,
-        scope if whole else f"rails {'+'.join(labels)} only, not the whole board",
-        resolution_w=5e-3,
-        notes=() if whole else (f"not a total, rails left out: {', '.join(left_out) or 'none'}",),
-        name="iio",
-    )
+    total_scope = "module input" if labels[0] in _TOTAL_RAILS else "board input"
+    scope, notes = (total_scope, ()) if whole else part_of_board(labels, list(found))
+    return Hwmon(clock, chosen, scope, resolution_w=5e-3, notes=notes, name="iio")
 
 
 def _ina2xx(root: Path) -> list[Rail]:
     rails: list[Rail] = []
     for device in sorted(root.glob("sys/bus/iio/devices/iio:device*")):
         name = read_text(device / "name") if (device / "name").exists() else ""
-        if name not in _FULL_SCALE_V or not (device / f"{_CURRENT}_raw").exists():
+        if name not in INA2XX_FULL_SCALE_V or not (device / f"{_CURRENT}_raw").exists():
             continue
         shunt = device / "in_shunt_resistor"
         rails.append(
@@ -90,7 +81,7 @@ def _ina2xx(root: Path) -> list[Rail]:
                 current=device / f"{_CURRENT}_raw",
                 power=None,
                 shunt_ohm=float(read_text(shunt)) if shunt.exists() else None,
-                full_scale_v=_FULL_SCALE_V[name],
+                full_scale_v=INA2XX_FULL_SCALE_V[name],
             )
         )
     return rails
@@ -110,7 +101,7 @@ def _ina3221x(root: Path) -> list[Rail]:
                     current=device / f"in_current{channel}_input",
                     power=None,
                     shunt_ohm=None,
-                    full_scale_v=_INA3221_SCALE_V,
+                    full_scale_v=INA3221_SCALE,
                 )
             )
     return rails
