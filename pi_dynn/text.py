@@ -54,6 +54,15 @@ def label_words(label: str) -> str:
     return _IN_WORDS.get(label) or label.replace("_", " ").replace("-", " ")
 
 
+def counted(count: int, what: str) -> str:
+    """So many of something.
+
+    >>> counted(1, "thread"), counted(2, "thread")
+    ('1 thread', '2 threads')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """A share in 0..1 as a percentage; a dash for None."""
     return "-" if share is None else f"{100 * share:.{digits}f} %"

@@ -5,7 +5,7 @@ from typing import Any
 
 from pi_dynn.classify.records import ClassifySummary, WatchSummary
 from pi_dynn.records import Prediction
-from pi_dynn.text import label_words, milliseconds, percent, shown, significant
+from pi_dynn.text import counted, label_words, milliseconds, percent, shown, significant
 
 CSV_FIELDS = (
     *("path", "label", "class_index", "probability", "exit_index", "block_index", "score", "latency_s", "error"),
@@ -62,11 +62,10 @@ def summary_line(summary: ClassifySummary) -> str:
         if count
     )
     failed = f", {summary.failed} failed" if summary.failed else ""
-    images = f"{summary.images} image{'' if summary.images == 1 else 's'}{failed}"
-    threads = f"{summary.threads} thread{'' if summary.threads == 1 else 's'}"
+    images, threads = counted(summary.images, "image"), counted(summary.threads, "thread")
     mean = milliseconds(summary.mean_latency_s or 0.0)
     return (
-        f"{images}: {significant(summary.images_per_s)} a second with decoding, {mean} each in the network "
+        f"{images}{failed}: {significant(summary.images_per_s)} a second with decoding, {mean} each in the network "
         f"({summary.engine}, {threads})\nleft after {shares}"
     )
 

@@ -12,6 +12,7 @@ import click
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
 from pi_dynn.cli.options import SessionChoice, accept_all_option, session_options
 from pi_dynn.errors import InputError, need_extra
+from pi_dynn.text import counted
 
 if TYPE_CHECKING:
     from pi_dynn.power.live import LivePower
@@ -90,7 +91,7 @@ def command(
         protocol = limited_protocol(Connections(most_connections()))
         check_port(host, port)
         config = uvicorn.Config(app, host, port, http=protocol, log_level="warning", timeout_graceful_shutdown=GRACE_S)
-        threads = f"{session.threads} thread{'' if session.threads == 1 else 's'}"
+        threads = counted(session.threads, "thread")
         click.echo(f"http://{host}:{port}  {session.engine}, {threads}{_said_of(power)}", err=True)
         # uvicorn sends itself the signal again once it has ended: as an orderly end, not as a death by it.
         before = signal.signal(signal.SIGTERM, lambda *_: None)

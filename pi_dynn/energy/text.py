@@ -85,7 +85,7 @@ def power_lines(result: EnergyResult) -> str:
     lines = [
         f"{result.name}: {board}{result.precision} {result.engine}, {result.threads} threads, "
         f"batch {result.batch_size}",
-        f"  {result.label}{'' if result.valid else ' INVALID'}: idle {watts(result.idle_power_w)}  "
+        f"  {marked(result.label, result.valid)}: idle {watts(result.idle_power_w)}  "
         f"active {watts(result.active_power_w)}  drift {drift(result.idle_drift_w_per_s)}",
         f"  FPS {result.images_per_s:.2f}  elapsed {milliseconds(result.elapsed_s, DIGITS)}  "
         f"forward {milliseconds(result.latency_s, DIGITS)}  n {result.n:,} x {result.trials} trials",
@@ -169,7 +169,12 @@ _NOT_MEASURED = {
 def source(result: EnergyResult) -> str:
     """The source of a row's figures: the meter and its scope, or the label of what was not measured."""
     label = f"{result.meter}, {result.scope}" if result.measured else result.label
-    return label if result.valid else f"{label} INVALID"
+    return marked(label, result.valid)
+
+
+def marked(label: str, valid: bool) -> str:
+    """A label or source, with a mark if the figures are invalid."""
+    return label if valid else f"{label} INVALID"
 
 
 def millijoules(energy_j: float | None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from pi_dynn.energy.records import EnergyDifference
-from pi_dynn.energy.text import board_table, exit_table, interval, net_energy, verdict
+from pi_dynn.energy.text import board_table, exit_table, interval, marked, net_energy, verdict
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import Profile, ProfileStep
@@ -69,7 +69,7 @@ def difference_table(differences: Sequence[EnergyDifference], markdown: bool = F
             f"{significant(1e3 * one.net_j, 4)} mJ",
             interval(one.net_ci95_j),
             verdict(one),
-            one.label if one.valid else f"{one.label} INVALID",
+            marked(one.label, one.valid),
         )
         for one in differences
     ]
@@ -104,7 +104,7 @@ def tests_table(tests: Sequence[TestTiming], markdown: bool = False) -> str:
             milliseconds(one.iqr_s),
             net_energy(one.net_j, one.net_ci95_j),
             interval(one.net_ci95_j),
-            "-" if one.label is None else one.label if one.valid else f"{one.label} INVALID",
+            "-" if one.label is None else marked(one.label, one.valid),
         )
         for one in tests
     ]
