@@ -1,15 +1,18 @@
-"""Mutation testing of the rooms `power` and `energy`: how many small faults in the code do their own tests find?
+"""Mutation testing of rooms: how many small faults in their code do their own tests find?
 
-    .venv/bin/pip install cosmic-ray
-    python scripts/mutants.py --count 200
+    .venv/bin/pip install cosmic-ray pytest-cov
+    python scripts/mutants.py --count 200 power energy
 
-cosmic-ray lists every small change of the code (another operator, number, comparison, ...); a random part of them is
-made, each in a checkout of its own, and the rooms' tests are run on each. A mutant that no test finds is shown:
-it is equivalent to the code, or a test is missing. It takes about a quarter of a minute each; not part of CI.
+cosmic-ray lists every small change of the code (another operator, number, comparison, ...). A random part of them is
+made in a checkout of the last commit, one at a time. First the tests that run the changed lines are run, and where they
+find nothing, all tests of the rooms. A mutant that no test finds is shown: it is equivalent to the code, or a test is
+missing. Some seconds each; not part of CI.
 """
 
+import ast
 import os
 import random
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -18,55 +21,85 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = """
-[cosmic-ray]
-module-path = ["pi_dynn/power", "pi_dynn/energy"]
-excluded-modules = ["pi_dynn/*/text.py"]
-timeout = 90.0
-test-command = "{python} -m pytest -x -q -p no:cacheprovider {tests} -k 'not cover'"
-
-[cosmic-ray.distributor]
-name = "local"
-"""
-TESTS = "tests/energy tests/power tests/cli/test_report.py"
+TESTS = {
+    "energy": ["tests/energy", "tests/power", "tests/cli/test_report.py"],
+    "power": ["tests/power", "tests/energy"],
+}
+TIMEOUT_S = 180.0
 
 
 @click.command()
+@click.argument("rooms", nargs=-1, required=True)
 @click.option("--count", default=200, show_default=True, help="How many mutants.")
 @click.option("--seed", default=0, show_default=True)
-def main(count: int, seed: int) -> None:
-    """Print how many mutants the tests found, and the survivors."""
-    from cosmic_ray.work_db import WorkDB, use_db
-    from cosmic_ray.work_item import WorkerOutcome, WorkResult
+def main(rooms: tuple[str, ...], count: int, seed: int) -> None:
+    """Print how many mutants the tests of ROOMS found, and the survivors."""
+    from cosmic_ray.mutating import mutate_and_test
 
+    # The checkout's package comes first on the path, before the installed one; no bytecode, which is not made anew
+    # for a file that changes twice within a second.
+    os.environ.update(PYTHONDONTWRITEBYTECODE="1", OMP_WAIT_POLICY="PASSIVE")
+    tests = list(dict.fromkeys(test for room in rooms for test in TESTS.get(room, [f"tests/{room}"])))
     with tempfile.TemporaryDirectory() as folder:
         checkout = Path(folder) / "checkout"
         subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(checkout)], cwd=ROOT, check=True)
         try:
-            (checkout / "mutants.toml").write_text(CONFIG.format(python=sys.executable, tests=TESTS))
-            _cosmic_ray(checkout, "init", "mutants.toml", "session.sqlite")
-            with use_db(checkout / "session.sqlite", WorkDB.Mode.open) as db:
-                jobs = [item.job_id for item in db.pending_work_items]
-                for job in set(jobs) - set(random.Random(seed).sample(sorted(jobs), count)):
-                    db.set_result(job, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
-            click.echo(f"{count} of {len(jobs)} mutants", err=True)
-            _cosmic_ray(checkout, "baseline", "mutants.toml")  # tests that fail without a mutant would find them all
-            _cosmic_ray(checkout, "exec", "mutants.toml", "session.sqlite")
-            with use_db(checkout / "session.sqlite", WorkDB.Mode.open) as db:
-                results = [result for _, result in db.results if result.worker_outcome != WorkerOutcome.SKIPPED]
-            survivors = [result.diff for result in results if not result.is_killed]
-            for diff in survivors:
-                click.echo(diff)
-            click.echo(f"{len(results) - len(survivors)} of {len(results)} mutants were found")
+            os.chdir(checkout)
+            os.environ["PYTHONPATH"] = str(checkout)
+            items = _work_items(rooms)
+            chosen = random.Random(seed).sample(items, min(count, len(items)))
+            click.echo(f"{len(chosen)} of {len(items)} mutants", err=True)
+            # Tests that fail without a mutant would find them all: this run has to pass.
+            command = [*_pytest(tests), "--cov=pi_dynn", "--cov-context=test", "--cov-report="]
+            subprocess.run(command, check=True, stdout=sys.stderr)
+            survivors = 0
+            for number, item in enumerate(chosen, 1):
+                mutation = item.mutations[0]
+                near = _tests_of(str(mutation.module_path), mutation.start_pos[0])
+                for stage in filter(None, (near, tests)):
+                    result = mutate_and_test(item.mutations, shlex.join(_pytest(stage)), TIMEOUT_S)
+                    if result.is_killed:
+                        break
+                else:
+                    survivors += 1
+                    click.echo(result.diff)
+                click.echo(f"{number}: {survivors} not found", err=True)
+            click.echo(f"{len(chosen) - survivors} of {len(chosen)} mutants of {', '.join(rooms)} were found")
         finally:
+            os.chdir(ROOT)
             subprocess.run(["git", "worktree", "remove", "--force", str(checkout)], cwd=ROOT, check=True)
 
 
-def _cosmic_ray(checkout: Path, *arguments: str) -> None:
-    # The checkout's package comes first on the path, before the installed one; without bytecode, which is not made anew
-    # for a file that changes twice within a second.
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    subprocess.run([sys.executable, "-m", "cosmic_ray.cli", *arguments], cwd=checkout, check=True, env=environment)
+def _pytest(tests: list[str]) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests, "-k", "not cover"]
+
+
+def _work_items(rooms: tuple[str, ...]) -> list:
+    """All mutants of the rooms' files but their texts, in a fixed order."""
+    from cosmic_ray.commands import init
+    from cosmic_ray.work_db import WorkDB, use_db
+
+    files = [file for room in rooms for file in sorted(Path("pi_dynn", room).rglob("*.py")) if file.name != "text.py"]
+    with use_db("mutants.sqlite", WorkDB.Mode.create) as db:
+        init(files, db, {})
+        items = list(db.work_items)
+    return sorted(items, key=lambda item: (str((m := item.mutations[0]).module_path), m.operator_name, m.occurrence))
+
+
+def _tests_of(file: str, line: int) -> list[str]:
+    """The test functions that ran the innermost statement at a line; none where it runs on import only."""
+    from coverage import CoverageData
+
+    statements = [node for node in ast.walk(ast.parse(Path(file).read_bytes())) if isinstance(node, ast.stmt)]
+    around = [node for node in statements if node.lineno <= line <= (node.end_lineno or node.lineno)]
+    statement = max(around, key=lambda node: node.lineno)
+    data = CoverageData()
+    data.read()
+    contexts = data.contexts_by_lineno(str(Path(file).resolve()))
+    ran = {
+        test for n in range(statement.lineno, (statement.end_lineno or 0) + 1) for test in contexts.get(n, ()) if test
+    }
+    return sorted({test.split("[")[0].split("|")[0] for test in ran})
 
 
 if __name__ == "__main__":
