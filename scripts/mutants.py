@@ -92,6 +92,8 @@ def _tests_of(file: str, line: int) -> list[str]:
 
     statements = [node for node in ast.walk(ast.parse(Path(file).read_bytes())) if isinstance(node, ast.stmt)]
     around = [node for node in statements if node.lineno <= line <= (node.end_lineno or node.lineno)]
+    if not around:  # a decorator
+        return []
     statement = max(around, key=lambda node: node.lineno)
     data = CoverageData()
     data.read()
