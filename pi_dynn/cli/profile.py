@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("images", nargs=-1, metavar="[PATH ...]")
 @click.option("--n", type=click.IntRange(5), default=200, show_default=True, help="Answers, over the images in turn.")
+@click.option("--inside", is_flag=True, help="Open the steps: norms, transforms, products, softmax, ...")
 @click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="Save a trace for ui.perfetto.dev.")
 @click.option("--no-roofline", is_flag=True, help="Do not measure what this machine could do at best.")
 @click.option("--fit", is_flag=True, help="Fit a latency model, keep it for budgets, and check it on the images.")
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 def command(
     images: tuple[str, ...],
     n: int,
+    inside: bool,
     trace: Path | None,
     no_roofline: bool,
     fit: bool,
@@ -43,6 +45,7 @@ def command(
     \b
     Examples:
       pi-dynn profile --threads 1
+      pi-dynn profile --inside --no-exit
       pi-dynn profile holiday/ --no-exit --trace trace.json
       pi-dynn profile --fit
     """
@@ -60,7 +63,7 @@ def command(
         return
     clock = PerfClock()
     roofline = None if no_roofline else measure_roofline(session.engine, session.threads, take_snapshot(), clock)
-    timed = time_steps(session, inputs, n, clock, limits)
+    timed = time_steps(session, session.timed_network(inside), inputs, n, clock, limits)
     result = profile(session, timed, inputs[0], roofline)
     if trace is not None:
         write_text(trace, json.dumps(chrome_trace(timed)) + "\n")

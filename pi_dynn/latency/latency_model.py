@@ -33,7 +33,9 @@ def fit_latency_model(session: Session, inputs: Sequence[Tensor], n: int, clock:
     all terms are scaled by the time without marks over that with marks: medians over pairs, which are robust to
     disturbances.
     """
-    runs = [time_steps(session, inputs, n, clock, session.forced_thresholds(k)) for k in range(session.exits + 1)]
+    network = session.timed_network()
+    depths = [session.forced_thresholds(k) for k in range(session.exits + 1)]
+    runs = [time_steps(session, network, inputs, n, clock, limits) for limits in depths]
     block_s, check_s, last_s, start_s = _parts(runs[-1], session.manifest.depth)
     surplus_s, ratios = [], []
     for timed in runs:

@@ -176,10 +176,17 @@ class TimedRuns:
 
 
 def time_steps(
-    session: Session, inputs: Sequence[Tensor], n: int, clock: Clock, thresholds: list[float] | None = None
+    session: Session,
+    network: TimedNetwork,
+    inputs: Sequence[Tensor],
+    n: int,
+    clock: Clock,
+    thresholds: list[float] | None = None,
 ) -> TimedRuns:
-    """`n` answers over `inputs` (3, H, W) in turn, at the bundle's own thresholds if none are given."""
-    network = session.timed_network
+    """`n` answers over `inputs` (3, H, W) in turn, at the bundle's own thresholds if none are given.
+
+    `network` is the session's `timed_network`.
+    """
     limits = session.resolve_thresholds(thresholds)
     batches = [x.unsqueeze(0) for x in inputs]
     _warm_up(session, network, batches[0])
@@ -232,6 +239,7 @@ def _steps(timed: TimedRuns, work: dict[int, Work], roofline: Roofline | None) -
             ProfileStep(
                 kind=step.kind,
                 block_index=step.block_index,
+                operation=step.operation or None,
                 hits=len(times_s),
                 total_s=sum(times_s),
                 per_hit_s=median(times_s),
@@ -263,10 +271,10 @@ def chrome_trace(timed: TimedRuns) -> dict[str, Any]:
     events = []
     for number, run in enumerate(timed.runs):
         for index, start_ns, stop_ns in run.times:
-            kind, block = timed.network.steps[index]
+            kind, block, operation = timed.network.steps[index]
             events.append(
                 {
-                    "name": kind if block is None else f"{kind} {block}",
+                    "name": operation or (kind if block is None else f"{kind} {block}"),
                     "cat": kind,
                     "ph": "X",
                     "ts": (start_ns - origin_ns) / 1e3,

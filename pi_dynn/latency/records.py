@@ -67,7 +67,8 @@ class ProfileStep(Record):
     `per_hit_s` is the median, so that one interruption does not count, and `share` is that of hits times median
     in all steps. `macs` are the multiply-adds of one hit,
     `int8_macs` those of them in int8; `moved_bytes` is what its operators read and write, weights included.
-    `roof_s` is the least time for a hit by the machine's roofline, None without one.
+    `roof_s` is the least time for a hit by the machine's roofline, None without one. `operation` is the one inside
+    the step that the figures are of, None for the whole step.
 
     Raises: ValueError for a step without hits.
     """
@@ -82,6 +83,7 @@ class ProfileStep(Record):
     int8_macs: int
     moved_bytes: int
     roof_s: float | None
+    operation: str | None = None
 
     def __post_init__(self) -> None:
         if self.hits < 1:

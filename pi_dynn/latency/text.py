@@ -18,11 +18,15 @@ HEADERS = ("step", "hits", "total", "per hit", "share", "multiply-adds", "moved"
 
 
 def profile_table(profile: Profile, markdown: bool = False) -> str:
-    """All steps in the order of a full answer, blocks with their filter and MLP, then the totals of each kind."""
-    rows = []
-    for step in profile.steps:
-        rows.append(_row(step_name(step), [step]))
-    rows += [_row(f"{kind}, all", steps) for kind, steps in _by_kind(profile.steps).items() if len(steps) > 1]
+    """All steps in the order of a full answer, blocks with their filter and MLP, then the totals of each kind.
+
+    Of a profile of the operations inside the steps, a row for each operation over all blocks.
+    """
+    named = [(operation_name(step) if step.operation else step_name(step), step) for step in profile.steps]
+    rows = [_row(name, steps) for name, steps in _grouped(named).items()]
+    for kind, steps in _grouped([(step.kind, step) for step in profile.steps]).items():
+        if len({name for name, step in named if step.kind == kind}) > 1:
+            rows.append(_row(f"{kind}, all", steps))
     rows.append(_row("all steps", profile.steps))
     return table(HEADERS, rows, markdown=markdown)
 
@@ -40,11 +44,16 @@ def step_name(step: ProfileStep) -> str:
     return step.kind if step.kind.startswith("final") else f"{step.kind} after block {step.block_index}"
 
 
-def _by_kind(steps: Sequence[ProfileStep]) -> dict[str, list[ProfileStep]]:
-    kinds: dict[str, list[ProfileStep]] = {}
-    for step in steps:
-        kinds.setdefault(step.kind, []).append(step)
-    return kinds
+def operation_name(step: ProfileStep) -> str:
+    """The name of an operation inside a step, the same for all blocks; stages differ, and keep their blocks."""
+    return f"{step_name(step) if step.kind in ('stage', 'block') else step.kind}: {step.operation}"
+
+
+def _grouped(named: Sequence[tuple[str, ProfileStep]]) -> dict[str, list[ProfileStep]]:
+    groups: dict[str, list[ProfileStep]] = {}
+    for name, step in named:
+        groups.setdefault(name, []).append(step)
+    return groups
 
 
 def _row(name: str, steps: Sequence[ProfileStep]) -> tuple[str, ...]:
@@ -55,7 +64,7 @@ def _row(name: str, steps: Sequence[ProfileStep]) -> tuple[str, ...]:
     macs = sum(step.macs * step.hits for step in steps)
     moved = sum(step.moved_bytes * step.hits for step in steps)
     roof_s = sum((step.roof_s or 0.0) * step.hits for step in steps)
-    several = len(steps) > 1
+    several = len({(step.macs, step.moved_bytes) for step in steps}) > 1
     return (
         name,
         str(hits),

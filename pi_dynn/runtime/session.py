@@ -1,7 +1,6 @@
 """The Session, which answers images with a bundle's network."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -128,15 +127,14 @@ class Session:
         with torch.inference_mode(), torch.jit.optimized_execution(False):
             return self._one_image(x, thresholds)
 
-    @cached_property
-    def timed_network(self) -> TimedNetwork:
-        """The same network with time stamps between its steps, for profiling.
+    def timed_network(self, inside: bool = False) -> TimedNetwork:
+        """The same network with time stamps between its steps, or between the operations inside them, for profiling.
 
         Raises: EngineUnavailable for a network that is not TorchScript.
         """
         if not isinstance(self._network, torch.jit.ScriptModule):
             raise EngineUnavailable(f"engine {self.engine} cannot be profiled: use a TorchScript bundle")
-        return TimedNetwork(self._network, self.manifest)
+        return TimedNetwork(self._network, self.manifest, inside)
 
     def forward_all(self, x: Tensor) -> list[Tensor]:
         """Logits (B, classes) of every exit, the last answer included, for inputs (B, 3, H, W)."""

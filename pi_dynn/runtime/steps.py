@@ -18,13 +18,45 @@ PRODUCTS = frozenset(
     | {"aten::conv2d", "aten::convolution", "aten::_convolution"}
 )
 VIEWS = frozenset({"aten::view", "aten::reshape", "aten::flatten", "aten::permute", "aten::transpose"})
+OPERATIONS = {  # operators that begin an operation of a step; others go on with the one before
+    "layer_norm": "norm",
+    "linalg_vector_norm": "norm",
+    "gelu": "GELU",
+    "softmax": "softmax",
+    "log_softmax": "softmax",
+    "topk": "top-k",
+    "special_entr": "entropy",
+    "addmv": "linear",
+    "mean": "pooling",
+    "adaptive_avg_pool2d": "pooling",
+    "max_pool2d": "pooling",
+    "logsumexp": "log-sum-exp",
+    "Float": "comparison",
+    "add": "addition",
+    "quantize_per_tensor": "to int8",
+    "dequantize": "from int8",
+}
+STATIC_INT8_PRODUCTS = frozenset(
+    {"quantized::linear", "quantized::linear_relu", "quantized::conv2d", "quantized::conv2d_relu"}
+)
+PRODUCT_OPERATIONS = {  # those not named are linear
+    "conv2d": "convolution",
+    "convolution": "convolution",
+    "_convolution": "convolution",
+    "conv2d_relu": "convolution",
+    "bmm": "pooling",
+}
 
 
 class Step(NamedTuple):
-    """One step: its kind, and the block it belongs to or follows (None before the first)."""
+    """One step: its kind, the block it belongs to or follows (None before the first), and the operation inside it.
+
+    `operation` is empty for a whole step.
+    """
 
     kind: str  # patch embedding, tokens, position, stem, filter, MLP, block, stage, exit norm, head, gate, final head
     block_index: int | None
+    operation: str = ""
 
 
 class Boundary(NamedTuple):
@@ -72,6 +104,52 @@ def part_steps(part: str, blocks: list[int], nodes: list["Node"]) -> list[Bounda
     if name == "gates":
         return [Boundary(nodes[0], Step("gate", blocks[stage]))]
     return _head_steps(nodes, blocks[stage], "final head" if name == "last_head" else "head")
+
+
+def operation_steps(step: Step, nodes: list["Node"]) -> list[Boundary]:
+    """The operations inside a step with these nodes, for one image: norm, linear, GELU, forward transform, ..."""
+    operators = _single_image_operators(nodes)
+    products = [i for i, node in enumerate(operators) if node.kind() in PRODUCTS | STATIC_INT8_PRODUCTS]
+    boundaries: list[Boundary] = []
+    for place, node in enumerate(operators):
+        operation = _operation(step.kind, node, products, place)
+        if not boundaries:  # what comes before the first operator is part of it
+            boundaries.append(Boundary(nodes[0], step._replace(operation=operation or "preparation")))
+        elif operation and operation != boundaries[-1].step.operation:
+            boundaries.append(Boundary(node, step._replace(operation=operation)))
+    return boundaries or [Boundary(nodes[0], step)]
+
+
+def _operation(kind: str, node: "Node", products: list[int], place: int) -> str | None:
+    """The operation of an operator, None if it goes on with that of the one before."""
+    name = node.kind().split("::")[1].rstrip("_")
+    half = len(products) // 2
+    if kind == "filter" and half:  # half of the products lead to the frequencies, half lead back
+        if place < products[0]:
+            return "norm"
+        if place <= products[half - 1]:
+            return "forward transform"
+        return "weight" if place < products[half] else "inverse transform"
+    if place not in products:
+        return "residual" if name == "add" and kind == "MLP" else OPERATIONS.get(name)
+    number = f" {products.index(place) + 1}" if half and kind in ("MLP", "stage", "block") else ""
+    return PRODUCT_OPERATIONS.get(name, "linear") + number
+
+
+def _single_image_operators(nodes: list["Node"]) -> list["Node"]:
+    """The operators on tensors that run for a batch of one, in order, without those of other parts."""
+    operators = []
+    for node in nodes:
+        if node.kind() == "prim::If":  # the first branch is that of one image
+            branches = [list(block.nodes()) for block in node.blocks()]
+            if not any(inner.kind() == "prim::Print" for branch in branches for inner in branch):
+                operators += _single_image_operators(branches[0])
+        elif node.kind() == "aten::Float" or (
+            node.kind().startswith(("aten::", "quantized::"))
+            and any(str(output.type()) == "Tensor" for output in node.outputs())
+        ):
+            operators.append(node)
+    return operators
 
 
 def _stem_steps(nodes: list["Node"]) -> list[Boundary]:

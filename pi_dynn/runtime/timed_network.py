@@ -16,7 +16,7 @@ from torch._C import Block, Graph, Node, Value
 
 from pi_dynn.runtime.engines import frozen_forward
 from pi_dynn.runtime.manifest import Manifest
-from pi_dynn.runtime.steps import Step, method_calls, part_steps
+from pi_dynn.runtime.steps import Step, method_calls, operation_steps, part_steps
 
 END = -1  # the mark after the last step
 PART = "part of the network: "  # the prefix of the constants that name parts while a graph is inlined
@@ -47,12 +47,12 @@ class TimedRun(NamedTuple):
 class TimedNetwork:
     """A network with marks between its steps. Attribute: steps, in the order of an answer at full depth.
 
-    It shares its weights with `network`, which is not changed.
+    It shares its weights with `network`, which is not changed. With `inside`, steps are the operations of each step.
     """
 
-    def __init__(self, network: torch.jit.ScriptModule, manifest: Manifest) -> None:
-        self._timed, self.steps = with_marks(network, manifest.blocks, _time_mark)
-        self._marked, _ = with_marks(network, manifest.blocks, _tensor_mark)
+    def __init__(self, network: torch.jit.ScriptModule, manifest: Manifest, inside: bool = False) -> None:
+        self._timed, self.steps = with_marks(network, manifest.blocks, _time_mark, inside)
+        self._marked, _ = with_marks(network, manifest.blocks, _tensor_mark, inside)
 
     def run(self, x: Tensor, thresholds: list[float]) -> TimedRun:
         """Answer one image (1, 3, H, W); returns its exit and the times of its steps."""
@@ -73,7 +73,7 @@ MakeMark = Callable[[Graph, Value, int], list[Node]]  # (graph, list of marks, n
 
 
 def with_marks(
-    network: torch.jit.ScriptModule, blocks: list[int], make_mark: MakeMark
+    network: torch.jit.ScriptModule, blocks: list[int], make_mark: MakeMark, inside: bool = False
 ) -> tuple[Callable[..., Any], list[Step]]:
     """The frozen forward method as a function (self, x, thresholds, marks) -> (answer, marks), and its steps."""
     frozen = _frozen_with_names(network)
@@ -83,7 +83,12 @@ def with_marks(
     steps: list[Step] = []
     for block in _all_blocks(graph):
         for part, nodes in _parts_of(block):
-            for node, step in part_steps(part, blocks, nodes):
+            boundaries = part_steps(part, blocks, nodes)
+            if inside:
+                starts = [*(nodes.index(node) for node, _ in boundaries), len(nodes)]
+                ranges = zip(boundaries, pairwise(starts), strict=True)
+                boundaries = [one for (_, step), (i, j) in ranges for one in operation_steps(step, nodes[i:j])]
+            for node, step in boundaries:
                 _insert(make_mark(graph, marks, len(steps)), node)
                 steps.append(step)
     _insert(make_mark(graph, marks, END), graph.return_node())

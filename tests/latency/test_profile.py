@@ -32,7 +32,7 @@ def inputs():
 
 @pytest.fixture(scope="module")
 def timed(session, inputs):
-    return time_steps(session, inputs, 9, PerfClock(), session.forced_thresholds(2))
+    return time_steps(session, session.timed_network(), inputs, 9, PerfClock(), session.forced_thresholds(2))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_multiply_adds_are_those_of_the_layers(result):
 
 
 def test_work_depends_on_the_exit(session, inputs):
-    network = session.timed_network
+    network = session.timed_network()
     shallow = count_work(network, inputs[0][None], session.forced_thresholds(0))
     deep = count_work(network, inputs[0][None], session.forced_thresholds(3))
     assert len(shallow) < len(deep) == len(network.steps)
@@ -168,3 +168,18 @@ def test_what_fits_the_caches_is_moved_at_their_speed():
     large = float(CACHED_BYTES + 1)
     assert roof.least_s(0.0, 0.0, large) == pytest.approx(large / 100.0)
     assert roof.least_s(1_000.0, 0.0, 2_000.0) == pytest.approx(100.0)
+
+
+def test_operations_do_the_work_of_their_step(session, inputs, result):
+    network = session.timed_network(inside=True)
+    timed = time_steps(session, network, inputs, 5, PerfClock(), session.forced_thresholds(2))
+    opened = profile(session, timed, inputs[0], None)
+    for kind in ("patch embedding", "filter", "MLP", "head"):
+        whole, parts = (sum(one.macs for one in p.steps if one.kind == kind) for p in (result, opened))
+        assert parts == whole > 0
+    by_name = {(one.kind, one.operation): one for one in opened.steps if one.block_index == 1}
+    assert by_name["MLP", "linear 1"].macs == by_name["MLP", "linear 2"].macs > by_name["MLP", "GELU"].macs == 0
+    assert by_name["filter", "forward transform"].macs > by_name["filter", "weight"].macs == 0
+    text = profile_table(opened)
+    assert "filter: inverse transform" in text and "MLP, all" in text and "head, all" not in text
+    assert Profile.from_dict(opened.to_dict()) == opened

@@ -24,7 +24,7 @@ def session_of(model, precision="int8"):
 
 
 def kinds(session):
-    return [(step.kind, step.block_index) for step in session.timed_network.steps]
+    return [(step.kind, step.block_index) for step in session.timed_network().steps]
 
 
 def blocks(first, last):
@@ -68,7 +68,7 @@ def test_stages_of_a_convolutional_network():
 @pytest.mark.parametrize("k", range(4))
 def test_marks_change_no_answer_and_end_where_the_network_left(tiny_bundle, k):
     session = Session(tiny_bundle, threads=1, engine="qnnpack")
-    network, x, limits = session.timed_network, torch.randn(1, 3, 32, 32), session.forced_thresholds(k)
+    network, x, limits = session.timed_network(), torch.randn(1, 3, 32, 32), session.forced_thresholds(k)
     run = network.run(x, limits)
     assert run.exit_index == session.answer(x, limits)[1] == k
     numbers = [number for number, _, _ in run.times]
@@ -77,3 +77,31 @@ def test_marks_change_no_answer_and_end_where_the_network_left(tiny_bundle, k):
     assert last.kind == ("final head" if k == 3 else "gate") and last.block_index == session.manifest.blocks[k]
     assert all(stop >= start for _, start, stop in run.times)
     assert all(one.stop_ns == other.start_ns for one, other in zip(run.times, run.times[1:], strict=False))
+
+
+def test_operations_inside_the_steps_of_a_gfnet():
+    session = session_of(random_gfnet(**GFNET))
+    inside: dict = {}
+    for kind, block, operation in session.timed_network(inside=True).steps:
+        inside.setdefault((kind, block), []).append(operation)
+    assert list(inside) == kinds(session)
+    assert inside["filter", 0] == ["norm", "forward transform", "weight", "inverse transform"]
+    assert inside["MLP", 11] == ["norm", "linear 1", "GELU", "linear 2", "residual"]
+    assert inside["head", 4] == ["linear"]
+    assert inside["gate", 4][1:] == ["softmax", "top-k", "entropy", "linear", "comparison"]
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_marks_inside_change_no_answer(k):
+    session = session_of(random_gfnet(**GFNET))
+    network, x, limits = session.timed_network(inside=True), torch.randn(1, 3, 32, 32), session.forced_thresholds(k)
+    run = network.run(x, limits)
+    assert run.exit_index == session.answer(x, limits)[1] == k
+    assert [number for number, _, _ in run.times] == list(range(len(run.times)))
+
+
+def test_every_convolution_of_a_stage_is_an_operation():
+    model = create_model("efficientnet_lite0", num_classes=10, image_size=32, exits=[3]).eval()
+    steps = session_of(model, "fp32").timed_network(inside=True).steps
+    convolutions = [step.operation for step in steps if step.kind == "stage" and step.block_index == 3]
+    assert "addition" in convolutions and "convolution 8" in convolutions
