@@ -170,6 +170,13 @@ class Board:
         return read_throttle(self._root, None)
 
 
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def core_name(root: str | Path = "/") -> str | None:
     """The name of the fastest Arm core, such as "Cortex-A72"; None for an unknown one."""
     lines = (_text(Path(root) / "proc/cpuinfo") or "").splitlines()

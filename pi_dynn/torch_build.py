@@ -64,6 +64,11 @@ def _installed() -> tuple[str, Sequence[str]]:
     return torch.version, tuple(torch.requires or ())
 
 
+def torch_version() -> str:
+    """The version of the installed torch; empty without one."""
+    return _installed()[0]
+
+
 def _release(version: str) -> tuple[int, ...]:
     parts = version.split("+")[0].split(".")[:2]
     return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()

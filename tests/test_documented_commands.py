@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from pi_dynn import Preprocess, build_bundle, load_bundle
+from pi_dynn.board import usable_cores
 from pi_dynn.cli.main import main
 from pi_dynn.cli.options import sample_folder
 from pi_dynn.data.folders import save_split
@@ -22,7 +23,6 @@ from pi_dynn.latency.records import LatencyModel
 from pi_dynn.models import create_model
 from pi_dynn.models.card import Card, save_weights
 from pi_dynn.runtime.archive import EMBEDDED, SHIPPED
-from pi_dynn.runtime.engine_choice import usable_cores
 from tests.cli import conftest
 from tests.networks import random_gfnet, with_trained_norms
 from tests.test_docs import PAGES, ROOT, command_lines

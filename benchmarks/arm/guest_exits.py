@@ -33,7 +33,7 @@ def main(counts_path: str, path: str, *engines: str) -> None:
     exits = len(manifest.exit_blocks)
     with Path(counts_path).open() as counts, torch.inference_mode(), torch.jit.optimized_execution(False):
         for engine in engines:
-            network = open_onnx(bundle, engine) if engine == ONNXRUNTIME else bundle.load_network(engine)
+            network = open_onnx(bundle, engine, threads=1) if engine == ONNXRUNTIME else bundle.load_network(engine)
             for k, block in enumerate(manifest.blocks):
                 thresholds = [ALWAYS if j == k else NEVER for j in range(exits)]
                 values = plain_counts(count(lambda: network(x, thresholds), counts))  # noqa: B023 - called at once

@@ -7,8 +7,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from io import BytesIO
 
-import torch
-
 from pi_dynn.clock import Clock
 from pi_dynn.errors import InputError, PiDynnError
 from pi_dynn.power.live import LivePower
@@ -94,7 +92,7 @@ class LiveClassifier:
         return future
 
     def _run(self) -> None:
-        torch.set_num_threads(self.session.threads)  # OpenMP counts threads for each thread that calls it
+        self.session.set_threads()
         while (task := self._queue.get()) is not None:
             image, submit_ns, future = task
             if not future.set_running_or_notify_cancel():

@@ -162,7 +162,7 @@ def _thread_counts(counts: list[int] | Literal["all"] | None, threads: int | Non
     if threads is not None:
         raise click.UsageError("give only one of --threads and --thread-counts")
     if counts == "all":
-        from pi_dynn.runtime.engine_choice import usable_cores
+        from pi_dynn.board import usable_cores
 
         return list(range(1, usable_cores() + 1))
     return counts

@@ -4,18 +4,19 @@ import math
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from pi_dynn.data.decode import decode_image, to_rgb
 from pi_dynn.errors import InputError
 from pi_dynn.records import Record
 
-AnyImage: TypeAlias = str | Path | BytesIO | Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AnyImage: TypeAlias = Union[str, Path, BytesIO, Image.Image, np.ndarray, "Tensor"]
 """A file's path, URL or content, a PIL image, uint8 pixels (H, W, 3), or a ready float tensor (3, size, size)."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -51,46 +52,62 @@ class Preprocess(Record):
         box = (left, top, left + side, top + side)
         return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box, reducing_gap=3.0))
 
-    def tensor(self, pixels: np.ndarray) -> Tensor:
+    def normalised(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (..., size, size, 3) to the normalised float32 (..., 3, size, size)."""
-        mean = torch.tensor(self.mean) * 255.0
-        std = torch.tensor(self.std) * 255.0
-        planes = torch.from_numpy(np.array(pixels)).movedim(-1, -3).contiguous()
-        return (planes - mean[:, None, None]).div_(std[:, None, None])
+        mean, std = (255 * np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
+        planes = np.ascontiguousarray(np.moveaxis(pixels, -1, -3)).astype(np.float32)
+        planes -= mean
+        planes /= std
+        return planes
 
-    def __call__(self, image: "AnyImage") -> Tensor:
+    def tensor(self, pixels: np.ndarray) -> "Tensor":
+        """The same as a tensor."""
+        import torch
+
+        return torch.from_numpy(self.normalised(pixels))
+
+    def __call__(self, image: "AnyImage") -> "Tensor":
+        """`array` as a tensor."""
+        import torch
+
+        return torch.from_numpy(self.array(image))
+
+    def array(self, image: "AnyImage") -> np.ndarray:
         """An image in any form to the float32 (3, size, size) input.
 
         Raises: InputError for a file that is no image, another type or shape, or values that are not finite.
         """
-        if isinstance(image, Tensor):
-            return self._ready(image)
         if isinstance(image, (str, Path, BytesIO)):
             # Twice the needed resolution is enough for the resize filter; the answer hardly changes.
-            return self.tensor(self.pixels(decode_image(image, draft_px=round(2 * self.size / self.crop))))
+            return self.normalised(self.pixels(decode_image(image, draft_px=round(2 * self.size / self.crop))))
         if isinstance(image, Image.Image):
-            return self.tensor(self.pixels(to_rgb(image)))
+            return self.normalised(self.pixels(to_rgb(image)))
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise InputError(f"expected a uint8 array (H, W, 3), got {image.dtype} {image.shape}")
-            return self.tensor(self.pixels(Image.fromarray(image)))
+            return self.normalised(self.pixels(Image.fromarray(image)))
+        if hasattr(image, "is_floating_point"):  # a tensor; torch itself may not be there
+            return self._ready(image)
         raise InputError(
             f"cannot classify a {type(image).__name__}: give a path, a PIL image, a uint8 array (H, W, 3) "
             f"or a float tensor (3, {self.size}, {self.size})"
         )
 
-    def _ready(self, image: Tensor) -> Tensor:
+    def _ready(self, image: "Tensor") -> np.ndarray:
         if image.shape != (3, self.size, self.size) or not image.is_floating_point():
             raise InputError(
                 f"expected a float tensor (3, {self.size}, {self.size}), got {image.dtype} {tuple(image.shape)}"
             )
         # A sum is twelve times as fast as a test of all values, which is needed only if the sum is not finite.
-        if not torch.isfinite(image.sum()) and not torch.isfinite(image).all():
+        array = image.float().numpy(force=True)
+        if not np.isfinite(array.sum()) and not np.isfinite(array).all():
             raise InputError("the input tensor holds NaN or infinite values; check how it was normalised")
-        return image.float()
+        return array
 
 
-def turned_and_flipped(images: Tensor) -> Tensor:
+def turned_and_flipped(images: "Tensor") -> "Tensor":
     """The eight views of each square image, (N, 3, S, S) -> (8N, 3, S, S): view by view, each N in order."""
+    import torch
+
     turns = [torch.rot90(images, quarter, (-2, -1)) for quarter in range(4)]
     return torch.cat([*turns, *(turn.flip(-1) for turn in turns)])

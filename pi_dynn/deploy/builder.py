@@ -25,10 +25,11 @@ from pi_dynn.models.gfnet import GFNet
 from pi_dynn.models.gfnet_pyramid import GFNetPyramid
 from pi_dynn.models.lsnet import LSNet
 from pi_dynn.models.macs import count_macs
-from pi_dynn.runtime.bundle import Bundle, pack_bundle
+from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engine_choice import self_test_answers
 from pi_dynn.runtime.engines import available_engines, using_engine
 from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
+from pi_dynn.runtime.torchscript import pack_bundle
 
 # Attributes set after loading, by the runtime or an exporter, which freezing must preserve.
 SET_AFTER_LOADING = {

@@ -11,9 +11,10 @@ from pi_dynn.deploy.network import EarlyExitNetwork
 from pi_dynn.deploy.scripting import script
 from pi_dynn.errors import ModelError
 from pi_dynn.exits.scores import EntropyGate, MarginGate, MaxProbabilityGate
-from pi_dynn.runtime.bundle import Bundle, pack_bundle
+from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engine_choice import self_test_answers
 from pi_dynn.runtime.engines import available_engines
+from pi_dynn.runtime.torchscript import pack_bundle
 
 
 class ScaledGate(nn.Module):

@@ -298,8 +298,8 @@ def _assert_parity(network: torch.jit.ScriptModule, files: dict[str, bytes], x: 
     stages = OnnxNetwork([files[stage_file(k)] for k in range(len(expected))], threads=1)
     whole = OnnxNetwork([files[FULL_DEPTH]], threads=1)
     for answer, reference in zip(
-        [*stages.forward_all(x), *whole.forward_all(x)], [*expected, expected[-1]], strict=True
+        [*stages.forward_all(x.numpy()), *whole.forward_all(x.numpy())], [*expected, expected[-1]], strict=True
     ):
-        error = relative_error([answer], [reference])
+        error = relative_error([torch.from_numpy(answer)], [reference])
         if not error <= WORST_RELATIVE_ERROR[precision]:
             raise ModelError(f"the {precision} ONNX graphs are off by {error:.1e}: are the network's weights trained?")

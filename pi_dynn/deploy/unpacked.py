@@ -17,8 +17,9 @@ from pi_dynn.errors import CheckpointError
 from pi_dynn.models.card import Card, save_weights
 from pi_dynn.models.gfnet import GFNet, GlobalFilter
 from pi_dynn.models.registry import create_model
-from pi_dynn.runtime.bundle import Bundle, is_bundle, load_bundle, quantised_layers
+from pi_dynn.runtime.bundle import Bundle, is_bundle, load_bundle
 from pi_dynn.runtime.engine_choice import relative_error
+from pi_dynn.runtime.torchscript import quantised_layers
 
 EMBEDDED = "embedded"
 WORST_RELATIVE_ERROR = 1e-3  # the training form computes the same by an FFT

@@ -5,20 +5,14 @@ its extra file `pi_dynn.json`. TorchScript's source positions are left out, beca
 that built it.
 """
 
-import functools
 import hashlib
-import io
 import json
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from pi_dynn.errors import BundleError, EngineUnavailable
 from pi_dynn.files import write_atomically
 from pi_dynn.runtime.archive import (
     MANIFEST_FILE,
@@ -26,13 +20,13 @@ from pi_dynn.runtime.archive import (
     is_shipped,
     packed,
     plain_files,
-    torchscript_files,
     verified_manifest,
     weights_digest,
 )
-from pi_dynn.runtime.code_check import check_files
-from pi_dynn.runtime.engines import available_engines, using_engine
-from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
+from pi_dynn.runtime.manifest import Manifest
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Bundle:
@@ -71,57 +65,14 @@ class Bundle:
         described.trusted = self.trusted
         return described
 
-    def load_network(self, engine: str) -> torch.jit.ScriptModule:
+    def load_network(self, engine: str) -> "torch.jit.ScriptModule":
         """The scripted network with int8 weights packed for `engine`, or computing in floats for "fp32".
 
         Raises: EngineUnavailable, BundleError if TorchScript cannot read it, or if its code does more than compute.
         """
-        if self.manifest.format != "torchscript":
-            raise BundleError(f"{self.source or 'bundle'}: holds ONNX graphs, where a TorchScript network is needed")
-        if self.manifest.precision == "fp32":
-            return self._load()
-        if engine == "fp32" and not self.manifest.has_floats:
-            raise EngineUnavailable(
-                f"{self.source or 'bundle'}: convolutions in {INT8_STATIC} cannot compute in floats; choose another "
-                "engine, or export the checkpoint again with --precision fp32"
-            )
-        packing = available_engines()[:1] if engine == "fp32" else [engine]
-        if not packing:
-            raise BundleError(f"{self.source or 'bundle'}: this torch has no int8 engine; use an fp32 bundle")
-        _silence_deprecation_warning()
-        with using_engine(packing[0]):
-            network = self._load()
-        for layer in quantised_layers(network):
-            layer.reduce_range = False
-            if engine == "fp32":
-                layer.weight_float = torch.ops.quantized.linear_unpack(layer.packed)[0].dequantize()
-                layer.in_float = True
-        return network
+        from pi_dynn.runtime.torchscript import load_network
 
-    def _load(self) -> torch.jit.ScriptModule:
-        files = self.network_files()
-        if not self.trusted:
-            check_files(files, self.source or "bundle")
-        try:
-            network: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(packed(files)), map_location="cpu")
-            return network.eval()
-        except (RuntimeError, ValueError, torch.jit.Error) as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise BundleError(f"{self.source or 'bundle'}: TorchScript cannot load it ({reason})") from error
-
-
-@functools.cache
-def _silence_deprecation_warning() -> None:
-    """Trigger torch's one-time warning here, where it can be silenced; while loading it would reach stderr."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.qint8)
-
-
-def quantised_layers(network: torch.jit.ScriptModule) -> list[torch.jit.ScriptModule]:
-    """The int8 linear layers of a loaded network, whose runtime attributes may be set."""
-    layers = (module for module in network.modules() if isinstance(module, torch.jit.ScriptModule))
-    return [layer for layer in layers if hasattr(layer, "reduce_range")]
+        return load_network(self, engine)
 
 
 def load_bundle(path_or_name: str | Path | None = None, trust: bool = False) -> Bundle:
@@ -141,13 +92,6 @@ def is_bundle(path: str | Path) -> bool:
             return any(name.endswith(f"/{MANIFEST_FILE}") for name in archive.namelist())
     except (OSError, zipfile.BadZipFile):
         return False
-
-
-def pack_bundle(network: torch.jit.ScriptModule, describe: Callable[[str], Manifest]) -> Bundle:
-    """A Bundle of a scripted network; `describe(weights_sha256)` returns its Manifest."""
-    saved = io.BytesIO()
-    torch.jit.save(network, saved)
-    return pack_files(torchscript_files(saved), describe)
 
 
 def pack_files(files: Mapping[str, bytes], describe: Callable[[str], Manifest]) -> Bundle:

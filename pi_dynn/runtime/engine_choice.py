@@ -12,14 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pi_dynn.board import usable_cores
 from pi_dynn.clock import Clock
 from pi_dynn.errors import BundleError, EngineUnavailable, PiDynnError
 from pi_dynn.records import Finding
-from pi_dynn.runtime.bundle import Bundle, load_bundle, quantised_layers
+from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.engines import ENGINES, available_engines
 from pi_dynn.runtime.machine_cache import MachineCache
 from pi_dynn.runtime.manifest import INT8_STATIC
-from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME, OnnxNetwork, open_onnx
+from pi_dynn.runtime.onnx_network import ONNXRUNTIME
+from pi_dynn.runtime.torchscript import quantised_layers
 
 CANDIDATES = {"arm": ("onednn", "qnnpack"), "x86": ("x86", "onednn")}
 WORST_RELATIVE_ERROR = 0.05  # dynamic int8 has errors of 1 to 3 %; those of a broken engine are far larger
@@ -29,15 +31,13 @@ WARM_UPS = 2
 CHOICES = MachineCache("choices.json")  # of engines and of threads
 
 
-def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.jit.ScriptModule | OnnxNetwork]:
-    """The chosen engine and the bundle's network on it.
+def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.jit.ScriptModule]:
+    """The chosen engine and a TorchScript bundle's network on it.
 
     `engine` is a name or "auto", for which `PI_DYNN_ENGINE` is used if it is set. An fp32 bundle has no choice.
 
     Raises: EngineUnavailable for an engine that is missing or computes wrong values.
     """
-    if bundle.manifest.format == ONNX or engine == ONNXRUNTIME:
-        return ONNXRUNTIME, open_onnx(bundle, engine)
     if engine == "auto":
         engine = os.environ.get("PI_DYNN_ENGINE", "auto")
     if engine not in (*ENGINES, "auto"):
@@ -196,13 +196,6 @@ def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
         return [*findings, Finding("engines", "selected", "none", str(error), "unset PI_DYNN_ENGINE")]
     how = "remembered" if cached is not None and cached[0] == selected else "timed just now"
     return [*findings, Finding("engines", "selected", f"{selected} ({how})")]
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def fastest_threads(answer: Callable[[], object], bundle_sha256: str, engine: str, clock: Clock) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-import torch
 
 from pi_dynn.files import write_text
+from pi_dynn.torch_build import torch_version
 
 
 class MachineCache:
@@ -40,5 +40,5 @@ class MachineCache:
 
 
 def _key(of: tuple[object, ...]) -> str:
-    parts = (*map(str, of), torch.__version__, platform.machine(), platform.node())
+    parts = (*map(str, of), torch_version(), platform.machine(), platform.node())
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:24]

@@ -1,21 +1,25 @@
-"""A bundle's network on ONNX Runtime, with the methods of the scripted one and one graph per stage.
+"""A bundle's network on ONNX Runtime, with the methods of the scripted one and one graph per stage. Imports no torch.
 
 Shape letters: B batch, K exits.
 """
 
+import math
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from pi_dynn.errors import BundleError, EngineUnavailable, need_extra
 from pi_dynn.runtime.bundle import Bundle
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ONNX = "onnx"  # the format in a manifest
 ONNXRUNTIME = "onnxruntime"  # the engine
 FULL_DEPTH = "full_depth.onnx"  # for other programs: image to last logits, no exits
 
-Answer = tuple[Tensor, int, float]  # logits (1, classes), exit index, score
+Answer = tuple[np.ndarray, int, float]  # logits (1, classes), exit index, score
 
 
 def stage_file(k: int) -> str:
@@ -31,8 +35,8 @@ def import_onnxruntime() -> ModuleType:
     return runtime
 
 
-def open_onnx(bundle: Bundle, engine: str) -> "OnnxNetwork":
-    """The network of an ONNX bundle, with as many threads as torch has.
+def open_onnx(bundle: Bundle, engine: str, threads: int) -> "OnnxNetwork":
+    """The network of an ONNX bundle.
 
     Raises: EngineUnavailable for another engine, another kind of bundle, or without ONNX Runtime.
     """
@@ -42,7 +46,7 @@ def open_onnx(bundle: Bundle, engine: str) -> "OnnxNetwork":
         raise EngineUnavailable(f"the bundle holds ONNX graphs: engine {engine!r} cannot run them, leave it out")
     files = bundle.network_files()
     graphs = [files[stage_file(k)] for k in range(len(bundle.manifest.exit_blocks) + 1)]
-    return OnnxNetwork(graphs, torch.get_num_threads())
+    return OnnxNetwork(graphs, threads)
 
 
 class OnnxNetwork:
@@ -67,46 +71,52 @@ class OnnxNetwork:
         self._inputs = [stage.get_inputs()[0].name for stage in self._stages]
         self.exits = len(graphs) - 1
 
-    def __call__(self, x: Tensor, thresholds: list[float]) -> Answer:
+    def set_threads(self, threads: int) -> None:
+        """Nothing: the threads were made with the network."""
+
+    def __call__(self, x: "np.ndarray | Tensor", thresholds: list[float]) -> Answer:
         """Answer one image (1, 3, H, W) at the first exit whose score reaches its threshold (K of them)."""
-        features = x
+        features = self.start(x)
         for k, threshold in enumerate(thresholds):
             features, logits, score = self.advance(features, k)
-            if float(score) >= threshold:
-                return logits, k, float(score)
+            if score >= threshold:
+                return logits, k, score
         return self.advance(features, self.exits)[1], self.exits, 1.0
 
-    def forward_batch(self, x: Tensor, thresholds: list[float]) -> tuple[Tensor, Tensor, Tensor]:
-        """Answer a batch (B, 3, H, W): logits (B, classes), exit index (B,) and score (B,)."""
-        logits, indices, scores = zip(*(self(image, thresholds) for image in x.split(1)), strict=True)
-        return torch.cat(logits), torch.tensor(indices), torch.tensor(scores, dtype=torch.float64)
+    def forward_batch(self, x: np.ndarray, thresholds: list[float]) -> tuple[np.ndarray, list[int], list[float]]:
+        """Answer a batch (B, 3, H, W): logits (B, classes), exit index and score of each."""
+        logits, indices, scores = zip(*(self(image[None], thresholds) for image in x), strict=True)
+        return np.concatenate(logits), list(indices), list(scores)
 
-    def forward_all(self, x: Tensor) -> list[Tensor]:
+    def forward_all(self, x: "np.ndarray | Tensor") -> list[np.ndarray]:
         """Logits (B, classes) of every exit, the last answer included, without stopping early."""
         return self.forward_scored(x)[0]
 
-    def forward_scored(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def forward_scored(self, x: "np.ndarray | Tensor") -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Logits (B, classes) and scores (B,) of every exit, the last answer included."""
-        rows = []
-        for features in x.split(1):
-            row = []
+        logits: list[list[np.ndarray]] = [[] for _ in range(self.exits + 1)]
+        scores: list[list[float]] = [[] for _ in range(self.exits + 1)]
+        for image in self.start(x):
+            features = image[None]
             for k in range(self.exits + 1):
-                features, logits, score = self.advance(features, k)
-                row.append((logits, score))
-            rows.append(row)
-        columns = list(zip(*rows, strict=True))
-        of_all = [tuple(torch.cat(parts) for parts in zip(*column, strict=True)) for column in columns]
-        return [logits for logits, _ in of_all], [score for _, score in of_all]
+                features, row, score = self.advance(features, k)
+                logits[k].append(row)
+                scores[k].append(score)
+        return [np.concatenate(rows) for rows in logits], [np.array(values) for values in scores]
 
-    def start(self, x: Tensor) -> Tensor:
-        """The input of stage 0, which is the image, because the stem is part of that stage."""
-        return x
+    def start(self, x: "np.ndarray | Tensor") -> np.ndarray:
+        """The input of stage 0, which is the image, because the stem is part of that stage; tensors are taken, too."""
+        return np.asarray(x)
 
-    def advance(self, features: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Run stage `index` (0..K) for one image: features, logits (1, classes), score (1,)."""
-        outputs = self._stages[index].run(None, {self._inputs[index]: features.numpy()})
-        tensors = [torch.from_numpy(output) for output in outputs]
+    def advance(self, features: Any, index: int) -> tuple[Any, np.ndarray, float]:
+        """Run stage `index` (0..K) for one image: features, logits (1, classes), score."""
+        outputs = self._stages[index].run(None, {self._inputs[index]: features})
         if index == self.exits:
-            return features, tensors[0], torch.ones(1, dtype=torch.float64)
+            return features, outputs[0], 1.0
         # float64, like the other engines, so that a threshold means the same
-        return tensors[0], tensors[1], torch.sigmoid(tensors[2].double())
+        return outputs[0], outputs[1], _sigmoid(float(outputs[2][0]))
+
+
+def _sigmoid(x: float) -> float:
+    small = math.exp(-abs(x))
+    return (1.0 if x >= 0.0 else small) / (1.0 + small)

@@ -1,21 +1,25 @@
 """The Session, which answers images with a bundle's network."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from pi_dynn.board import usable_cores
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.prefetch import prefetch
 from pi_dynn.data.preprocess import AnyImage
 from pi_dynn.errors import BundleError, EngineUnavailable, InputError
 from pi_dynn.records import NEVER, Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
-from pi_dynn.runtime.engine_choice import fastest_threads, open_network, usable_cores
-from pi_dynn.runtime.engines import frozen_forward
+from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME, OnnxNetwork, open_onnx
 from pi_dynn.runtime.thresholds import enabled_exits, resolve_thresholds
-from pi_dynn.runtime.timed_network import TimedNetwork
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pi_dynn.runtime.timed_network import TimedNetwork
+    from pi_dynn.runtime.torchscript import ScriptedNetwork
 
 Key = TypeVar("Key")
 # Images of a batch that run at once. More do not fit into the caches: with 64 an image took 1.5 times as long.
@@ -23,7 +27,7 @@ RUN_TOGETHER = 16
 
 
 class Session:
-    """A loaded network with its threads and engine, warmed up at every depth.
+    """A loaded network with its threads and engine, warmed up at every depth. ONNX networks need no torch.
 
     `exits` are the blocks whose exits are enabled, of those that the bundle has; None enables all.
 
@@ -51,18 +55,30 @@ class Session:
         self.preprocess = self.manifest.preprocess
         self.threads = threads or usable_cores()
         self._clock = clock or PerfClock()
-        torch.set_num_threads(self.threads)
-        self.engine, self._network = open_network(self.bundle, engine, self._clock)
-        network = self._network
-        self._one_image = frozen_forward(network) if isinstance(network, torch.jit.ScriptModule) else network
+        self.engine, self._network = self._open(engine)
         self.exits = len(self.manifest.exit_blocks)
         self.enabled = enabled_exits(self.manifest, exits)
         self.rejection = None if accept_all else self.manifest.rejection
-        self._class_means = None if self.rejection is None else torch.tensor(self.rejection.class_means)
+        self._class_means = None if self.rejection is None else np.array(self.rejection.class_means, np.float32)
         self._warm_up()
-        if threads is None and isinstance(network, torch.jit.ScriptModule):
+        if threads is None and self.engine != ONNXRUNTIME:
+            from pi_dynn.runtime.engine_choice import fastest_threads
+
             x, limits = self._blank(), self.forced_thresholds(self.exits)
             self.threads = fastest_threads(lambda: self.answer(x, limits), self.bundle.sha256, self.engine, self._clock)
+
+    def _open(self, engine: str) -> "tuple[str, OnnxNetwork | ScriptedNetwork]":
+        """The chosen engine and the network on it; torch is imported for a scripted one only."""
+        if self.manifest.format == ONNX or engine == ONNXRUNTIME:
+            return ONNXRUNTIME, open_onnx(self.bundle, engine, self.threads)
+        import torch
+
+        from pi_dynn.runtime.engine_choice import open_network
+        from pi_dynn.runtime.torchscript import ScriptedNetwork
+
+        torch.set_num_threads(self.threads)
+        name, module = open_network(self.bundle, engine, self._clock)
+        return name, ScriptedNetwork(module)
 
     def classify(
         self,
@@ -78,7 +94,7 @@ class Session:
 
         Raises: InputError for an image or thresholds that cannot be used.
         """
-        return self._classify(self.preprocess(image), self.resolve_thresholds(thresholds), deadline_s, top)
+        return self._classify(self.preprocess.array(image), self.resolve_thresholds(thresholds), deadline_s, top)
 
     def classify_many(
         self,
@@ -115,35 +131,42 @@ class Session:
         if batch_size > 1 and deadline_s is not None:
             raise InputError("a deadline is kept per image: use batch size 1 with it")
         limits = self.resolve_thresholds(thresholds)
-        inputs = prefetch(images, self.preprocess, ahead=2 * batch_size + 1)
+        inputs = prefetch(images, self.preprocess.array, ahead=2 * batch_size + 1)
         if batch_size > 1:
             return self._answer_batches(inputs, batch_size, limits, top)
         return (
             (key, x if isinstance(x, InputError) else self._classify(x, limits, deadline_s, top)) for key, x in inputs
         )
 
-    def answer(self, x: Tensor, thresholds: list[float]) -> tuple[Tensor, int, float]:
+    def answer(self, x: "np.ndarray | Tensor", thresholds: list[float]) -> tuple[np.ndarray, int, float]:
         """The network's output for one input (1, 3, H, W): logits (1, classes), exit index and score."""
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
-            return self._one_image(x, thresholds)
+        return self._network(x, thresholds)
 
-    def timed_network(self, inside: bool = False) -> TimedNetwork:
+    def set_threads(self) -> None:
+        """Let the thread that calls, which is not the one that made this session, compute with `threads` as well."""
+        self._network.set_threads(self.threads)
+
+    def timed_network(self, inside: bool = False) -> "TimedNetwork":
         """The same network with time stamps between its steps, or between the operations inside them, for profiling.
 
         Raises: EngineUnavailable for a network that is not TorchScript.
         """
-        if not isinstance(self._network, torch.jit.ScriptModule):
+        if isinstance(self._network, OnnxNetwork):
             raise EngineUnavailable(f"engine {self.engine} cannot be profiled: use a TorchScript bundle")
-        return TimedNetwork(self._network, self.manifest, inside)
+        from pi_dynn.runtime.timed_network import TimedNetwork
 
-    def forward_all(self, x: Tensor) -> list[Tensor]:
+        return TimedNetwork(self._network.module, self.manifest, inside)
+
+    def forward_all(self, x: "Tensor") -> "list[Tensor]":
         """Logits (B, classes) of every exit, the last answer included, for inputs (B, 3, H, W)."""
         return self.forward_scored(x)[0]
 
-    def forward_scored(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def forward_scored(self, x: "Tensor") -> "tuple[list[Tensor], list[Tensor]]":
         """Logits (B, classes) and gate scores (B,) of every exit; the last answer's score is 1."""
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
-            return self._network.forward_scored(x)
+        import torch
+
+        logits, scores = self._network.forward_scored(x)
+        return [torch.as_tensor(one) for one in logits], [torch.as_tensor(one) for one in scores]
 
     def resolve_thresholds(self, thresholds: Sequence[float] | float | None) -> list[float]:
         """One threshold per early exit: the given ones, one for all, or the bundle's own for None.
@@ -158,42 +181,40 @@ class Session:
         """Thresholds at which every image leaves at `exit_index` (the number of exits means full depth)."""
         return [0.0 if k == exit_index else NEVER for k in range(self.exits)]
 
-    def _classify(self, x: Tensor, limits: list[float], deadline_s: float | None, top: int) -> Prediction:
+    def _classify(self, x: np.ndarray, limits: list[float], deadline_s: float | None, top: int) -> Prediction:
         """The answer for one input (3, H, W)."""
         if deadline_s is not None:
-            return self._classify_by(x.unsqueeze(0), limits, deadline_s, top)
+            return self._classify_by(x[None], limits, deadline_s, top)
         start_ns = self._clock.now_ns()
-        logits, exit_index, score = self.answer(x.unsqueeze(0), limits)
+        logits, exit_index, score = self.answer(x[None], limits)
         stop_ns = self._clock.now_ns()
         return self._prediction(logits[0], exit_index, score, (stop_ns - start_ns) / 1e9, top)
 
-    def _classify_by(self, x: Tensor, limits: list[float], deadline_s: float, top: int) -> Prediction:
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
-            start_ns = self._clock.now_ns()
-            features = self._network.start(x)
-            for k in range(self.exits + 1):
-                features, logits, scores = self._network.advance(features, k)
-                elapsed_s = (self._clock.now_ns() - start_ns) / 1e9
-                score = float(scores[0])
-                if k == self.exits or score >= limits[k] or (elapsed_s >= deadline_s and self.enabled[k]):
-                    break
+    def _classify_by(self, x: np.ndarray, limits: list[float], deadline_s: float, top: int) -> Prediction:
+        start_ns = self._clock.now_ns()
+        features = self._network.start(x)
+        for k in range(self.exits + 1):
+            features, logits, score = self._network.advance(features, k)
+            elapsed_s = (self._clock.now_ns() - start_ns) / 1e9
+            if k == self.exits or score >= limits[k] or (elapsed_s >= deadline_s and self.enabled[k]):
+                break
         return self._prediction(logits[0], k, score, elapsed_s, top)
 
     def _answer_batches(
-        self, inputs: Iterator[tuple[Key, Tensor | InputError]], batch_size: int, limits: list[float], top: int
+        self, inputs: Iterator[tuple[Key, np.ndarray | InputError]], batch_size: int, limits: list[float], top: int
     ) -> Iterator[tuple[Key, Prediction | InputError]]:
-        pending: list[tuple[Key, Tensor | InputError]] = []
+        pending: list[tuple[Key, np.ndarray | InputError]] = []
         for key, x in inputs:
             pending.append((key, x))
-            if sum(isinstance(one, Tensor) for _, one in pending) == batch_size:
+            if sum(isinstance(one, np.ndarray) for _, one in pending) == batch_size:
                 yield from self._answer_batch(pending, limits, top)
                 pending = []
         yield from self._answer_batch(pending, limits, top)
 
     def _answer_batch(
-        self, pending: list[tuple[Key, Tensor | InputError]], limits: list[float], top: int
+        self, pending: list[tuple[Key, np.ndarray | InputError]], limits: list[float], top: int
     ) -> Iterator[tuple[Key, Prediction | InputError]]:
-        good = [x for _, x in pending if isinstance(x, Tensor)]
+        good = [x for _, x in pending if isinstance(x, np.ndarray)]
         answers = (
             answer
             for start in range(0, len(good), RUN_TOGETHER)
@@ -202,26 +223,26 @@ class Session:
         for key, x in pending:
             yield key, x if isinstance(x, InputError) else next(answers)
 
-    def _run_together(self, images: list[Tensor], limits: list[float], top: int) -> Iterator[Prediction]:
-        x = torch.stack(images)
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
-            start_ns = self._clock.now_ns()
-            logits, exit_index, score = self._network.forward_batch(x, limits)
-            share_s = (self._clock.now_ns() - start_ns) / 1e9 / len(images)
-        for row in zip(logits, exit_index.tolist(), score.tolist(), strict=True):
+    def _run_together(self, images: list[np.ndarray], limits: list[float], top: int) -> Iterator[Prediction]:
+        x = np.stack(images)
+        start_ns = self._clock.now_ns()
+        logits, exit_index, score = self._network.forward_batch(x, limits)
+        share_s = (self._clock.now_ns() - start_ns) / 1e9 / len(images)
+        for row in zip(logits, exit_index, score, strict=True):
             yield self._prediction(*row, share_s, top)
 
-    def _prediction(self, logits: Tensor, exit_index: int, score: float, latency_s: float, top: int) -> Prediction:
-        best = torch.topk(torch.softmax(logits, 0), min(max(top, 1), logits.shape[0]))
-        labels = [self.manifest.labels[i] for i in best.indices.tolist()]
-        probabilities = best.values.tolist()
+    def _prediction(self, logits: np.ndarray, exit_index: int, score: float, latency_s: float, top: int) -> Prediction:
+        odds = np.exp(logits.astype(np.float64) - logits.max())
+        best = np.argsort(-logits, kind="stable")[: max(top, 1)]
+        labels = [self.manifest.labels[i] for i in best]
+        probabilities = (odds[best] / odds.sum()).tolist()
         similarity, accepted = None, True
         if self.rejection is not None and self._class_means is not None:
-            similarity = float((self._class_means[exit_index] @ logits).max() / logits.norm())
+            similarity = float((self._class_means[exit_index] @ logits).max() / np.linalg.norm(logits))
             accepted = similarity >= self.rejection.limit
         return Prediction(
             label=labels[0],
-            class_index=int(best.indices[0]),
+            class_index=int(best[0]),
             probability=probabilities[0],
             exit_index=exit_index,
             block_index=self.manifest.blocks[exit_index],
@@ -244,5 +265,5 @@ class Session:
                 f"({reason}): export it again"
             ) from error
 
-    def _blank(self) -> Tensor:
-        return torch.zeros(1, 3, self.preprocess.size, self.preprocess.size)
+    def _blank(self) -> np.ndarray:
+        return np.zeros((1, 3, self.preprocess.size, self.preprocess.size), np.float32)

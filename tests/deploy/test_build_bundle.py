@@ -6,9 +6,10 @@ import torch
 from pi_dynn import Preprocess, Session, build_bundle
 from pi_dynn.deploy.builder import deploy_form, script_and_freeze
 from pi_dynn.errors import ModelError
-from pi_dynn.runtime.bundle import Bundle, quantised_layers
+from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engine_choice import relative_error
 from pi_dynn.runtime.engines import available_engines
+from pi_dynn.runtime.torchscript import quantised_layers
 from tests.networks import random_gfnet
 
 NETWORKS = {

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from pi_dynn.errors import BundleError
 from pi_dynn.runtime.archive import MANIFEST_FILE, plain_files
-from pi_dynn.runtime.bundle import Bundle, load_bundle, pack_bundle, pack_files
+from pi_dynn.runtime.bundle import Bundle, load_bundle, pack_files
 from pi_dynn.runtime.code_check import complaint_about
+from pi_dynn.runtime.torchscript import pack_bundle
 
 
 class Reads(nn.Module):

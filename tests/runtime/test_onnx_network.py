@@ -8,7 +8,6 @@ import torch
 
 from pi_dynn import Session, load_bundle
 from pi_dynn.errors import BundleError, EngineUnavailable
-from pi_dynn.runtime.engine_choice import open_network
 from pi_dynn.runtime.onnx_network import OnnxNetwork
 
 pytest.importorskip("onnx")
@@ -70,7 +69,7 @@ def test_engines_that_do_not_fit_the_bundle(tiny_bundle, converted, monkeypatch)
     with pytest.raises(BundleError, match="holds ONNX graphs"):
         converted.load_network("fp32")
     monkeypatch.setenv("PI_DYNN_ENGINE", "qnnpack")  # a wish for the bundles that can have it
-    assert open_network(converted, "auto", None)[0] == "onnxruntime"
+    assert Session(converted).engine == "onnxruntime"
 
 
 def test_without_the_package_the_error_says_what_to_install(converted, monkeypatch):

@@ -1,7 +1,5 @@
 """Sessions: every kind of image, thresholds, deadlines, batches."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -91,9 +89,7 @@ def test_batches_answer_as_single_images_do(tiny_bundle, images, engine, batch_s
 def test_a_large_batch_runs_in_parts(session, images, monkeypatch):
     monkeypatch.setattr("pi_dynn.runtime.session.RUN_TOGETHER", 4)
     whole, sizes = session._network.forward_batch, []
-    monkeypatch.setattr(
-        session, "_network", SimpleNamespace(forward_batch=lambda x, t: (sizes.append(len(x)), whole(x, t))[1])
-    )
+    monkeypatch.setattr(session._network, "forward_batch", lambda x, t: (sizes.append(len(x)), whole(x, t))[1])
     stream = [*images[:5], torch.full((3, 32, 32), float("nan")), *images[5:]]
     answers = [answer for _, answer in session.answer_stream(enumerate(stream), batch_size=9)]
     assert sizes == [4, 4, 1] and isinstance(answers.pop(5), InputError)
