@@ -7,12 +7,11 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pi_dynn
-from pi_dynn.errors import InputError, PiDynnError
+from pi_dynn.errors import InputError
 from pi_dynn.latency.records import ExitCounts
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engine_choice import CANDIDATES
@@ -75,8 +74,7 @@ def count_exits(
         raise InputError(
             f"the answer on an emulated {core} could not be counted ({error}): see docs/arm.md for what that needs"
         ) from error
-    with suppress(OSError, PiDynnError):  # with a read-only home it is counted again next time
-        COUNTS.keep([row.to_dict() for row in rows], bundle.sha256, core)
+    COUNTS.keep_if_writable([row.to_dict() for row in rows], bundle.sha256, core)
     return rows
 
 

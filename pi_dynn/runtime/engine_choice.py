@@ -1,34 +1,27 @@
-"""The choice of the int8 engine and the number of threads for a bundle on this machine: tested, timed and cached.
-
-Small layers do not scale: waking a second core may cost as much as it saves. So 1 and all cores are both timed."""
+"""The choice of the int8 engine of a TorchScript bundle on this machine: tested, timed and cached."""
 
 import os
 import platform
-import statistics
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pi_dynn.board import usable_cores
 from pi_dynn.clock import Clock
-from pi_dynn.errors import BundleError, EngineUnavailable, PiDynnError
+from pi_dynn.errors import BundleError, EngineUnavailable
 from pi_dynn.records import Finding
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.engines import ENGINES, available_engines
-from pi_dynn.runtime.machine_cache import MachineCache
+from pi_dynn.runtime.machine_cache import CHOICES
 from pi_dynn.runtime.manifest import INT8_STATIC
-from pi_dynn.runtime.onnx_network import ONNXRUNTIME
+from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME
+from pi_dynn.runtime.thread_choice import fastest
 from pi_dynn.runtime.torchscript import quantised_layers
 
 CANDIDATES = {"arm": ("onednn", "qnnpack"), "x86": ("x86", "onednn")}
 WORST_RELATIVE_ERROR = 0.05  # dynamic int8 has errors of 1 to 3 %; those of a broken engine are far larger
 WORST_STATIC_ERROR = 0.30  # ranges calibrated on images clip a picture of noise, and each engine rounds differently
-TIMED_RUNS = 7
-WARM_UPS = 2
-CHOICES = MachineCache("choices.json")  # of engines and of threads
 
 
 def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.jit.ScriptModule]:
@@ -140,15 +133,9 @@ def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]
         )
     if not passed:
         return "fp32", bundle.load_network("fp32")
-    times: dict[str, list[int]] = {engine: [] for engine in passed}
-    for _ in range(TIMED_RUNS):  # interleaved, so that a disturbance affects all of them
-        for engine, (network, _range) in passed.items():
-            start_ns = clock.now_ns()
-            _run(network, x)
-            times[engine].append(clock.now_ns() - start_ns)
-    engine = min(times, key=lambda name: statistics.median(times[name]))
+    engine = fastest(list(passed), lambda _: None, lambda name: _run(passed[name][0], x), clock)
     network, reduce_range = passed[engine]
-    _cache([engine, reduce_range], *_of_engine(bundle))
+    CHOICES.keep_if_writable([engine, reduce_range], *_of_engine(bundle))
     return engine, network
 
 
@@ -164,11 +151,6 @@ def _of_engine(bundle: Bundle) -> tuple[str, str, int]:
     return "engine", bundle.sha256, torch.get_num_threads()
 
 
-def _cache(value: object, *of: object) -> None:
-    with suppress(OSError, PiDynnError):  # with a read-only home the choice is made again next time
-        CHOICES.keep(value, *of)
-
-
 def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
     """The results of testing every engine of this processor on the bundle at `path`, or on the embedded one."""
     try:
@@ -176,6 +158,8 @@ def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
     except (BundleError, OSError) as error:
         cure = "name a bundle with --bundle, or make one with `pi-dynn export`"
         return [Finding("engines", "bundle", "none", f"there is no bundle to test engines on ({error})", cure)]
+    if bundle.manifest.format == ONNX:
+        return [Finding("engines", "selected", f"{ONNXRUNTIME} (the bundle is ONNX)")]
     if bundle.manifest.precision == "fp32":
         return [Finding("engines", "selected", "fp32 (the bundle is fp32)")]
     findings = []
@@ -196,30 +180,3 @@ def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
         return [*findings, Finding("engines", "selected", "none", str(error), "unset PI_DYNN_ENGINE")]
     how = "remembered" if cached is not None and cached[0] == selected else "timed just now"
     return [*findings, Finding("engines", "selected", f"{selected} ({how})")]
-
-
-def fastest_threads(answer: Callable[[], object], bundle_sha256: str, engine: str, clock: Clock) -> int:
-    """1 or all cores, whichever has the shorter median of `answer`; torch is left with that many threads.
-
-    Cached per machine, torch, bundle and engine.
-    """
-    cores = usable_cores()
-    of = "threads", bundle_sha256, engine, cores
-    threads = 1 if cores == 1 else CHOICES.get(*of)
-    if threads not in (1, cores):
-        threads = _timed(answer, (1, cores), clock)
-        _cache(threads, *of)
-    torch.set_num_threads(threads)
-    return threads
-
-
-def _timed(answer: Callable[[], object], counts: tuple[int, ...], clock: Clock) -> int:
-    times: dict[int, list[int]] = {count: [] for count in counts}
-    for turn in range(WARM_UPS + TIMED_RUNS):  # interleaved, so that a disturbance affects both
-        for count in counts:
-            torch.set_num_threads(count)
-            start_ns = clock.now_ns()
-            answer()
-            if turn >= WARM_UPS:
-                times[count].append(clock.now_ns() - start_ns)
-    return min(counts, key=lambda count: statistics.median(times[count]))

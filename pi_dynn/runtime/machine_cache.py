@@ -3,11 +3,13 @@
 import hashlib
 import json
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from pi_dynn.errors import PiDynnError
 from pi_dynn.files import write_text
 from pi_dynn.torch_build import torch_version
 
@@ -31,12 +33,20 @@ class MachineCache:
         """Set the value of the key `of`. Raises: OSError, PiDynnError if it cannot be written."""
         write_text(self.path, json.dumps(self._read() | {_key(of): value}, indent=1) + "\n")
 
+    def keep_if_writable(self, value: object, *of: object) -> None:
+        """The same without an error: with a read-only home the value is computed again next time."""
+        with suppress(OSError, PiDynnError):
+            self.keep(value, *of)
+
     def _read(self) -> dict[str, Any]:
         try:
             values = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return values if isinstance(values, dict) else {}
+
+
+CHOICES = MachineCache("choices.json")  # of engines and of threads
 
 
 def _key(of: tuple[object, ...]) -> str:

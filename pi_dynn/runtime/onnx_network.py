@@ -57,22 +57,16 @@ class OnnxNetwork:
 
     def __init__(self, graphs: list[bytes], threads: int) -> None:
         """Raises: EngineUnavailable without ONNX Runtime, BundleError for a graph it cannot load."""
-        onnxruntime = import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Each stage has its own threads: those of the stage before must not keep spinning.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        try:
-            self._stages = [
-                onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]) for graph in graphs
-            ]
-        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            raise BundleError(f"ONNX Runtime cannot load the bundle ({str(error).splitlines()[0]})") from error
+        self._graphs, self._made = graphs, {threads: _stages(graphs, threads)}
+        self._stages = self._made[threads]
         self._inputs = [stage.get_inputs()[0].name for stage in self._stages]
         self.exits = len(graphs) - 1
 
     def set_threads(self, threads: int) -> None:
-        """Nothing: the threads were made with the network."""
+        """Compute with so many threads from now on."""
+        if threads not in self._made:
+            self._made[threads] = _stages(self._graphs, threads)
+        self._stages = self._made[threads]
 
     def __call__(self, x: "np.ndarray | Tensor", thresholds: list[float]) -> Answer:
         """Answer one image (1, 3, H, W) at the first exit whose score reaches its threshold (K of them)."""
@@ -115,6 +109,19 @@ class OnnxNetwork:
             return features, outputs[0], 1.0
         # float64, like the other engines, so that a threshold means the same
         return outputs[0], outputs[1], _sigmoid(float(outputs[2][0]))
+
+
+def _stages(graphs: list[bytes], threads: int) -> list[Any]:
+    """ONNX Runtime's session of each graph. Raises: EngineUnavailable, BundleError."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Each stage has its own threads: those of the stage before must not keep spinning.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return [onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]) for graph in graphs]
+    except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+        raise BundleError(f"ONNX Runtime cannot load the bundle ({str(error).splitlines()[0]})") from error
 
 
 def _sigmoid(x: float) -> float:

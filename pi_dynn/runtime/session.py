@@ -13,6 +13,7 @@ from pi_dynn.errors import BundleError, EngineUnavailable, InputError
 from pi_dynn.records import NEVER, Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME, OnnxNetwork, open_onnx
+from pi_dynn.runtime.thread_choice import cached_threads, fastest_threads
 from pi_dynn.runtime.thresholds import enabled_exits, resolve_thresholds
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Session:
         self.bundle = bundle or load_bundle()
         self.manifest = self.bundle.manifest
         self.preprocess = self.manifest.preprocess
-        self.threads = threads or usable_cores()
+        # An ONNX network is made for a number of threads; a scripted one may get another at any time.
+        self.threads = threads or cached_threads(self.bundle.sha256, ONNXRUNTIME) or usable_cores()
         self._clock = clock or PerfClock()
         self.engine, self._network = self._open(engine)
         self.exits = len(self.manifest.exit_blocks)
@@ -61,11 +63,9 @@ class Session:
         self.rejection = None if accept_all else self.manifest.rejection
         self._class_means = None if self.rejection is None else np.array(self.rejection.class_means, np.float32)
         self._warm_up()
-        if threads is None and self.engine != ONNXRUNTIME:
-            from pi_dynn.runtime.engine_choice import fastest_threads
-
-            x, limits = self._blank(), self.forced_thresholds(self.exits)
-            self.threads = fastest_threads(lambda: self.answer(x, limits), self.bundle.sha256, self.engine, self._clock)
+        if threads is None:
+            x, limits, of = self._blank(), self.forced_thresholds(self.exits), self.bundle.sha256
+            self.threads = fastest_threads(self._network, lambda: self.answer(x, limits), of, self.engine, self._clock)
 
     def _open(self, engine: str) -> "tuple[str, OnnxNetwork | ScriptedNetwork]":
         """The chosen engine and the network on it; torch is imported for a scripted one only."""

@@ -9,8 +9,9 @@ from pi_dynn import Preprocess, Session, build_bundle
 from pi_dynn.clock import FakeClock, PerfClock
 from pi_dynn.errors import EngineUnavailable
 from pi_dynn.runtime import engine_choice
-from pi_dynn.runtime.engine_choice import CHOICES, candidates, open_network, relative_error
+from pi_dynn.runtime.engine_choice import candidates, open_network, relative_error
 from pi_dynn.runtime.engines import available_engines, using_engine
+from pi_dynn.runtime.machine_cache import CHOICES
 
 
 def test_engine_is_put_back_also_after_an_error():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pi_dynn.errors import PiDynnError
-from pi_dynn.runtime.engine_choice import CHOICES, _cached_choice
-from pi_dynn.runtime.machine_cache import MachineCache
+from pi_dynn.runtime.engine_choice import _cached_choice
+from pi_dynn.runtime.machine_cache import CHOICES, MachineCache
 
 
 @pytest.fixture

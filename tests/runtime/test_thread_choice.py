@@ -1,21 +1,27 @@
 """One thread or all: the faster number is chosen and cached."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from pi_dynn import Session
 from pi_dynn.clock import FakeClock
-from pi_dynn.runtime import engine_choice
-from pi_dynn.runtime.engine_choice import CHOICES, fastest_threads
+from pi_dynn.runtime import thread_choice
+from pi_dynn.runtime.machine_cache import CHOICES
+from pi_dynn.runtime.thread_choice import fastest_threads
 
 
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch, tmp_path):
     before = torch.get_num_threads()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(engine_choice, "usable_cores", lambda: 4)
+    monkeypatch.setattr(thread_choice, "usable_cores", lambda: 4)
     yield
     torch.set_num_threads(before)
+
+
+torch_threads = SimpleNamespace(set_threads=torch.set_num_threads)
 
 
 def answers(clock: FakeClock, duration_s: dict[int, float]):
@@ -26,14 +32,18 @@ def answers(clock: FakeClock, duration_s: dict[int, float]):
 @pytest.mark.parametrize(("duration_s", "best"), [({1: 0.02, 4: 0.01}, 4), ({1: 0.01, 4: 0.02}, 1)])
 def test_the_faster_one_is_chosen_and_cached(duration_s, best):
     clock = FakeClock()
-    assert fastest_threads(answers(clock, duration_s), "bundle", "fp32", clock) == best == torch.get_num_threads()
+    assert (
+        fastest_threads(torch_threads, answers(clock, duration_s), "bundle", "fp32", clock)
+        == best
+        == torch.get_num_threads()
+    )
 
     def not_again():
         raise AssertionError("the remembered number should have been used")
 
-    assert fastest_threads(not_again, "bundle", "fp32", clock) == best
+    assert fastest_threads(torch_threads, not_again, "bundle", "fp32", clock) == best
     with pytest.raises(AssertionError):
-        fastest_threads(not_again, "bundle", "qnnpack", clock)
+        fastest_threads(torch_threads, not_again, "bundle", "qnnpack", clock)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"x": "y"}', '{"x": null}'])
@@ -41,7 +51,7 @@ def test_a_damaged_cache_is_ignored(content):
     CHOICES.path.parent.mkdir(parents=True)
     CHOICES.path.write_text(content)
     clock = FakeClock()
-    assert fastest_threads(answers(clock, {1: 0.02, 4: 0.01}), "bundle", "fp32", clock) == 4
+    assert fastest_threads(torch_threads, answers(clock, {1: 0.02, 4: 0.01}), "bundle", "fp32", clock) == 4
 
 
 def test_a_given_number_is_used(tiny_bundle, monkeypatch):
@@ -50,3 +60,14 @@ def test_a_given_number_is_used(tiny_bundle, monkeypatch):
     assert not CHOICES.path.exists()
     assert Session(tiny_bundle).threads in (1, 4)
     assert CHOICES.path.exists()
+
+
+def test_an_onnx_network_is_timed_with_both(tiny_bundle):
+    pytest.importorskip("onnxruntime")
+    from pi_dynn.deploy.onnx import onnx_bundle
+
+    converted = onnx_bundle(tiny_bundle)
+    session = Session(converted)
+    assert session.threads in (1, 4) and {1, 4} <= set(session._network._made)
+    again = Session(converted)
+    assert again.threads == session.threads and list(again._network._made) == [session.threads]
