@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 from pi_dynn.board import BoardSnapshot, advice, take_snapshot
@@ -36,6 +37,14 @@ def probe_torch() -> "subprocess.CompletedProcess[str]":
     )
 
 
+def onnxruntime_version() -> str | None:
+    """The version of the installed ONNX Runtime; None without one."""
+    try:
+        return metadata.version("onnxruntime")
+    except metadata.PackageNotFoundError:
+        return None
+
+
 @dataclass(frozen=True)
 class Probes:
     """What the checks read; each can be replaced in a test. `engines` is called only if torch works."""
@@ -44,6 +53,7 @@ class Probes:
     root: Path = Path("/")
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     torch: Callable[[], "subprocess.CompletedProcess[str]"] = probe_torch
+    onnxruntime: Callable[[], str | None] = onnxruntime_version
     snapshot: Callable[[], BoardSnapshot] = take_snapshot
     scan: Callable[[Path], list[I2cBus]] = scan_i2c
     open_meter: Callable[..., EnergyMeter] = open_meter
@@ -59,6 +69,7 @@ def check_up(probes: Probes) -> list[Finding]:
         *_system(probes),
         *torch_findings,
         *(probes.engines() if torch_works else []),
+        _onnxruntime(probes),
         *_threads(probes),
         *_board(probes.snapshot()),
         *_buses(probes),
@@ -78,7 +89,7 @@ def _system(probes: Probes) -> list[Finding]:
     python = ".".join(map(str, probes.python))
     too_new = None
     if probes.python[:2] > _LAST_PYTHON:
-        too_new = f"Python {python} cannot run TorchScript: use Python 3.10 to 3.13"
+        too_new = f"Python {python} cannot run TorchScript: use Python 3.10 to 3.13, or ONNX bundles"
     narrow = None
     if probes.machine.startswith(("armv6", "armv7")):
         narrow = "a 32-bit system has no torch: install the 64-bit Raspberry Pi OS"
@@ -92,6 +103,10 @@ def _system(probes: Probes) -> list[Finding]:
     ]
 
 
+def _onnxruntime(probes: Probes) -> Finding:
+    return Finding("onnx", "onnxruntime", probes.onnxruntime() or "not installed: ONNX bundles do not run")
+
+
 def _torch(probes: Probes) -> tuple[list[Finding], bool]:
     """The findings about torch, and whether it can be imported."""
     try:
@@ -103,6 +118,8 @@ def _torch(probes: Probes) -> tuple[list[Finding], bool]:
         return [_finding("torch", "build", "does not run", dies)], False
     if answer.returncode != 0:
         last = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
+        if last.endswith("No module named 'torch'"):
+            return [Finding("torch", "build", "not installed: ONNX bundles run, training and export do not")], False
         return [
             Finding("torch", "build", "not usable", f"torch cannot be imported ({last})", "pip install pi_dynn")
         ], False

@@ -7,6 +7,7 @@ would naturally catch. A message is one line: what happened, the value, and what
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -102,4 +103,6 @@ def need_extra(extra: str, what: str, raises: type[PiDynnError] = InputError) ->
         checkout = Path(__file__).resolve().parents[1]
         package = f"-e '{checkout}[{extra}]'" if (checkout / "setup.cfg").exists() else f"'pi_dynn[{extra}]'"
         command = f"{sys.executable} -m pip install {package}"
+        if find_spec("torch") is None:  # pip would bring it along
+            command = f"{checkout}/scripts/setup.sh --lite --with {extra}"
         raise raises(f"{what} needs {error.name or error}, which is not installed: {command}") from error

@@ -1,23 +1,31 @@
 #!/usr/bin/env bash
-# Set pi_dynn up in .venv next to this script's folder: ./scripts/setup.sh [--dev]
-#   --dev   also what the tests and the linter need
+# Set pi_dynn up in .venv next to this script's folder: ./scripts/setup.sh [--dev] [--lite] [--with EXTRA,...]
+#   --dev    also what the tests and the linter need
+#   --lite   without torch, a tenth of the size: runs ONNX bundles, cannot train or export
+#   --with   also these extras of setup.cfg, such as serve,watch,mqtt
 # It can be run again at any time. PYTHON chooses the interpreter, e.g. PYTHON=python3.12 ./scripts/setup.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-extras=()
-for argument in "$@"; do
-  case "$argument" in
+extras=() lite=
+while [ $# -gt 0 ]; do
+  case "$1" in
     --dev) extras+=(dev) ;;
-    -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
-    *) echo "setup.sh: unknown option '$argument'; the only one is --dev" >&2; exit 2 ;;
+    --lite) lite=yes ;;
+    --with) IFS=, read -ra more <<< "${2:?setup.sh: --with needs names, such as serve,watch}"; extras+=("${more[@]}"); shift ;;
+    -h | --help) sed -n '2,6s/^# //p' "$0"; exit 0 ;;
+    *) echo "setup.sh: unknown option '$1'; there are --dev, --lite and --with EXTRA,..." >&2; exit 2 ;;
   esac
+  shift
 done
 
 python=${PYTHON:-python3}
+newest=13 # TorchScript ends with it; ONNX goes on
+[ -n "$lite" ] && newest=99
 command -v "$python" > /dev/null || { echo "setup.sh: no $python; install Python 3.10 to 3.13, or set PYTHON" >&2; exit 1; }
-"$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || {
-  echo "setup.sh: $("$python" --version) does not suit; set PYTHON to a Python from 3.10 to 3.13" >&2; exit 1; }
+"$python" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $newest))" || {
+  echo "setup.sh: $("$python" --version) does not suit; set PYTHON to a Python from 3.10 to 3.13, or use --lite from 3.14 on" >&2
+  exit 1; }
 echo "setup.sh: 1 of 2, the environment .venv with $("$python" --version)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv || {
   echo "setup.sh: cannot make .venv; on Debian and Raspberry Pi OS: sudo apt install python3-venv" >&2; exit 1; }
@@ -29,15 +37,24 @@ if compgen -G '/dev/i2c-*' > /dev/null; then
 fi
 
 list=$(IFS=,; echo "${extras[*]:-}")
-echo "setup.sh: 2 of 2, pi_dynn${list:+ with $list} and torch, some hundreds of megabytes"
 quiet=--quiet
 [ -t 1 ] && quiet=--progress-bar=on # its bars tell a person that it goes on
-.venv/bin/python -m pip install $quiet --disable-pip-version-check --editable ".${list:+[$list]}"
+install() { .venv/bin/python -m pip install $quiet --disable-pip-version-check "$@"; }
+if [ -n "$lite" ]; then
+  echo "setup.sh: 2 of 2, pi_dynn${list:+ with $list}, without torch"
+  .venv/bin/python scripts/lite_requirements.py "${extras[@]}" > .venv/lite.txt
+  .venv/bin/python -m pip uninstall --yes --quiet pi_dynn 2> /dev/null # or pip complains about its missing torch
+  install --requirement .venv/lite.txt
+  install --no-deps --editable .
+else
+  echo "setup.sh: 2 of 2, pi_dynn${list:+ with $list} and torch, some hundreds of megabytes"
+  install --editable ".${list:+[$list]}"
+fi
 .venv/bin/pi-dynn --version
 cat << 'END'
 Ready. What to try:
   . .venv/bin/activate
   pi-dynn classify                      the photographs that come along
   pi-dynn doctor                        what this machine offers, and what is missing
-  pip install -e '.[train]' && pi-dynn learn photos    a model of your own, from a folder per class
 END
+[ -n "$lite" ] || echo "  pip install -e '.[train]' && pi-dynn learn photos    a model of your own, from a folder per class"

@@ -47,6 +47,7 @@ def healthy_pi(**changes) -> Probes:
         engines=lambda: [Finding("engines", "onednn", "works"), Finding("engines", "selected", "onednn (remembered)")],
         environ={"OMP_WAIT_POLICY": "PASSIVE"},
         torch=torch_answer(),
+        onnxruntime=lambda: "1.23.2",
         snapshot=SimulatedBoard().snapshot,
         scan=lambda root: [I2cBus(1, (0x40,), {}, None)],
         open_meter=Ina219Only(),
@@ -141,3 +142,12 @@ def test_an_engine_asked_for_that_is_not_there(tiny_bundle_path, monkeypatch):
 def test_no_bundle_no_engine(tmp_path):
     (finding,) = engine_findings(tmp_path / "none.pt", FakeClock())
     assert "no bundle to test engines on" in finding.problem
+
+
+def test_without_torch_onnx_bundles_run():
+    gone = torch_answer(returncode=1, stderr="Traceback\nModuleNotFoundError: No module named 'torch'")
+    findings = check_up(healthy_pi(torch=gone, onnxruntime=lambda: None))
+    values = {finding.name: finding.value for finding in findings}
+    assert values["build"] == "not installed: ONNX bundles run, training and export do not"
+    assert values["onnxruntime"].startswith("not installed")
+    assert not [finding for finding in findings if finding.topic in ("torch", "onnx") and finding.problem]

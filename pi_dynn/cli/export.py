@@ -41,6 +41,7 @@ from pi_dynn.cli.options import BLOCKS, NUMBERS, threshold_option, thresholds_op
     type=click.Path(path_type=Path),
     help="Class folders with images to set the ranges of static int8 with.",
 )
+@click.option("--no-full-depth", is_flag=True, help="In ONNX without the graph for other programs, half the file.")
 def command(
     source: Path | None,
     output: Path,
@@ -56,6 +57,7 @@ def command(
     std: list[float] | None,
     precision: str | None,
     data: Path | None,
+    no_full_depth: bool,
 ) -> None:
     """Make a bundle, the one file a Pi needs, from a PyTorch or safetensors checkpoint.
 
@@ -70,12 +72,15 @@ def command(
     """
     if threshold is not None and thresholds is not None:
         raise click.UsageError("give only one of --threshold and --thresholds")
+    if no_full_depth and form != "onnx":
+        raise click.UsageError("--no-full-depth is for --format onnx")
     pixels = {"mean": mean, "std": std}
     for name, values in pixels.items():
         if values is not None and len(values) != 3:
             raise click.UsageError(f"--{name} needs three numbers, one for each colour")
 
     from pi_dynn.deploy.export import ExportSettings, export
+    from pi_dynn.deploy.onnx import without_full_depth
 
     settings = ExportSettings(
         model=model,
@@ -89,6 +94,8 @@ def command(
         **{name: None if values is None else tuple(values) for name, values in pixels.items()},
     )
     bundle = export(source, settings, form)
+    if no_full_depth:
+        bundle = without_full_depth(bundle)
     bundle.save(output)
     manifest = bundle.manifest
     click.echo(

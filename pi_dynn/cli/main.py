@@ -32,6 +32,7 @@ COMMANDS = {
     "models": ("pi_dynn.cli.models", "List the networks that can be built."),
 }
 
+NOT_IN_LITE = ("torch", "torchvision", "safetensors")
 # The doctor says what is wrong with a torch that cannot be imported.
 WITHOUT_TORCH = {"doctor", "info", "meter", "report"}
 
@@ -87,6 +88,10 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader (head, less) has seen enough. Python would complain once more while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitStatus.OK)
+    except ModuleNotFoundError as error:
+        if os.environ.get("PI_DYNN_DEBUG") or error.name not in NOT_IN_LITE:
+            raise
+        _fail(f"this needs {error.name}, which `setup.sh --lite` leaves out: run ./scripts/setup.sh", ExitStatus.ERROR)
     except (ImportError, OSError, MemoryError) as error:
         if os.environ.get("PI_DYNN_DEBUG"):
             raise

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AnyImage: TypeAlias = Union[str, Path, BytesIO, Image.Image, np.ndarray, "Tensor"]
-"""A file's path, URL or content, a PIL image, uint8 pixels (H, W, 3), or a ready float tensor (3, size, size)."""
+"""A file's path, URL or content, a PIL image, uint8 pixels (H, W, 3), or ready floats (3, size, size)."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MOST_PX = 4096  # of an input's side
@@ -82,24 +82,25 @@ class Preprocess(Record):
             return self.normalised(self.pixels(decode_image(image, draft_px=round(2 * self.size / self.crop))))
         if isinstance(image, Image.Image):
             return self.normalised(self.pixels(to_rgb(image)))
+        if isinstance(image, np.ndarray) and image.dtype == np.float32:
+            return self._ready(image)
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise InputError(f"expected a uint8 array (H, W, 3), got {image.dtype} {image.shape}")
             return self.normalised(self.pixels(Image.fromarray(image)))
         if hasattr(image, "is_floating_point"):  # a tensor; torch itself may not be there
-            return self._ready(image)
+            if not image.is_floating_point():
+                raise InputError(f"expected a float tensor (3, {self.size}, {self.size}), got {image.dtype}")
+            return self._ready(image.float().numpy(force=True))
         raise InputError(
             f"cannot classify a {type(image).__name__}: give a path, a PIL image, a uint8 array (H, W, 3) "
-            f"or a float tensor (3, {self.size}, {self.size})"
+            f"or a float tensor or array (3, {self.size}, {self.size})"
         )
 
-    def _ready(self, image: "Tensor") -> np.ndarray:
-        if image.shape != (3, self.size, self.size) or not image.is_floating_point():
-            raise InputError(
-                f"expected a float tensor (3, {self.size}, {self.size}), got {image.dtype} {tuple(image.shape)}"
-            )
+    def _ready(self, array: np.ndarray) -> np.ndarray:
+        if array.shape != (3, self.size, self.size):
+            raise InputError(f"expected a float tensor or array (3, {self.size}, {self.size}), got {array.shape}")
         # A sum is twelve times as fast as a test of all values, which is needed only if the sum is not finite.
-        array = image.float().numpy(force=True)
         if not np.isfinite(array.sum()) and not np.isfinite(array).all():
             raise InputError("the input tensor holds NaN or infinite values; check how it was normalised")
         return array

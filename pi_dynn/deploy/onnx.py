@@ -9,6 +9,7 @@ import io
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -175,6 +176,12 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
         return Manifest.from_dict(values)
 
     return pack_files(files, describe)
+
+
+def without_full_depth(bundle: Bundle) -> Bundle:
+    """An ONNX bundle without the graph for other programs, which is half of the file."""
+    files = {name: content for name, content in bundle.network_files().items() if name != FULL_DEPTH}
+    return pack_files(files, lambda digest: replace(bundle.manifest, weights_sha256=digest))
 
 
 def import_onnx() -> ModuleType:

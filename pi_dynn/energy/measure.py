@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
-from torch import Tensor
 
 from pi_dynn.board import advice
 from pi_dynn.clock import Clock
@@ -36,7 +35,7 @@ class Candidate:
 
     name: str
     session: "Session | RehearsedSession"
-    inputs: Sequence[Tensor]
+    inputs: Sequence[np.ndarray]
     labels: Sequence[int] | None
     dataset: str
     thresholds: list[float]
@@ -345,8 +344,8 @@ def _fair_part(paths: list[Path], n: int | None, size: int) -> list[Path]:
     return [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:count]]
 
 
-def _decoded(session: "Session | RehearsedSession", paths: list[Path]) -> list[Tensor]:
-    return [session.preprocess(path) for path in paths]
+def _decoded(session: "Session | RehearsedSession", paths: list[Path]) -> list[np.ndarray]:
+    return [session.preprocess.array(path) for path in paths]
 
 
 def _labels(paths: list[Path], labels: list[str]) -> list[int] | None:

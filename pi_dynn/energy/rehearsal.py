@@ -17,7 +17,7 @@ from pi_dynn.records import Prediction
 from pi_dynn.stats import median
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
     from pi_dynn.runtime.session import Session
 
@@ -79,8 +79,8 @@ class RehearsedSession:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
-    def classify(self, x: "Tensor", thresholds: Sequence[float] | None = None) -> Prediction:
-        """The answer for the tensor `x`; tensors are distinguished by identity and must stay alive."""
+    def classify(self, x: "np.ndarray", thresholds: Sequence[float] | None = None) -> Prediction:
+        """The answer for the input `x`; inputs are distinguished by identity and must stay alive."""
         key = id(x), tuple(self._session.resolve_thresholds(thresholds))
         if key not in self._known:
             answer = self._session.classify(x, thresholds)
@@ -88,7 +88,7 @@ class RehearsedSession:
         self._clock.sleep(self._known[key].latency_s)
         return self._known[key]
 
-    def _duration_s(self, exit_index: int, x: "Tensor") -> float:
+    def _duration_s(self, exit_index: int, x: "np.ndarray") -> float:
         """The duration of an answer at this exit, the median of a few runs, timed once."""
         if exit_index not in self._exit_s:
             forced = self._session.forced_thresholds(exit_index)
@@ -96,7 +96,7 @@ class RehearsedSession:
         return self._exit_s[exit_index]
 
     def classify_many(
-        self, images: Iterable["Tensor"], batch_size: int = 1, thresholds: Sequence[float] | None = None
+        self, images: Iterable["np.ndarray"], batch_size: int = 1, thresholds: Sequence[float] | None = None
     ) -> Iterator[Prediction]:
         """The answers one by one; batches would have no effect here."""
         for x in images:

@@ -7,6 +7,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -16,6 +17,7 @@ MANIFEST_NAME = "pi_dynn.json"
 MANIFEST_FILE = f"extra/{MANIFEST_NAME}"
 FOLDER = "archive"  # of an archive; TorchScript wants one
 EMBEDDED = "gfnet"
+# Bundles that come with the package, by name. Without torch the ONNX form is taken, where there is one.
 SHIPPED = {EMBEDDED: "ucm_gfnet_12_192_128.pt", "lite0": "ucm_efficientnet_lite0_128.pt"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip archive knows: no entry tells when it was made
 _UTF8_NAMES = 0x800  # the only flag that changes nothing
@@ -28,8 +30,10 @@ def bundle_file(path: str | Path | None) -> tuple[bytes, str]:
     Raises: BundleNotFound, BundleError for a file that cannot be read.
     """
     if is_shipped(path):
-        file = SHIPPED[str(path or EMBEDDED)]
-        return (resources.files("pi_dynn.assets") / file).read_bytes(), file
+        assets, file = resources.files("pi_dynn.assets"), SHIPPED[str(path or EMBEDDED)]
+        if find_spec("torch") is None and (assets / onnx_form(file)).is_file():
+            file = onnx_form(file)
+        return (assets / file).read_bytes(), file
     path = Path(str(path))
     try:
         return path.read_bytes(), str(path)
@@ -40,6 +44,11 @@ def bundle_file(path: str | Path | None) -> tuple[bytes, str]:
         ) from error
     except (IsADirectoryError, PermissionError) as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def onnx_form(file: str) -> str:
+    """The file with the ONNX form of a shipped bundle."""
+    return f"{Path(file).stem}.onnx.zip"
 
 
 def is_shipped(path: str | Path | None) -> bool:

@@ -71,7 +71,13 @@ class Session:
         """The chosen engine and the network on it; torch is imported for a scripted one only."""
         if self.manifest.format == ONNX or engine == ONNXRUNTIME:
             return ONNXRUNTIME, open_onnx(self.bundle, engine, self.threads)
-        import torch
+        try:
+            import torch
+        except ModuleNotFoundError as error:
+            raise EngineUnavailable(
+                f"{self.bundle.source or 'the bundle'} is in TorchScript, which needs torch: run ./scripts/setup.sh "
+                "without --lite, or make its ONNX form elsewhere, by `pi-dynn export BUNDLE --format onnx`"
+            ) from error
 
         from pi_dynn.runtime.engine_choice import open_network
         from pi_dynn.runtime.torchscript import ScriptedNetwork
