@@ -12,12 +12,14 @@ Usage: scripts/arm_emulation.sh COMMAND
   peers                     setup, and ONNX Runtime and ExecuTorch beside it as the site `peers`
   ncnn                      setup, and ncnn as the site `ncnn`, for benchmarks/arm/public_timings.py
   test [PYTEST ARGUMENTS]   the tests of runtime, deploy, power and cli on both cores
+  canary                    which releases of torch and ONNX Runtime answer on both cores, as a table (30 minutes, 4 GB)
   ci                        import, engines, parity, classify, energy, refusals and instruction budgets
 
 Options of run:
   --cpu NAME    cortex-a72 (default) or cortex-a76
   --pages N     page size in bytes; 16384 is what a Raspberry Pi 5 uses
   --site DIR    aarch64 packages in front of the others (see setup_site)
+  --only DIR    these aarch64 packages and no others; `lite` has no torch
   --count FILE  count instructions by class, into FILE (benchmarks/arm/count.c)
   --caches      with --count: also the misses of the core's data caches, which takes two to three times as long
 
@@ -160,14 +162,14 @@ END
     done
 }
 
-# aarch64 wheels into a folder of their own, without dependencies.
+# aarch64 wheels into a folder of their own.
 setup_site() { # NAME PIP_ARGUMENTS...
     local site=$home/$1 wanted
     wanted=$(printf '%s\n' "${@:2}"; cat "$repository/benchmarks/arm/requirements.txt")
     [ "$(cat "$site/.wanted" 2>/dev/null)" = "$wanted" ] && return
     say "fetching aarch64 wheels: ${*:2}"
     rm -rf "$site" "$site.new"
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --target "$site.new" \
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --only-binary=:all: --target "$site.new" \
         --implementation cp --python-version 3.11 --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 \
         --platform manylinux2014_aarch64 "${@:2}"
     printf '%s' "$wanted" >"$site.new/.wanted"
@@ -192,17 +194,22 @@ setup() {
     setup_plugin
     setup_roots
     setup_python
-    setup_site site --requirement "$repository/benchmarks/arm/requirements.txt"
+    setup_site site --no-deps --requirement "$repository/benchmarks/arm/requirements.txt"
 }
 
 setup_peers() {
     setup
-    setup_site peers onnxruntime==1.31.1 executorch==1.0.1 # the last ExecuTorch for the board's torch
+    setup_site peers --no-deps onnxruntime==1.31.1 executorch==1.0.1 # the last ExecuTorch for the board's torch
 }
 
 setup_ncnn() {
     setup
-    setup_site ncnn ncnn==1.0.20240102 # about as old as the published timings
+    setup_site ncnn --no-deps ncnn==1.0.20240102 # about as old as the published timings
+}
+
+# What `setup.sh --lite` installs on a board.
+setup_lite() {
+    setup_site lite $("$PYTHON" "$repository/scripts/lite_requirements.py" | tr -d ' ')
 }
 
 # --- running ------------------------------------------------------------------------------------------------
@@ -220,6 +227,7 @@ run() {
             --cpu) cpu=$2 ;;
             --pages) pages=(-p "$2") ;;
             --site) sites=$home/$2:$sites ;;
+            --only) sites=$home/$2 ;;
             --count) counts=$(realpath "$2") ;;
             *) fail "unknown option '$1': see --help" 2 ;;
         esac
@@ -265,7 +273,7 @@ tests() {
 
 # torch 2.10.0 must be refused by one line on a Cortex-A72, on which it kills Python.
 check_refusal() {
-    setup_site torch-2.10 torch==2.10.0
+    setup_site torch-2.10 --no-deps torch==2.10.0
     local message
     message=$(run --cpu cortex-a72 --site torch-2.10 -- pi-dynn classify 2>&1 >/dev/null) && fail "torch 2.10 was not refused"
     [ "$(wc -l <<<"$message")" = 1 ] && [[ $message == *"torch 2.10.0"*"illegal instruction"* ]] ||
@@ -275,6 +283,7 @@ check_refusal() {
 
 check_commands() {
     local image cpu pages
+    setup_lite
     image=$(find "$repository/pi_dynn/assets/samples" -name '*.jpg' | sort | head -n 1)
     for cpu in cortex-a72 cortex-a76; do
         pages=4096
@@ -283,6 +292,36 @@ check_commands() {
         run --cpu "$cpu" --pages "$pages" -- pi-dynn energy --meter fake --threads 1 --trials 2 --n 4 \
             --idle-s 1 --json >/dev/null
         say "classify and energy work on $cpu with pages of $pages bytes"
+        run --cpu "$cpu" --pages "$pages" --only lite -- pi-dynn classify "$image"
+        say "classify works on $cpu without torch"
+    done
+}
+
+# One answer of the embedded model with each release; what dies takes its process along.
+canary() {
+    setup
+    setup_lite
+    local image release name last row cpu
+    image=$(find "$repository/pi_dynn/assets/samples" -name '*.jpg' | sort | head -n 1)
+    echo '| release | Cortex-A72 | Cortex-A76 |'
+    echo '| --- | --- | --- |'
+    for release in torch==2.{6.0,7.1,8.0,9.1,10.0} onnxruntime==1.{18.1,20.1,22.1,24.4,26.0,28.0,30.0,32.0}; do
+        name=canary-${release/==/-} row="| ${release/==/ } |"
+        if ! last=$( (setup_site "$name" --no-deps "$release") 2>&1); then
+            echo "$row not on the index |  |"
+            continue
+        fi
+        for cpu in cortex-a72 cortex-a76; do
+            local sites=(--site "$name")
+            case $release in onnx*) sites=(--only "$name:$home/lite") ;; esac
+            if last=$(run --cpu "$cpu" "${sites[@]}" -- pi-dynn classify --threads 1 --json "$image" 2>&1); then
+                row+=" answers |"
+            else
+                row+=" status $?: $(tail -n 1 <<<"$last" | cut -c 1-90) |"
+            fi
+        done
+        echo "$row"
+        rm -rf "${home:?}/$name"
     done
 }
 
@@ -304,6 +343,7 @@ case ${1:-} in
     ncnn) setup_ncnn ;;
     run) run "${@:2}" ;;
     test) tests "${@:2}" ;;
+    canary) canary ;;
     ci) ci ;;
     -h | --help) usage ;;
     *) usage >&2; exit 2 ;;
