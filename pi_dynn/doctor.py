@@ -114,7 +114,7 @@ def _torch(probes: Probes) -> tuple[list[Finding], bool]:
     except subprocess.TimeoutExpired:
         return [_finding("torch", "build", "hangs", "importing torch does not end: install it again")], False
     if answer.returncode == -signal.SIGILL:
-        dies = f"torch dies with an illegal instruction, as 2.10 does on a Raspberry Pi 4: {CURE}"
+        dies = f"torch dies with an illegal instruction, as 2.6 and 2.10 do on a Raspberry Pi 4: {CURE}"
         return [_finding("torch", "build", "does not run", dies)], False
     if answer.returncode != 0:
         last = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]

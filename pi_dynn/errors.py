@@ -105,4 +105,8 @@ def need_extra(extra: str, what: str, raises: type[PiDynnError] = InputError) ->
         command = f"{sys.executable} -m pip install {package}"
         if find_spec("torch") is None:  # pip would bring it along
             command = f"{checkout}/scripts/setup.sh --lite --with {extra}"
+        if not isinstance(error, ModuleNotFoundError):
+            raise raises(
+                f"what {what} needs cannot be imported ({error}); another version may do: {command}"
+            ) from error
         raise raises(f"{what} needs {error.name or error}, which is not installed: {command}") from error

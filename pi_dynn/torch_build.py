@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pi_dynn.errors import TorchUnusable
 
-CURE = "pip install 'torch>=2.6,<2.10'"
-_NEEDS_ATOMICS = (2, 10)  # its libc10.so uses LSE atomics without a check: pytorch issue 176993, fixed in 2.11
+CURE = "pip install 'torch>=2.7,<2.10'"
+# Their libraries use LSE atomics without a check: pytorch issues 146792 and 176993, fixed in 2.7 and 2.11.
+_NEEDS_ATOMICS = ((2, 6), (2, 10))
 
 
 def check_torch(
@@ -19,13 +20,13 @@ def check_torch(
 ) -> None:
     """Raise TorchUnusable if importing torch would end in "Illegal instruction" on this processor.
 
-    That is torch 2.10 on cores before Armv8.1, as in a Raspberry Pi 4 or older. `installed` is torch's version and
-    what its wheel requires, looked up if it is not given.
+    That is torch 2.6 and 2.10 on cores before Armv8.1, as in a Raspberry Pi 4 or older. `installed` is torch's version
+    and what its wheel requires, looked up if it is not given.
     """
     if (machine or platform.machine()) not in ("aarch64", "arm64"):
         return
     version, _ = installed or _installed()
-    if _release(version) == _NEEDS_ATOMICS and not _has_atomics(Path(root)):
+    if _release(version) in _NEEDS_ATOMICS and not _has_atomics(Path(root)):
         raise TorchUnusable(f"torch {version} dies with an illegal instruction on this processor: {CURE}")
 
 

@@ -305,7 +305,7 @@ canary() {
     image=$(find "$repository/pi_dynn/assets/samples" -name '*.jpg' | sort | head -n 1)
     echo '| release | Cortex-A72 | Cortex-A76 |'
     echo '| --- | --- | --- |'
-    for release in torch==2.{6.0,7.1,8.0,9.1,10.0} onnxruntime==1.{18.1,20.1,22.1,24.4,26.0,28.0,30.0,32.0}; do
+    for release in torch==2.{6.0,7.1,8.0,9.1,10.0} onnxruntime==1.{20.1,22.1,24.4,26.0,28.0,30.0,32.0}; do
         name=canary-${release/==/-} row="| ${release/==/ } |"
         if ! last=$( (setup_site "$name" --no-deps "$release") 2>&1); then
             echo "$row not on the index |  |"

@@ -74,9 +74,9 @@ def test_a_healthy_pi_has_no_problem():
         ({"machine": "armv7l"}, "32-bit", "64-bit Raspberry Pi OS"),
         ({"page_bytes": 16384, "environ": {"LD_PRELOAD": "libjemalloc.so.2"}}, "jemalloc", "unset LD_PRELOAD"),
         ({"environ": {"OMP_WAIT_POLICY": "active"}}, "spin", "unset OMP_WAIT_POLICY"),
-        ({"torch": torch_answer(-signal.SIGILL)}, "illegal instruction", "torch>=2.6,<2.10"),
+        ({"torch": torch_answer(-signal.SIGILL)}, "illegal instruction", "torch>=2.7,<2.10"),
         ({"torch": torch_answer(1, "", "x\nImportError: no libgomp")}, "no libgomp", "pip install"),
-        ({"torch": torch_answer(0, TORCH.replace("null", '"13.0"'))}, "CUDA build", "torch>=2.6,<2.10"),
+        ({"torch": torch_answer(0, TORCH.replace("null", '"13.0"'))}, "CUDA build", "torch>=2.7,<2.10"),
         ({"torch": torch_answer(0, TORCH.replace("qnnpack", "none").replace("onednn", "none"))}, "no int8", "build"),
         ({"snapshot": SimulatedBoard(governor="ondemand").snapshot}, "governor is ondemand", "cpufreq-set"),
         ({"snapshot": SimulatedBoard(bits=0x1).snapshot}, "under-voltage", "5.1 V supply"),
@@ -103,7 +103,7 @@ def test_torch_2_10_is_broken_on_a_pi_4_only(features, problem, tmp_path):
     (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\nFeatures\t: {features}\n")
     answer = torch_answer(0, TORCH.replace("2.9.1", "2.10.0"))
     cures = problems(healthy_pi(torch=answer, root=tmp_path))
-    assert cures == ({} if problem is None else {problem: "pip install 'torch>=2.6,<2.10'"})
+    assert cures == ({} if problem is None else {problem: "pip install 'torch>=2.7,<2.10'"})
 
 
 def test_engines_are_not_asked_where_torch_does_not_run():

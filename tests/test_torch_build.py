@@ -23,10 +23,12 @@ def board(tmp_path):
     return build
 
 
-def test_torch_2_10_is_refused_on_a_pi_4_only(board):
+def test_torch_2_6_and_2_10_are_refused_on_a_pi_4_only(board):
     cortex_a72 = board("fp asimd evtstrm crc32 cpuid")
-    with pytest.raises(TorchUnusable, match=r"torch 2\.10\.0\+cpu dies .* pip install 'torch>=2\.6,<2\.10'"):
+    with pytest.raises(TorchUnusable, match=r"torch 2\.10\.0\+cpu dies .* pip install 'torch>=2\.7,<2\.10'"):
         check_torch(cortex_a72, "aarch64", ("2.10.0+cpu", CPU_BUILD))
+    with pytest.raises(TorchUnusable, match="2.6.0"):
+        check_torch(cortex_a72, "aarch64", ("2.6.0", CPU_BUILD))
     for version in ("2.9.1", "2.11.0", "2.13.0+cpu", "", "unknown"):
         check_torch(cortex_a72, "aarch64", (version, CPU_BUILD))
     check_torch(cortex_a72, "x86_64", ("2.10.0", CPU_BUILD))

@@ -25,7 +25,13 @@ PATH = click.Path(path_type=Path)
 @click.argument("folder", type=PATH)
 @cloup.option_group(
     "Most used",
-    cloup.option("-o", "--output", type=PATH, metavar="BUNDLE", help="Bundle to write. [default: FOLDER.pt, here]"),
+    cloup.option(
+        "-o",
+        "--output",
+        type=PATH,
+        metavar="BUNDLE",
+        help="Bundle to write; NAME.onnx.zip is in ONNX, for boards without torch. [default: FOLDER.pt, here]",
+    ),
     cloup.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Time to fit into."),
     cloup.option("--resume", is_flag=True, help="Go on with a run that was interrupted."),
     json_option,
@@ -91,6 +97,7 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
     Examples:
       pi-dynn learn photos
       pi-dynn learn photos -o mine.pt --minutes 8
+      pi-dynn learn photos -o mine.onnx.zip
       pi-dynn learn photos -o mine.pt --for pi4 --budget-ms 15
     """
     from pi_dynn.errors import InputError

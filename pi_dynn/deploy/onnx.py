@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from torch._C import Block, Graph, Node, Value
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pi_dynn.deploy.fake_quant import fake_quantised, is_static_int8
 from pi_dynn.deploy.scripting import script
 from pi_dynn.errors import EngineUnavailable, ModelError, need_extra
 from pi_dynn.runtime.bundle import Bundle, pack_files
 from pi_dynn.runtime.engine_choice import relative_error
-from pi_dynn.runtime.manifest import Manifest
+from pi_dynn.runtime.engines import available_engines
+from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
 from pi_dynn.runtime.onnx_network import FULL_DEPTH, ONNX, OnnxNetwork, import_onnxruntime, stage_file
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def _through_file(graph: "ModelProto", quantise: Callable[["ModelProto", str], N
 
 
 OPSET = 17  # the first with LayerNormalization
-WORST_RELATIVE_ERROR = {"fp32": 1e-4, "int8": 0.10, "static": 0.30}  # a broken graph has a far larger error
+WORST_RELATIVE_ERROR = {"fp32": 1e-4, "int8": 0.10, INT8_STATIC: 0.30}  # a broken graph has a far larger error
 
 
 class StageWithExit(nn.Module):
@@ -140,8 +142,9 @@ class LastStage(nn.Module):
 def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | None = None) -> Bundle:
     """The ONNX form of a TorchScript bundle, in its own precision or the one given.
 
-    For int8, products with constant weights are quantised dynamically by ONNX Runtime. Convolutions need to know
-    their inputs beforehand: with `images` (N, 3, H, W), preprocessed, everything is quantised statically.
+    Static int8 comes over as it is. For int8, products with constant weights are quantised dynamically by ONNX
+    Runtime. Convolutions need to know their inputs beforehand: with `images` (N, 3, H, W), preprocessed, everything is
+    quantised statically.
 
     Raises: EngineUnavailable without onnx and onnxruntime; ModelError for a bundle that is in ONNX already or has
     nothing to quantise, or if the graphs answer otherwise than the network.
@@ -149,9 +152,14 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
     onnx = import_onnx()
     if bundle.manifest.format == ONNX:
         raise ModelError(f"{bundle.source or 'the bundle'} is in ONNX already")
-    precision = precision or bundle.manifest.precision
-    network = bundle.load_network("fp32")
-    size = bundle.manifest.preprocess.size
+    manifest = bundle.manifest
+    precision = precision or manifest.precision
+    if precision == INT8_STATIC and manifest.has_floats:
+        precision = "int8"  # the network is not built around its ranges
+    if precision != INT8_STATIC and not manifest.has_floats:
+        raise ModelError(f"{bundle.source or 'the bundle'} holds int8 and no floats: leave --precision out")
+    network = bundle.load_network("fp32" if manifest.has_floats else available_engines()[0])
+    size = manifest.preprocess.size
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     graphs = {name: optimised(graph) for name, graph in exported_graphs(network, x).items()}
     if precision == "int8":
@@ -163,11 +171,11 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
     files = {name: graph.SerializeToString() for name, graph in graphs.items()}
     for content in files.values():
         onnx.checker.check_model(content, full_check=True)
-    _assert_parity(network, files, x if images is None else images, precision if images is None else "static")
+    _assert_parity(network, files, x if images is None else images, precision if images is None else INT8_STATIC)
 
     def describe(weights_sha256: str) -> Manifest:
         """The manifest of the graphs whose weights have this digest."""
-        values = bundle.manifest.to_dict() | {
+        values = manifest.to_dict() | {
             "format": ONNX,
             "precision": precision,
             "packed_engine": None,
@@ -197,9 +205,10 @@ def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict[str, "Mo
     """The ONNX graphs of a loaded network by file, for images like `x`: its stages and its full depth."""
     in_whole_tensors(network)
     stages, heads, gates = (list(part.children()) for part in (network.stages, network.heads, network.gates))
-    stages, last, image = [*stages, network.last_stage], len(stages), x
-    trunk = script(nn.Sequential(network.stem, *stages))
-    stages[0] = script(nn.Sequential(network.stem, stages[0]))
+    last, image = len(stages), x
+    stem, *stages = _in_floats([network.stem, *stages, network.last_stage], x)
+    trunk = script(nn.Sequential(stem, *stages))
+    stages[0] = script(nn.Sequential(stem, stages[0]))
     graphs = {}
     # TorchScript: unoptimised, or the few runs of a stage here compile it first.
     with torch.jit.optimized_execution(False):
@@ -213,6 +222,15 @@ def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict[str, "Mo
             part = LastStage(without_writes_into_views(stage, entry), network.last_head, shape)
             graphs[name] = exported(part, entry, ["logits"])
     return graphs
+
+
+def _in_floats(parts: list[torch.jit.ScriptModule], x: Tensor) -> list[torch.jit.ScriptModule]:
+    """The parts of a network for images like `x`, those in static int8 as floats that are rounded."""
+    made = []
+    for part in parts:
+        made.append(fake_quantised(part, x) if is_static_int8(part) else part)
+        x = part(x)
+    return made
 
 
 def in_whole_tensors(network: AnyModule) -> AnyModule:
@@ -264,6 +282,7 @@ def exported(part: nn.Module, x: Tensor, outputs: list[str]) -> "ModelProto":
             stream,
             dynamo=False,
             opset_version=OPSET,
+            do_constant_folding=False,  # ONNX Runtime does it, and leaves the rounding of int8 weights in the graph
             input_names=["input"],
             output_names=outputs,
         )

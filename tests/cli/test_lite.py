@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import pi_dynn.assets
+
 ROOT = Path(__file__).parents[2]
 # A module that is None in sys.modules cannot be imported, nor found.
 LITE = """
@@ -67,7 +69,7 @@ def test_what_it_can_do(arguments, shown, tmp_path):
         ["profile"],
         ["benchmark"],
         ["models"],
-        ["classify", "--bundle", "lite0"],
+        ["classify", "--bundle", Path(pi_dynn.assets.__path__[0]) / "ucm_efficientnet_lite0_128.pt"],
     ],
 )
 def test_what_it_cannot_do_is_one_line(arguments, tmp_path):

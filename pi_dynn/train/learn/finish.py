@@ -25,6 +25,7 @@ from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.deploy.calibrated import calibrated_bundle
 from pi_dynn.deploy.fuse import fuse_norms
+from pi_dynn.deploy.onnx import onnx_bundle, without_full_depth
 from pi_dynn.errors import CalibrationError, EngineUnavailable, ModelError
 from pi_dynn.evaluate.classes import confusion_matrix
 from pi_dynn.evaluate.outputs import ExitOutputs, collect_outputs, evaluate
@@ -127,13 +128,20 @@ def some_of_each_class(data: ImageFolder, count: int) -> ImageFolder:
 
 
 def build(
-    model: ChainNetwork, preprocess: Preprocess, images: Images, notes: dict, *, any_way_up: bool, reject: float
+    model: ChainNetwork,
+    preprocess: Preprocess,
+    images: Images,
+    notes: dict,
+    *,
+    any_way_up: bool,
+    reject: float,
+    onnx: bool = False,
 ) -> Built:
     """The bundle of a trained network, in int8 unless that answers worse on the calibration part.
 
     It has exits only where the calibration part is large enough to tell when leaving early does no harm; `any_way_up`
     allows to look at its images turned, too. Of images like those at most the share `reject` is answered "none of
-    these"; 0, or a part too small to promise it, leaves that out.
+    these"; 0, or a part too small to promise it, leaves that out. With `onnx` it is put into ONNX at the end.
     """
 
     def made(exits: list[int], precision: str) -> Bundle:
@@ -178,6 +186,8 @@ def build(
     rejection = _rejection(bundle, images.known, outputs, thresholds, reject) if reject else None
     if thresholds or rejection is not None:
         bundle = calibrated_bundle(bundle, thresholds=thresholds, score=SCORE, rejection=rejection)
+    if onnx:
+        bundle = without_full_depth(onnx_bundle(bundle))
     return Built(bundle, curve, reason, agreement)
 
 

@@ -13,6 +13,7 @@ import torch
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.look import FolderLook
 from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.deploy.onnx import import_onnx
 from pi_dynn.errors import InputError, PiDynnError
 from pi_dynn.files import write_text
 from pi_dynn.models import pretrained
@@ -104,8 +105,10 @@ class Learning:
     def _check_place(self) -> None:
         """Raise InputError now if nothing can be written where the bundle is to go."""
         settings = self.settings
-        if settings.out.is_dir() or settings.out.suffix != ".pt":
-            raise InputError(f"-o {settings.out}: give the name of the bundle to write, such as mine.pt")
+        if settings.out.is_dir() or not (settings.onnx or settings.out.suffix == ".pt"):
+            raise InputError(f"-o {settings.out}: give the name of the bundle to write, mine.pt or mine.onnx.zip")
+        if settings.onnx:
+            import_onnx()
         try:
             settings.work.mkdir(parents=True, exist_ok=True)
             mark = settings.work / ".write"
@@ -302,7 +305,15 @@ class Learning:
             "source": self._source(),
             "licence": f"{self.weights.licence} (the weights it starts from)",
         }
-        built = build(model, self.preprocess, images, notes, any_way_up=self.any_way_up, reject=settings.reject)
+        built = build(
+            model,
+            self.preprocess,
+            images,
+            notes,
+            any_way_up=self.any_way_up,
+            reject=settings.reject,
+            onnx=settings.onnx,
+        )
         built.bundle.save(settings.out)
         self.callback.on_stage("judging the bundle on the test part")
         return self._result(epochs, kept, accuracies, built, judge(built, self.data.test))

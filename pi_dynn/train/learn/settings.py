@@ -10,13 +10,14 @@ from pi_dynn.models.pretrained import is_here
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.train.records import BoardLatency
 
+ONNX_SUFFIX = ".onnx.zip"
 DEFAULT_MODEL = "efficientnet_lite0"
 DEFAULT_SIZES = (160, 128, 96)  # pixels, the preferred one first
 
 
 @dataclass(frozen=True)
 class LearnSettings:
-    """One run. `out` is the bundle; everything else goes into the folder beside it."""
+    """One run. `out` is the bundle, ONNX if so named; everything else goes into the folder beside it."""
 
     folder: Path
     out: Path
@@ -34,8 +35,13 @@ class LearnSettings:
 
     @property
     def work(self) -> Path:
-        """The folder beside the bundle: mine.run for mine.pt."""
-        return self.out.with_suffix(".run")
+        """The folder beside the bundle: mine.run for mine.pt or mine.onnx.zip."""
+        return self.out.with_name(f"{self.out.name.removesuffix('.pt').removesuffix(ONNX_SUFFIX)}.run")
+
+    @property
+    def onnx(self) -> bool:
+        """Whether the bundle is to be in ONNX."""
+        return self.out.name.endswith(ONNX_SUFFIX)
 
 
 def candidates(settings: LearnSettings) -> tuple[str, tuple[int, ...]]:

@@ -1,0 +1,161 @@
+"""A stage in static int8 as floats that are rounded where int8 rounds.
+
+ONNX has no quantised operators of torch's. It has pairs of QuantizeLinear and DequantizeLinear, which ONNX Runtime
+fuses into int8 again, and which the exporter makes of torch's fake quantisation. So the weights, ranges and rounding
+of a bundle come over as they are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._C import Node
+
+from pi_dynn.errors import ModelError
+
+QUINT8_RANGE, QINT8_RANGE = (0, 255), (-128, 127)
+_CHECKS = ("aten::size", "aten::len", "aten::ne", "aten::gt", "prim::If")  # of the shape, by torch's own modules
+_quantized = torch.ops.quantized
+
+
+def is_static_int8(stage: torch.jit.ScriptModule) -> bool:
+    """Whether a part of a network computes in int8 with ranges that are set."""
+    return any(node.kind().startswith("quantized::") for node in stage.inlined_graph.nodes())
+
+
+@torch.no_grad()
+def fake_quantised(stage: torch.jit.ScriptModule, x: Tensor) -> torch.jit.ScriptModule:
+    """The same stage in floats, traced with `x`; its graph has to be a straight line of operators.
+
+    Raises: ModelError for an operator that has no form in floats here.
+    """
+    with torch.jit.optimized_execution(False):
+        return torch.jit.trace(_StraightLine(stage), x, check_trace=False)
+
+
+class _StraightLine(nn.Module):
+    """Runs the operators of a graph one after the other, the quantised ones in floats."""
+
+    def __init__(self, stage: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        graph = stage.inlined_graph
+        this, entry = graph.inputs()
+        self.entry, self.exit = entry.debugName(), graph.return_node().inputsAt(0).debugName()
+        self.known: dict[str, Any] = {this.debugName(): stage}
+        self.nodes: list[Node] = []
+        self.layers = nn.ModuleList()
+        scales: dict[str, float] = {}  # of what is rounded
+        for node in graph.nodes():
+            if node.kind() == "prim::Constant":
+                value = node.output().toIValue()
+                if isinstance(value, torch.ScriptObject):
+                    value = Layer(value)
+                    self.layers.append(value)
+                elif isinstance(value, Tensor) and value.ndim == 0:
+                    value = value.item()  # a scale, which is no part of the trace
+                self.known[node.output().debugName()] = value
+            elif node.kind() not in _CHECKS:
+                self.nodes.append(node)
+                names = [value.debugName() for value in node.inputs()]
+                if node.kind() in FLOAT_FORMS and len(names) > 1:
+                    layer, place = self.known.get(names[1]), 1 if node.kind() == "aten::quantize_per_tensor" else -2
+                    if isinstance(layer, Layer):
+                        layer.keep_bias_in_int32(scales[names[0]])
+                    scales[node.output().debugName()] = self.known[names[place]]
+                elif names and names[0] in scales:
+                    scales[node.output().debugName()] = scales[names[0]]
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = self.known | {self.entry: x}
+        for node in self.nodes:
+            inputs = [values[value.debugName()] for value in node.inputs()]
+            values[node.output().debugName()] = _run(node, inputs)
+        return values[self.exit]
+
+
+class Layer(nn.Module):
+    """The weights and settings of a quantised layer, out of what an engine packed."""
+
+    def __init__(self, packed: Any) -> None:
+        super().__init__()
+        convolution = "Conv2d" in packed._type().qualified_name()
+        weight, bias = (_quantized.conv2d_unpack if convolution else _quantized.linear_unpack)(packed)
+        # Buffers, not constants: of a constant the rounding would be computed when the graph is exported.
+        self.register_buffer("weight", weight.dequantize())
+        self.register_buffer("bias", bias)
+        self.register_buffer("scales", weight.q_per_channel_scales().float())
+        self.register_buffer("points", weight.q_per_channel_zero_points().int())
+        if convolution:
+            self.stride, self.padding = _quantized.conv2d_stride(packed), _quantized.conv2d_padding(packed)
+            self.dilation, self.groups = _quantized.conv2d_dilation(packed), _quantized.conv2d_groups(packed)
+
+    def keep_bias_in_int32(self, input_scale: float) -> None:
+        """Coarser steps for weights so small that the bias, in steps of both scales, would leave int32.
+
+        ONNX Runtime cuts it off there without a word (1.32, WeightBiasQuantization). The weights of such a channel add
+        less than a millionth of its bias.
+        """
+        if self.bias is not None:
+            self.scales = torch.maximum(self.scales, self.bias.abs() / (input_scale * 2.0**30))
+
+    def rounded_weight(self) -> Tensor:
+        """The weight again; the rounding, which changes nothing, is what the exporter looks for."""
+        return torch.fake_quantize_per_channel_affine(self.weight, self.scales, self.points, 0, *QINT8_RANGE)
+
+
+def _run(node: Node, inputs: list[Any]) -> Any:
+    """What a node gives for the values of its inputs."""
+    kind = node.kind()
+    if kind == "prim::ListConstruct":
+        return inputs
+    if kind == "prim::GetAttr":
+        return getattr(inputs[0], node.s("name"))
+    if kind in FLOAT_FORMS:
+        return FLOAT_FORMS[kind](*inputs)
+    name = kind.removeprefix("aten::")
+    if name == kind or not hasattr(torch.ops.aten, name):
+        raise ModelError(f"{kind} in static int8 has no form in ONNX here: export the checkpoint with --data instead")
+    return getattr(torch.ops.aten, name)(*inputs)
+
+
+def _rounded(x: Tensor, scale: float, zero_point: int) -> Tensor:
+    return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, *QUINT8_RANGE)
+
+
+def _convolution(x: Tensor, layer: Layer, scale: float, zero_point: int) -> Tensor:
+    weight = layer.rounded_weight()
+    return F.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def _linear(x: Tensor, layer: Layer, scale: float, zero_point: int) -> Tensor:
+    return F.linear(x, layer.rounded_weight(), layer.bias)
+
+
+def _norm(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float, *_: Any) -> Tensor:
+    return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+
+
+def _then_rounded(compute: Callable[..., Tensor], relu: bool = False) -> Callable[..., Tensor]:
+    """`compute` with a ReLU if there is one, rounded to the range that its last two arguments give."""
+
+    def run(*inputs: Any) -> Tensor:
+        y = compute(*inputs)
+        return _rounded(y.relu() if relu else y, *inputs[-2:])
+
+    return run
+
+
+FLOAT_FORMS: dict[str, Callable[..., Any]] = {
+    "aten::quantize_per_tensor": lambda x, scale, zero_point, dtype: _rounded(x, scale, zero_point),
+    "aten::dequantize": lambda x: x,
+    "quantized::conv2d": _then_rounded(_convolution),
+    "quantized::conv2d_relu": _then_rounded(_convolution, relu=True),
+    "quantized::linear": _then_rounded(_linear),
+    "quantized::linear_relu": _then_rounded(_linear, relu=True),
+    "quantized::batch_norm2d": _then_rounded(_norm),
+    "quantized::batch_norm2d_relu": _then_rounded(_norm, relu=True),
+    "quantized::add": _then_rounded(lambda a, b, scale, zero_point: a + b),
+    "quantized::add_relu": _then_rounded(lambda a, b, scale, zero_point: a + b, relu=True),
+}

@@ -1,0 +1,102 @@
+"""Bundles in static int8 come into ONNX with their weights, ranges and rounding."""
+
+import pytest
+import torch
+from torch import nn
+
+from pi_dynn import Session, attach_exits, create_model, load_bundle
+from pi_dynn.deploy.fake_quant import Layer, fake_quantised, is_static_int8
+from pi_dynn.errors import ModelError
+from pi_dynn.runtime.archive import SHIPPED, onnx_form
+from pi_dynn.runtime.engine_choice import relative_error
+from tests.deploy.test_static_quant import SIZE, images, static_bundle, with_relu6
+from tests.networks import small_sequential, with_trained_norms
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+NETWORKS = {
+    "branchynet": lambda: create_model("branchynet", num_classes=5, image_size=SIZE, exits=[1, 3]),
+    "sequential": lambda: attach_exits(small_sequential(), [1, 2], 5, image_size=SIZE),
+    "relu6": lambda: attach_exits(with_relu6(), [0, 1], 5, image_size=SIZE),
+    "lite0": lambda: create_model("efficientnet_lite0", num_classes=5, image_size=SIZE, exits=[4]),
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def pair(request):
+    """A bundle in static int8, and its ONNX form."""
+    from pi_dynn.deploy.onnx import onnx_bundle
+
+    torch.manual_seed(0)
+    bundle = static_bundle(with_trained_norms(NETWORKS[request.param]()))
+    return bundle, onnx_bundle(bundle)
+
+
+def test_it_answers_like_the_bundle(pair):
+    scripted, converted = (Session(bundle, threads=1) for bundle in pair)
+    assert pair[1].manifest.precision == "int8-static" and converted.engine == "onnxruntime"
+    x = images(8)
+    for got, want in zip(converted.forward_all(x), scripted.forward_all(x), strict=True):
+        assert relative_error([got], [want]) < 0.05
+
+
+def test_weights_are_stored_in_int8_by_channel(pair):
+    graph = onnx.load_from_string(pair[1].read("stage0.onnx")).graph
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    made_by = {output: node for node in graph.node for output in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv" and node.name.startswith("/stage/")]
+    assert convolutions
+    for node in convolutions:
+        weight, scale, _ = (stored[name] for name in made_by[node.input[1]].input)
+        assert weight.dtype == "int8" and scale.shape == weight.shape[:1]
+
+
+def test_steps_grow_only_where_a_bias_needs_it():
+    """In steps of very small weights it would leave int32, where ONNX Runtime cuts it off without a word."""
+    from torch.ao.nn.quantized import Conv2d
+
+    with torch.no_grad():
+        conv = Conv2d(1, 2, 1)
+        weight = torch.quantize_per_channel(
+            torch.ones(2, 1, 1, 1),
+            torch.tensor([0.01, 1e-11]).double(),
+            torch.zeros(2, dtype=torch.long),
+            0,
+            torch.qint8,
+        )
+        conv.set_weight_bias(weight, torch.tensor([3.0, 3.0]))
+    layer = Layer(conv._packed_params)
+    layer.keep_bias_in_int32(0.05)
+    assert layer.scales[0] == pytest.approx(0.01)
+    assert 3.0 / (0.05 * float(layer.scales[1])) == pytest.approx(2.0**30)
+
+
+def test_an_operator_without_a_form_in_floats_is_named():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.ops.quantized.mul(
+                torch.quantize_per_tensor(x, 0.1, 0, torch.quint8),
+                torch.quantize_per_tensor(x, 0.1, 0, torch.quint8),
+                0.1,
+                0,
+            ).dequantize()
+
+    stage = torch.jit.script(Odd())
+    assert is_static_int8(stage)
+    with pytest.raises(ModelError, match="quantized::mul"):
+        fake_quantised(stage, torch.rand(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_forms_are_of_one_network(name):
+    from importlib import resources
+
+    scripted = load_bundle(name)
+    form = load_bundle(str(resources.files("pi_dynn.assets") / onnx_form(SHIPPED[name])))
+    own = ("format", "packed_engine", "weights_sha256", "pi_dynn_version", "torch_version")
+    one, other = ({k: v for k, v in bundle.manifest.to_dict().items() if k not in own} for bundle in (scripted, form))
+    assert one == other and "full_depth.onnx" not in form.network_files()
+    x = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(2))
+    pairs = zip(Session(form).forward_all(x), Session(scripted).forward_all(x), strict=True)
+    assert all(relative_error([got], [want]) < 0.1 for got, want in pairs)
