@@ -56,6 +56,7 @@ def test_the_energy_is_that_of_the_load_whatever_the_clocks(run_and_load, early_
     joined = join_trace(run, recorded(load, end_s, early_s=early_s, ppm=ppm))
     assert joined.edge_error_s < 2e-3
     assert joined.clock_ppm == pytest.approx(ppm, abs=60)
+    assert f"the clocks differ by {joined.clock_ppm:+.0f} ppm" in joined.measurement.recording.notes[-1]
     (result,) = energy_results(*joined.measurement)
     assert result.valid, result.invalid_reasons
     assert result.net_j == pytest.approx(TRUE_J, rel=3e-3)

@@ -66,3 +66,10 @@ def test_a_rehearsed_session_answers_each_image_once():
     assert first.exit_index == 1
     assert clock.now_ns() == pytest.approx(51 * 0.020e9)
     assert rehearsed.exits == session.exits
+
+
+def test_a_trial_calls_no_more_often_than_it_says():
+    settings = EnergySettings(trials=3, n=205, idle_s=1.0, exact_n=True)  # no multiple of what is called at once
+    with rehearsal_parts(SimulatedBoard()) as parts:
+        run = measure_call(parts, lambda: parts.clock.sleep(0.02), "nap", settings)
+    assert [one.elapsed_s for one in run.recording.trials] == pytest.approx([205 * 0.02] * 3, rel=1e-3)

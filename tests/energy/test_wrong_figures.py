@@ -8,6 +8,7 @@ import pytest
 from pi_dynn.energy.protocol import EnergyParts, EnergySettings, measure_call
 from pi_dynn.energy.results import energy_results
 from pi_dynn.energy.text import energy_notes, energy_table
+from pi_dynn.energy.validity import Supply
 from pi_dynn.power import Span
 from pi_dynn.power.estimate import Estimate, power_model
 from pi_dynn.power.fake import FakeBus, Ina219Chip, SimulatedClock, Switched, open_fake
@@ -240,3 +241,9 @@ def test_idle_windows_and_trials_do_not_overlap():
     windows = [trace.spans[place] for place in [*recording.idle, *(one.span for one in recording.trials)]]
     ordered: list[Span] = sorted(windows)
     assert all(one.t1_ns <= after.t0_ns for one, after in zip(ordered, ordered[1:], strict=False))
+
+
+def test_the_limit_of_the_error_by_sag():
+    volts = Supply(idle_v=5.2, active_v=5.0, idle_a=0.5, active_a=1.0, peak_a=1.5)
+    assert volts.line_ohm == pytest.approx(0.4)
+    assert volts.sag_limit_w == pytest.approx(0.4 * 0.5**2)

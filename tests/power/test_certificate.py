@@ -98,3 +98,9 @@ def test_an_expired_certificate_is_refused(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps({**record.to_dict(), "expires": "soon"}))
     with pytest.raises(CalibrationError, match="'soon' is no date"):
         load_certificate(tmp_path / "c.json")
+
+
+def test_how_far_apart_two_currents_have_to_be_is_by_the_meter():
+    fit_certificate(shunt_ohm=0.1, reference_a=1.2, measured_a=1.15, idle_a=(1.0, 0.95), **ABOUT)
+    with pytest.raises(InputError, match="too close"):
+        fit_certificate(shunt_ohm=0.1, reference_a=1.2, measured_a=1.13, idle_a=(1.0, 0.95), **ABOUT)

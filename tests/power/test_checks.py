@@ -113,3 +113,7 @@ def test_point_samples_in_step_with_the_inferences():
     assert aliasing_warning(INFO, 0.02) is None  # it averages
     counter = MeterInfo("rapl", "CPU package", (), 0.0, 0.02, True, "MEASURED", kind="counter")
     assert aliasing_warning(counter, 0.02) is None
+
+
+def test_two_samples_are_enough():
+    assert not [reason for reason in check_trace(trace_of(2)).invalid_reasons if "usable samples" in reason]

@@ -76,3 +76,21 @@ def test_processor_time_of_this_machine():
     assert 0 < busy_s < total_s
     times = psutil.cpu_times()
     assert total_s == pytest.approx(times.idle + getattr(times, "iowait", 0.0) + busy_s, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("board", "idle_a", "full_a", "supply_a"),
+    [
+        ("Raspberry Pi 4 Model B", 0.6, 1.2, 3.0),
+        ("Raspberry Pi 3 Model B", 0.3, 0.85, 2.5),
+        ("Raspberry Pi 2 Model B", 0.22, 0.75, 1.8),
+        ("Raspberry Pi Zero W", 0.10, 0.23, 1.2),
+    ],
+)
+def test_documented_amperes_at_5_1_volts(board, idle_a, full_a, supply_a):
+    model = power_model(board, 4)
+    assert (model.idle_w, model.full_w, model.supply_w) == pytest.approx((idle_a * 5.1, full_a * 5.1, supply_a * 5.1))
+
+
+def test_another_board_has_no_known_supply():
+    assert power_model("something", 2).supply_w == 0.0

@@ -90,3 +90,10 @@ def test_clipping_and_nonsense(tree, clock):
 def test_a_board_without_such_a_chip(tmp_path):
     with pytest.raises(MeterNotFound, match="no ina2xx or ina3221x"):
         open_meter("iio", root=tmp_path)
+
+
+@pytest.mark.parametrize(("current", "flag"), [("6120", SampleFlags.NONE), ("32000", SampleFlags.CLIPPED)])
+def test_a_current_at_the_end_of_the_range_is_clipped(tree, clock, current, flag):
+    """3.2 A over 0.1 ohm are the 320 mV that the chip takes."""
+    with open_meter("iio", root=tree(ina2xx(current=current)), clock=clock) as meter:
+        assert meter.read().flags == flag

@@ -91,3 +91,10 @@ def test_a_meter_that_fails_has_no_power_and_says_why(clock):
         live._thread.join(2.0)
     assert live.failed == "unplugged"
     assert live.power_w is None
+
+
+def test_an_old_sample_beside_a_new_one_does_not_matter(live, clock):
+    start_ms = clock.now_ns() / MS
+    add(live, clock, (start_ms + 5, IDLE_W))
+    add(live, clock, (start_ms + 2500, WORK_W))
+    assert live.power_w == WORK_W

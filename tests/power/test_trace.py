@@ -113,3 +113,9 @@ def test_joules_of_a_span_for_people():
     assert trace.cumulative is trace.cumulative
     with pytest.raises(InputError, match="no span 'sleep': it has 'work', 'rest'"):
         trace.energy_j("sleep")
+
+
+def test_traces_are_compared_by_identity():
+    """Arrays have no single answer to whether they are equal."""
+    trace = trace_of([3.0, 4.0])
+    assert trace in [trace] and trace != replace(trace) and len({trace, replace(trace)}) == 2

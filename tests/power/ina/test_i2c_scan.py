@@ -98,3 +98,12 @@ def test_chips_that_are_something_else_do_not_count(root, monkeypatch):
 
     monkeypatch.setattr("pi_dynn.power.ina.i2c_scan.open_smbus", Registers)
     assert only_meter_address(1, root, lambda registers: registers.address == 0x45, TwoChips) == 0x40
+
+
+class NoChip(Smbus):
+    def read_byte(self, address: int) -> int:
+        raise OSError(errno.EREMOTEIO, "no acknowledge")
+
+
+def test_where_nothing_answers_it_is_the_usual_address(root):
+    assert only_meter_address(1, root, smbus_class=NoChip) == 0x40

@@ -390,3 +390,7 @@ def test_the_range_is_widened_once(open_chip, next_sample):
     assert meter.info.range_a == pytest.approx(3.2)
     assert next_sample(meter).power_w == pytest.approx(9.0, rel=0.01)
     assert not meter.widen_range()
+
+
+def test_the_range_is_in_corrected_amperes():
+    assert Ina219Settings(shunt_ohm=0.1, gain=0.9).range_a == pytest.approx(3.2 * 0.9)

@@ -126,3 +126,11 @@ def test_a_certificate_corrects_it(clock, open_one, tmp_path):
 def test_impossible_settings_are_refused(changes):
     with pytest.raises(InputError):
         Ina226Settings(**changes)
+
+
+def test_a_reset_brings_back_the_values_of_power_up(clock):
+    chip = Ina226Chip(clock, Constant(3.0), shunt_ohm=0.1)
+    chip.write_word(0, 0x4FFF)
+    assert chip.read_word(0) == 0x4FFF
+    chip.write_word(0, 0x8000)
+    assert chip.read_word(0) == 0x4127
