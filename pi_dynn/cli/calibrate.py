@@ -379,7 +379,7 @@ def _plot(folder: Path, shown: Calibrated, results: "list[RuleResult]", rows: "l
         "trade-off": plots.trade_off_figure(
             results, point, unit, shown.static if unit == "macs" else (), len(shown.evaluated.labels)
         ),
-        "exits": plots.exits_figure(record, point),
+        "exits": plots.leaving_figure(record, point),
         "reliability": plots.reliability_figure(rows),
         "sweep": plots.sweep_figure(shown.choice.points, unit),
     }

@@ -90,7 +90,8 @@ engine_option = click.option(
     type=click.Choice(["auto", "onednn", "qnnpack", "x86", "fp32", "onnxruntime"]),
     default="auto",
     show_default=True,
-    help="Int8 engine; auto tests and times those of this machine. PI_DYNN_ENGINE overrides auto.",
+    help="Int8 engine; auto tests and times those of this machine, but onnxruntime, which takes bundles in ONNX. "
+    "PI_DYNN_ENGINE overrides auto.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Threads of the network. [default: 1 or all cores, the faster one]"
@@ -129,7 +130,7 @@ class SessionChoice:
         """The bundle alone."""
         from pi_dynn.runtime.bundle import load_bundle
 
-        return load_bundle(self.bundle, trust=self.trust)
+        return load_bundle(self.bundle, trust=self.trust, onnx=self.engine == "onnxruntime")
 
     def open(self) -> "Session":
         """The Session; torch is imported here, not by --help."""

@@ -14,8 +14,9 @@ from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.data.decode import decode_image
 from pi_dynn.errors import need_extra
 from pi_dynn.evaluate.records import Evaluation
-from pi_dynn.figures import new_figure
+from pi_dynn.figures import RED, exits_figure, new_figure, styled
 from pi_dynn.report.html import drawings
+from pi_dynn.text import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +65,7 @@ def learned_page(page: LearnedPage) -> str:
     with need_extra("report", "the page of learn"):
         from jinja2 import Environment, PackageLoader
     environment = Environment(loader=PackageLoader("pi_dynn.report"), autoescape=True)
-    figures = {"exits": exits_figure(page.evaluation)}
+    figures = {"exits": leaving_figure(page.evaluation)}
     if len(page.curve) > 1:
         figures["curve"] = curve_figure(page.curve, page.evaluation)
     return environment.get_template("learned.html").render(
@@ -84,26 +85,22 @@ def embedded(path: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def exits_figure(evaluation: Evaluation) -> "Figure":
+def leaving_figure(evaluation: Evaluation) -> "Figure":
     """The share of test images that leaves at each exit, and how many of them are right."""
-    figure, (axes,) = new_figure(height=3.2)
-    names = [f"block {row.block_index}" for row in evaluation.exits]
-    axes.bar(names, [100 * row.rate for row in evaluation.exits], color="tab:blue", label="leave here")
-    right = [100 * row.rate * (row.accuracy or 0.0) for row in evaluation.exits]
-    axes.bar(names, right, width=0.5, color="tab:green", label="and are right")
-    axes.set(ylabel="test images (%)", title="Where images leave")
-    axes.legend(fontsize=8)
-    return figure
+    rows = evaluation.exits
+    right = [row.rate * (row.accuracy or 0.0) for row in rows]
+    return exits_figure([f"block {row.block_index}" for row in rows], [row.rate for row in rows], right)
 
 
+@styled
 def curve_figure(curve: Sequence[OperatingPoint], evaluation: Evaluation) -> "Figure":
     """Accuracy on the test part against mean multiply-adds, at thresholds chosen on the calibrate part."""
-    figure, (axes,) = new_figure(height=3.6)
+    figure, (axes,) = new_figure()
     points = [(point.mean_cost / 1e6, 100 * point.accuracy) for point in curve]
-    axes.plot(*zip(*points, strict=True), "o-", ms=3, lw=1, label="other thresholds")
-    axes.plot(evaluation.mean_macs / 1e6, 100 * evaluation.acc1, "r*", ms=14, label="this bundle")
-    axes.plot(evaluation.full_depth_macs / 1e6, 100 * evaluation.full_depth_acc1, "ks", ms=6, label="never leave early")
-    axes.set(xlabel="mean cost (million multiply-adds)", ylabel="accuracy (%)", title="Accuracy against cost")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.plot(*zip(*points, strict=True), "o-", ms=3, label="other thresholds")
+    axes.plot(evaluation.mean_macs / 1e6, 100 * evaluation.acc1, "k*", ms=11, label="this bundle")
+    axes.plot(evaluation.full_depth_macs / 1e6, 100 * evaluation.full_depth_acc1, "s", color=RED, label="full depth")
+    saved = percent(1 - evaluation.mean_macs / evaluation.full_depth_macs, 0)
+    axes.set(xlabel="mean cost (million multiply-adds)", ylabel="accuracy (%)", title=f"Leaving early saves {saved}")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -5,14 +5,15 @@ Values that were not measured are drawn hollow or dashed, with their label.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import accumulate, cycle
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from pi_dynn.energy.records import EnergyResult
 from pi_dynn.energy.text import source
-from pi_dynn.figures import new_figure
+from pi_dynn.figures import GREY, ORANGE, RED, exits_figure, new_figure, styled
 from pi_dynn.latency.records import Profile
 from pi_dynn.report.saved import Answers, PowerTrace, SavedRuns
+from pi_dynn.text import mega, milliseconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ def figures_of(runs: SavedRuns) -> dict[str, "Figure"]:
         if any(answers.latency_s.values()):
             figures[f"Latency by exit: {answers.name}"] = latency_figure(answers)
     for name, shares in exit_shares(runs).items():
-        figures[f"Exits: {name}"] = exits_figure(shares)
+        figures[f"Exits: {name}"] = exits_figure([f"block {block}" for block in shares], list(shares.values()))
     for trace in runs.traces:
         figures[f"Power: {trace.name}"] = trace_figure(trace)
     for profile in runs.profiles:
@@ -37,30 +38,25 @@ def figures_of(runs: SavedRuns) -> dict[str, "Figure"]:
     return figures
 
 
+@styled
 def accuracy_energy_figure(results: Sequence[EnergyResult]) -> "Figure":
     """Accuracy against net energy per image, with intervals; hollow points were not measured or are invalid."""
     figure, (axes,) = new_figure()
-    colours = cycle(f"C{number}" for number in range(10))
-    for result in results:
+    for number, result in enumerate(results):
         if result.net_j is None or result.acc1 is None:
             continue
-        energy_mj, colour = 1e3 * result.net_j, next(colours)
+        energy_mj, colour, good = 1e3 * result.net_j, f"C{number}", result.measured and result.valid
         low, high = result.net_ci95_j or (result.net_j, result.net_j)
-        axes.errorbar(
-            energy_mj,
-            100 * result.acc1,
-            xerr=[[energy_mj - 1e3 * low], [1e3 * high - energy_mj]],
-            fmt="o",
-            color=colour,
-            markerfacecolor=colour if result.measured and result.valid else "none",
-            label=result.name if result.measured and result.valid else f"{result.name} ({source(result)})",
-        )
-    axes.set(xlabel="net energy per image (mJ)", ylabel="accuracy (%)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+        place, error = (energy_mj, 100 * result.acc1), [[energy_mj - 1e3 * low], [1e3 * high - energy_mj]]
+        axes.errorbar(*place, xerr=error, fmt="o", color=colour, markerfacecolor=colour if good else "none")
+        name = result.name if good else f"{result.name}\n({source(result)})"
+        axes.annotate(name, place, (0, 7), textcoords="offset points", ha="center", fontsize=8, color=colour)
+    axes.set(xlabel="net energy per image (mJ)", ylabel="accuracy (%)", title="Accuracy against energy")
+    axes.margins(0.25)
     return figure
 
 
+@styled
 def latency_figure(answers: Answers) -> "Figure":
     """Latency by the block left after: boxes to the quartiles, whiskers from the 1st to the 99th percentile."""
     figure, (axes,) = new_figure()
@@ -70,8 +66,8 @@ def latency_figure(answers: Answers) -> "Figure":
         whis=(1, 99),
         tick_labels=[f"block {block}\nn {len(latencies)}" for block, latencies in latencies_of.items()],
     )
-    axes.set(ylabel="latency of the network (ms)", ylim=(0, None))
-    axes.grid(alpha=0.3, axis="y")
+    axes.set(ylabel="latency of the network (ms)", ylim=(0, None), title="Boxes: quartiles; whiskers: 1 to 99 %")
+    axes.grid(axis="x", visible=False)
     return figure
 
 
@@ -88,38 +84,27 @@ def exit_shares(runs: SavedRuns) -> dict[str, dict[int, float]]:
     return {name: shares for name, shares in shares_of.items() if len(shares) > 1}
 
 
-def exits_figure(shares: dict[int, float]) -> "Figure":
-    """The share of images that leaves after each block."""
-    figure, (axes,) = new_figure(height=3.2)
-    bars = axes.bar([f"block {block}" for block in shares], [100 * share for share in shares.values()])
-    axes.bar_label(bars, fmt="%.1f %%", fontsize=8)
-    axes.set(ylabel="images (%)")
-    axes.margins(y=0.15)
-    return figure
-
-
+@styled
 def trace_figure(trace: PowerTrace) -> "Figure":
     """Power over time: trials marked, idle windows shaded."""
-    figure, (axes,) = new_figure(width=9.0, height=3.6)
+    figure, (axes,) = new_figure(width=7.0, height=2.8)
     step = max(1, len(trace.t_s) // MOST_POINTS)
     measured = trace.label == "MEASURED"
-    axes.plot(trace.t_s[::step], trace.power_w[::step], lw=0.8, ls="-" if measured else "--", color="tab:blue")
+    axes.plot(trace.t_s[::step], trace.power_w[::step], lw=0.8, ls="-" if measured else "--")
     for number, (from_s, to_s) in enumerate(trace.idle):
-        axes.axvspan(from_s, to_s, color="0.7", alpha=0.4, lw=0, label=None if number else "idle window")
+        axes.axvspan(from_s, to_s, color=GREY, alpha=0.25, lw=0, label=None if number else "idle window")
     for number, (from_s, to_s) in enumerate(trace.trials):
-        axes.axvspan(from_s, to_s, color="tab:orange", alpha=0.25, lw=0, label=None if number else "inferences")
+        axes.axvspan(from_s, to_s, color=ORANGE, alpha=0.3, lw=0, label=None if number else "inferences")
     axes.set(xlabel="time (s)", ylabel="power (W)", ylim=(0, None))
     if not measured:
-        axes.text(
-            0.5, 0.5, trace.label, transform=axes.transAxes, ha="center", fontsize=28, color="tab:red", alpha=0.25
-        )
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+        axes.text(0.5, 0.5, trace.label, transform=axes.transAxes, ha="center", fontsize=28, color=RED, alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
+@styled
 def cost_figure(profile: Profile) -> "Figure":
-    """Cumulative multiply-adds and time of a full answer by block."""
+    """Time and multiply-adds of a full answer up to each block, as shares of the whole."""
     figure, (axes,) = new_figure()
     time_s: defaultdict[int, float] = defaultdict(float)
     macs: defaultdict[int, int] = defaultdict(int)
@@ -128,11 +113,10 @@ def cost_figure(profile: Profile) -> "Figure":
         time_s[number] += step.per_hit_s
         macs[number] += step.macs
     numbers = sorted(time_s)
-    axes.plot(numbers, [1e3 * sum_s for sum_s in accumulate(time_s[n] for n in numbers)], "o-", color="tab:blue")
-    axes.set(xlabel="block (-1: before the first)")
-    axes.set_ylabel("time so far (ms)", color="tab:blue")
-    right = axes.twinx()
-    right.plot(numbers, [count / 1e6 for count in accumulate(macs[n] for n in numbers)], "s--", color="tab:red")
-    right.set_ylabel("multiply-adds so far (million)", color="tab:red")
-    axes.grid(alpha=0.3)
+    for sums, style, name in ((time_s, "o-", "time"), (macs, "s--", "multiply-adds")):
+        total = sum(sums.values()) or 1.0
+        axes.plot(numbers, [100 * part / total for part in accumulate(sums[n] for n in numbers)], style, label=name)
+    title = f"Full depth: {milliseconds(sum(time_s.values()))}, {mega(sum(macs.values()))} multiply-adds"
+    axes.set(xlabel="after block (-1: before the first)", ylabel="done so far (%)", ylim=(0, 102), title=title)
+    axes.legend()
     return figure

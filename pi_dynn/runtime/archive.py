@@ -17,21 +17,23 @@ MANIFEST_NAME = "pi_dynn.json"
 MANIFEST_FILE = f"extra/{MANIFEST_NAME}"
 FOLDER = "archive"  # of an archive; TorchScript wants one
 EMBEDDED = "gfnet"
-# Bundles that come with the package, by name. Without torch the ONNX form is taken, where there is one.
+# Bundles that come with the package, by name; each has an ONNX form beside it.
 SHIPPED = {EMBEDDED: "ucm_gfnet_12_192_128.pt", "lite0": "ucm_efficientnet_lite0_128.pt"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip archive knows: no entry tells when it was made
 _UTF8_NAMES = 0x800  # the only flag that changes nothing
 Manifest = TypeVar("Manifest")
 
 
-def bundle_file(path: str | Path | None) -> tuple[bytes, str]:
+def bundle_file(path: str | Path | None, onnx: bool = False) -> tuple[bytes, str]:
     """Content and name of a bundle file, not looked into; one that comes with the package for its name, or for None.
+
+    Those that come with the package are there in TorchScript and ONNX, which is taken with `onnx` and without torch.
 
     Raises: BundleNotFound, BundleError for a file that cannot be read.
     """
     if is_shipped(path):
         assets, file = resources.files("pi_dynn.assets"), SHIPPED[str(path or EMBEDDED)]
-        if find_spec("torch") is None and (assets / onnx_form(file)).is_file():
+        if onnx or find_spec("torch") is None:
             file = onnx_form(file)
         return (assets / file).read_bytes(), file
     path = Path(str(path))

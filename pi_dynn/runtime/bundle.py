@@ -75,14 +75,14 @@ class Bundle:
         return load_network(self, engine)
 
 
-def load_bundle(path_or_name: str | Path | None = None, trust: bool = False) -> Bundle:
+def load_bundle(path_or_name: str | Path | None = None, trust: bool = False, onnx: bool = False) -> Bundle:
     """A bundle from a file, or one that comes with the package by its name; the embedded one for None.
 
-    With `trust` the code in the file may do anything. Without, it may compute only.
+    With `onnx`, and without torch, one that comes with the package is in ONNX. With `trust` the code in the file may do anything. Without, it may compute only.
 
     Raises: BundleNotFound, BundleError.
     """
-    return Bundle(*bundle_file(path_or_name), trusted=trust or is_shipped(path_or_name))
+    return Bundle(*bundle_file(path_or_name, onnx), trusted=trust or is_shipped(path_or_name))
 
 
 def is_bundle(path: str | Path) -> bool:

@@ -11,13 +11,14 @@ from training_plot import save_training_curves
 
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.deploy.builder import build_bundle
+from pi_dynn.deploy.onnx import onnx_bundle, without_full_depth
 from pi_dynn.evaluate.outputs import collect_outputs, evaluate
 from pi_dynn.evaluate.thresholds import rejection_of
 from pi_dynn.files import write_text
 from pi_dynn.models.card import Card, read_card
 from pi_dynn.models.checkpoint import load_checkpoint
 from pi_dynn.models.registry import create_model
-from pi_dynn.runtime.archive import EMBEDDED, SHIPPED
+from pi_dynn.runtime.archive import EMBEDDED, SHIPPED, onnx_form
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.session import Session
 from pi_dynn.text import mega, percent
@@ -48,6 +49,7 @@ def publish(results: dict[int, TrainResult], parts: dict[str, ImageFolder], log:
     shipped, test = next(iter(results.values())), parts["test"]
     bundle = rejecting(load_bundle(shipped.bundle), parts)
     bundle.save(assets / SHIPPED[EMBEDDED])
+    without_full_depth(onnx_bundle(bundle)).save(assets / onnx_form(SHIPPED[EMBEDDED]))
     card = read_card(shipped.weights)
     model = create_model(card.model, **card.arguments)
     load_checkpoint(model, shipped.weights)

@@ -125,7 +125,7 @@ def test_lines_while_classifying():
 def test_figures_show_what_they_should(tmp_path):
     pytest.importorskip("matplotlib")
     from pi_dynn.evaluate.plots import (
-        exits_figure,
+        leaving_figure,
         reliability_figure,
         sweep_figure,
         trade_off_figure,
@@ -137,8 +137,9 @@ def test_figures_show_what_they_should(tmp_path):
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines["chosen"] == [[150.0, 95.0]] and lines["static networks"] == [[120.0, 93.0]]
     assert {"sweep", "budget"} <= set(lines)
-    (axes,) = exits_figure(RECORD, POINT).axes
-    assert [bar.get_height() for bar in axes.patches] == pytest.approx([50, 0, 50, 49.5, 0, 45.5])
+    (axes,) = leaving_figure(RECORD, POINT).axes
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([49.5, 0, 45.5, 0.5, 0, 4.5])
+    assert [text.get_text() for text in axes.texts] == ["50 %", "0 %", "50 %"]
     assert len(reliability_figure(RELIABILITY).axes) == 3
     figure = sweep_figure([CHEAP, POINT], "macs")
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[0.5, 90.0], [0.8, 95.0]]
