@@ -78,7 +78,8 @@ class Bundle:
 def load_bundle(path_or_name: str | Path | None = None, trust: bool = False, onnx: bool = False) -> Bundle:
     """A bundle from a file, or one that comes with the package by its name; the embedded one for None.
 
-    With `onnx`, and without torch, one that comes with the package is in ONNX. With `trust` the code in the file may do anything. Without, it may compute only.
+    With `onnx`, and without torch, one that comes with the package is in ONNX. With `trust` the code in the file may do
+    anything. Without, it may compute only.
 
     Raises: BundleNotFound, BundleError.
     """
