@@ -32,7 +32,8 @@ TIMEOUT_S = 180.0
 @click.argument("rooms", nargs=-1, required=True)
 @click.option("--count", default=200, show_default=True, help="How many mutants.")
 @click.option("--seed", default=0, show_default=True)
-def main(rooms: tuple[str, ...], count: int, seed: int) -> None:
+@click.option("--again", metavar="N,N,...", help="Of these only the ones with such numbers, as once survived.")
+def main(rooms: tuple[str, ...], count: int, seed: int, again: str | None) -> None:
     """Print how many mutants the tests of ROOMS found, and the survivors."""
     from cosmic_ray.mutating import mutate_and_test
 
@@ -47,13 +48,15 @@ def main(rooms: tuple[str, ...], count: int, seed: int) -> None:
             os.chdir(checkout)
             os.environ["PYTHONPATH"] = str(checkout)
             items = _work_items(rooms)
-            chosen = random.Random(seed).sample(items, min(count, len(items)))
+            chosen = dict(enumerate(random.Random(seed).sample(items, min(count, len(items))), 1))
+            if again is not None:
+                chosen = {number: chosen[number] for number in map(int, again.split(","))}
             click.echo(f"{len(chosen)} of {len(items)} mutants", err=True)
             # Tests that fail without a mutant would find them all: this run has to pass.
             command = [*_pytest(tests), "--cov=pi_dynn", "--cov-context=test", "--cov-report="]
             subprocess.run(command, check=True, stdout=sys.stderr)
             survivors = 0
-            for number, item in enumerate(chosen, 1):
+            for number, item in chosen.items():
                 mutation = item.mutations[0]
                 near = _tests_of(str(mutation.module_path), mutation.start_pos[0])
                 for stage in filter(None, (near, tests)):
@@ -62,7 +65,7 @@ def main(rooms: tuple[str, ...], count: int, seed: int) -> None:
                         break
                 else:
                     survivors += 1
-                    click.echo(result.diff)
+                    click.echo(f"mutant {number}\n{result.diff}")
                 click.echo(f"{number}: {survivors} not found", err=True)
             click.echo(f"{len(chosen) - survivors} of {len(chosen)} mutants of {', '.join(rooms)} were found")
         finally:
