@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pi_dynn.power.live import LivePower
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+BACKLOG = 16  # accepted at once, before any is closed: more would use up a small number of descriptors
 GRACE_S = 4  # for what was accepted, before the end
 MOST_PIXELS = 30_000_000  # of a picture as it is decoded: 90 MB, where a file of some kilobytes may claim a gigabyte
 
@@ -90,7 +91,15 @@ def command(
         app = build_app(classifier, WebSettings(token, round(max_mb * 1e6), tuple(allowed) or None))
         protocol = limited_protocol(Connections(most_connections()))
         check_port(host, port)
-        config = uvicorn.Config(app, host, port, http=protocol, log_level="warning", timeout_graceful_shutdown=GRACE_S)
+        config = uvicorn.Config(
+            app,
+            host,
+            port,
+            http=protocol,
+            log_level="warning",
+            timeout_graceful_shutdown=GRACE_S,
+            backlog=BACKLOG,
+        )
         threads = counted(session.threads, "thread")
         click.echo(f"http://{host}:{port}  {session.engine}, {threads}{_said_of(power)}", err=True)
         # uvicorn sends itself the signal again once it has ended: as an orderly end, not as a death by it.
