@@ -20,6 +20,7 @@ from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.calibrate.rules import RuleSettings, choose
 from pi_dynn.calibrate.scores import exit_scores, softmax
+from pi_dynn.calibrate.temperature import fit_temperatures
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
@@ -141,7 +142,8 @@ def build(
 
     It has exits only where the calibration part is large enough to tell when leaving early does no harm; `any_way_up`
     allows to look at its images turned, too. Of images like those at most the share `reject` is answered "none of
-    these"; 0, or a part too small to promise it, leaves that out. With `onnx` it is put into ONNX at the end.
+    these"; 0, or a part too small to promise it, leaves that out. Temperatures make its
+    probabilities those of being right. With `onnx` it is put into ONNX at the end.
     """
 
     def made(exits: list[int], precision: str) -> Bundle:
@@ -184,7 +186,12 @@ def build(
             bundle = made([blocks[k] for k in kept], precision)
     thresholds, curve = _thresholds(bundle, outputs)
     rejection = _rejection(bundle, images.known, outputs, thresholds, reject) if reject else None
-    if thresholds or rejection is not None:
+    temperatures = fit_temperatures(outputs.logits, outputs.labels, outputs.groups)
+    try:
+        bundle = calibrated_bundle(
+            bundle, thresholds=thresholds, score=SCORE, temperatures=temperatures, rejection=rejection
+        )
+    except ModelError:  # heads of another kind take no temperature
         bundle = calibrated_bundle(bundle, thresholds=thresholds, score=SCORE, rejection=rejection)
     if onnx:
         bundle = without_full_depth(onnx_bundle(bundle))
