@@ -15,6 +15,7 @@ from PIL import Image
 from pi_dynn import Preprocess, build_bundle, load_bundle
 from pi_dynn.cli.main import main
 from pi_dynn.cli.options import sample_folder
+from pi_dynn.data.cifar import CLASSES as CIFAR_CLASSES
 from pi_dynn.data.folders import save_split
 from pi_dynn.energy.rehearsal import RehearsedSession
 from pi_dynn.latency.latency_model import save_latency_model
@@ -103,6 +104,8 @@ def make_photographs(labels: list[str]) -> None:
             small = photograph.resize((128, 128))
         for i in range(10):
             small.rotate(90 * i).save(Path("ucm") / label / f"{i}.jpg")
+    for label, source in zip(CIFAR_CLASSES, labels, strict=False):
+        shutil.copytree(Path("ucm") / source, Path("cifar10") / label)
     for name in ("holiday", "photos"):
         for label in labels[:2]:
             (Path(name) / label).mkdir(parents=True)
@@ -150,6 +153,10 @@ def make_bundles(labels: list[str], exits: list[int]) -> None:
     small = random_gfnet(image_size=32, num_classes=len(labels), exits=exits)
     limits = [0.5] * len(exits)
     bundle = build_bundle(small, exits=exits, thresholds=limits, labels=labels, preprocess=Preprocess(32))
+    ten = random_gfnet(image_size=32, num_classes=10, exits=[4])
+    build_bundle(ten, exits=[4], thresholds=[0.5], labels=list(CIFAR_CLASSES), preprocess=Preprocess(32)).save(
+        "cifar.pt"
+    )
     for path in (Path("small.pt"), Path("mine.pt"), Path("runs/exits/bundle.pt")):
         path.parent.mkdir(parents=True, exist_ok=True)
         bundle.save(path)

@@ -13,7 +13,7 @@ from pi_dynn.cli.options import (
     NUMBERS,
     SessionChoice,
     json_option,
-    open_part,
+    layout_options,
     part_option,
     session_options,
     split_option,
@@ -135,6 +135,7 @@ def rule_settings(options: dict[str, Any], budget: float | None) -> "RuleSetting
 @rule_options
 @split_option
 @part_option("calibrate")
+@layout_options
 @click.option("--all-views", is_flag=True, help="Use the eight turned and flipped views of every image.")
 @click.option("--compare", metavar="PART", help="Also compare all rules at equal cost on this part of the split.")
 @click.option(
@@ -164,6 +165,8 @@ def command(
     dataset: Path,
     split: Path | None,
     part: str,
+    layout: str | None,
+    partial: bool,
     all_views: bool,
     compare: str | None,
     static: tuple[str, ...],
@@ -188,11 +191,14 @@ def command(
       pi-dynn calibrate ucm --rule budget --budget-mj 9 --costs run.json
       pi-dynn profile --fit && pi-dynn calibrate ucm --rule budget --budget-ms 9
     """
+    from pi_dynn.data.layouts import open_data
+
     _check(split, compare, fold, reject)
     budget, unit = budget_and_unit(options)
-    data = open_part(dataset, split, part)
-    others = open_part(dataset, split, compare) if compare is not None else None
-    known = open_part(dataset, split, means_of) if reject is not None else None
+    opened = open_data(dataset, layout, partial)
+    data = opened.part(part, split)
+    others = opened.part(compare, split) if compare is not None else None
+    known = opened.part(means_of, split) if reject is not None else None
     session = choice.open()
 
     from pi_dynn.calibrate.records import save_record

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
-from pi_dynn.cli.options import SessionChoice, json_option, sample_folder, session_options
+from pi_dynn.cli.options import SessionChoice, json_option, layout_options, sample_folder, session_options
 from pi_dynn.cli.progress import stage_progress
 from pi_dynn.cli.status import ExitStatus
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--n", type=click.IntRange(1), help="Inferences in each trial. [default: as many as take 10 s]")
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Images. [default: the bundled samples]")
+@layout_options
 @click.option("--exact-n", is_flag=True, help="Keep N even where the trials are too short for the meter.")
 @click.option(
     "--trials", type=click.IntRange(1), default=5, show_default=True, help="Trials; 3 or more give intervals."
@@ -153,6 +154,8 @@ def _run(
     n: int | None,
     exact_n: bool,
     data: Path | None,
+    layout: str | None,
+    partial: bool,
     trials: int,
     idle_s: float,
     batch_size: int,
@@ -162,6 +165,7 @@ def _run(
     choice: SessionChoice,
 ) -> "tuple[Measurement, list[EnergyResult]]":
     """Load what is to be measured, measure it, and compute."""
+    from pi_dynn.data.layouts import open_images
     from pi_dynn.energy.measure import load_candidate, measure_energy
     from pi_dynn.energy.protocol import EnergySettings
     from pi_dynn.energy.results import energy_results
@@ -170,8 +174,8 @@ def _run(
         n=n, trials=trials, idle_s=idle_s, batch_size=batch_size, each_exit=each_exit, exact_n=exact_n
     )
     choices = [(choice, name)] if baseline is None else [(replace(choice, bundle=baseline), None), (choice, name)]
-    folder = data or sample_folder()
-    candidates = [load_candidate(prepare(one.open()), folder, n, title) for one, title in choices]
+    images = open_images(data or sample_folder(), layout, partial)
+    candidates = [load_candidate(prepare(one.open()), images, n, title) for one, title in choices]
     measurement = measure_energy(parts, candidates, settings)
     return measurement, energy_results(*measurement)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pi_dynn.data.folders import ImageFolder, open_image_folder
+from pi_dynn.data.folders import ImageFolder
+from pi_dynn.data.layouts import open_data
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.deploy.fused_file import fused_network, is_torchscript
@@ -80,7 +81,7 @@ def _preprocess_of(bundle: Bundle) -> Preprocess:
 
 def calibration_images(preprocess: Preprocess, data: Path | ImageFolder, most: int = CALIBRATION_IMAGES) -> Tensor:
     """Images of class folders as a network reads them, spread over all: (N, 3, S, S)."""
-    data = open_image_folder(data) if isinstance(data, Path) else data
+    data = open_data(data).data if isinstance(data, Path) else data
     count = min(len(data), most)
     return torch.stack([preprocess(data.source(i * len(data) // count)) for i in range(count)])
 
