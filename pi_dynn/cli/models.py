@@ -13,8 +13,9 @@ from pi_dynn.cli.options import json_option
 
 @click.command()
 @click.argument("pattern", default="*")
+@click.option("--presets", "published", is_flag=True, help="List the published networks that `train --preset` trains.")
 @json_option
-def command(pattern: str, as_json: bool) -> None:
+def command(pattern: str, published: bool, as_json: bool) -> None:
     """List the networks that can be built, with their size at 1,000 classes; PATTERN chooses some by name.
 
     Then: how many places there are for exits, which int8 a bundle can have (onnx: in ONNX only, as all can), and the
@@ -24,7 +25,11 @@ def command(pattern: str, as_json: bool) -> None:
     Example:
       pi-dynn models
       pi-dynn models 'recnext*'
+      pi-dynn models --presets 'nasc*'
     """
+    if published:
+        _show_presets(pattern, as_json)
+        return
     from pi_dynn.errors import UnknownModel
     from pi_dynn.models import list_models
     from pi_dynn.models.registry import canonical_name
@@ -45,6 +50,41 @@ def command(pattern: str, as_json: bool) -> None:
     click.echo(
         table(("name", "images", "parameters", "multiply-adds", "exits", "int8", "pretrained"), map(_row, entries))
     )
+
+
+def _show_presets(pattern: str, as_json: bool) -> None:
+    """Print the presets, each with the figures that were published for it."""
+    from pi_dynn.errors import UnknownModel
+    from pi_dynn.models.presets import presets
+    from pi_dynn.text import significant, table
+
+    chosen = [preset for name, preset in presets().items() if fnmatch.fnmatch(name, pattern)]
+    if not chosen:
+        raise UnknownModel(f"no preset is called like {pattern!r}: choose from {', '.join(presets())}")
+    if as_json:
+        for preset in chosen:
+            click.echo(json.dumps(preset.to_dict() | {"parameters": preset.parameters}))
+        return
+    boards = list(dict.fromkeys(board for preset in presets().values() for board in preset.boards))
+    headers = ("preset", "network", "images", "parameters", "exits", "heads", "threshold", "acc@1", *boards)
+    rows = []
+    for preset in chosen:
+        limits = "-" if not preset.exits else "not published" if preset.thresholds is None else ""
+        figures = (preset.boards.get(board) for board in boards)
+        rows.append(
+            (
+                preset.name,
+                f"{preset.model}{' distilled' if preset.distilled else ''}",
+                f"{preset.image_size} px",
+                f"{preset.parameters:,}",
+                ",".join(map(str, preset.exits)) or "-",
+                preset.exit_heads if preset.exits else "-",
+                limits or ",".join(f"{value:g}" for value in preset.thresholds or ()),
+                f"{100 * preset.accuracy:.2f} %",
+                *(f"{significant(one[0], 4)} ms {significant(one[1], 4)} mJ" if one else "-" for one in figures),
+            )
+        )
+    click.echo(table(headers, rows))
 
 
 def _described(name: str) -> dict[str, Any]:

@@ -62,6 +62,15 @@ def test_models_tells_exits_int8_and_pretrained_weights(pi_dynn):
     assert re.search(r"recnext_t .* 19 +onnx *\n", pi_dynn("models", "recnext_t").out)
 
 
+def test_models_lists_the_published_networks(pi_dynn):
+    outcome = pi_dynn("models", "--presets", "nasc*")
+    assert re.search(r"nasc-distil-dynn +gfnet_12_192 distilled +128 px +3,948,665 +7,9,10 +cls +0.8 ", outcome.out)
+    assert len(outcome.out.splitlines()) == 5 and "137.9 ms 133.8 mJ" in outcome.out
+    rows = [json.loads(line) for line in pi_dynn("models", "--presets", "--json").out.splitlines()]
+    assert len(rows) == 21 and rows[2]["thresholds"] is None and rows[2]["parameters"] == 14_932_783
+    assert "no preset is called like 'x'" in pi_dynn("models", "--presets", "x").err
+
+
 def test_evaluate_text_and_json(pi_dynn, dataset, tiny_bundle_path):
     arguments = ("evaluate", dataset, "--bundle", tiny_bundle_path, "--threads", 1)
     result = Evaluation.from_dict(json.loads(pi_dynn(*arguments, "--json").out))
