@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from pi_dynn.energy.records import EnergyDifference
+from pi_dynn.energy.records import EnergyDifference, EnergyResult
 from pi_dynn.energy.text import board_table, exit_table, interval, marked, net_energy, verdict
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
@@ -23,7 +23,9 @@ def tables_of(runs: SavedRuns, differences: Sequence[EnergyDifference], markdown
     if differences:
         grids.append(("Against the first run", difference_table(differences, markdown)))
     if exits:
-        grids += [(f"Exits of {result.name}", exit_table(result, markdown)) for result in runs.energy if result.exits]
+        grids += [
+            (f"Exits of {_named(result)}", exit_table(result, markdown)) for result in runs.energy if result.exits
+        ]
     grids += [(f"Accuracy on {result.dataset}", _evaluation(result, markdown)) for result in runs.evaluations]
     grids += [(f"Answers of {answers.name}", answers_table(answers, markdown)) for answers in runs.answers]
     if runs.latencies:
@@ -37,6 +39,11 @@ def tables_of(runs: SavedRuns, differences: Sequence[EnergyDifference], markdown
     if runs.tests:
         grids.append(("Benchmarks", tests_table(runs.tests, markdown)))
     return grids
+
+
+def _named(result: EnergyResult) -> str:
+    """A run by its name, data set and board, since runs of several share a name."""
+    return f"{result.name}, {result.dataset}" + ("" if result.board is None else f" on {result.board.model}")
 
 
 def titled(grids: Sequence[Grid], markdown: bool) -> str:
@@ -66,6 +73,8 @@ def difference_table(differences: Sequence[EnergyDifference], markdown: bool = F
     rows = [
         (
             f"{one.name} against {one.baseline}",
+            one.board or "-",
+            one.dataset or "-",
             f"{significant(1e3 * one.net_j, 4)} mJ",
             interval(one.net_ci95_j),
             verdict(one),
@@ -73,7 +82,8 @@ def difference_table(differences: Sequence[EnergyDifference], markdown: bool = F
         )
         for one in differences
     ]
-    return table(("energy per image", "difference", "95 % interval", "verdict", "source"), rows, markdown=markdown)
+    headers = ("energy per image", "board", "data set", "difference", "95 % interval", "verdict", "source")
+    return table(headers, rows, 3, markdown=markdown)
 
 
 def answers_table(answers: Answers, markdown: bool = False) -> str:
