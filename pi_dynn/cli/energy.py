@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
-from pi_dynn.cli.options import SessionChoice, json_option, layout_options, sample_folder, session_options
+from pi_dynn.cli.options import (
+    SessionChoice,
+    check_form,
+    json_option,
+    layout_options,
+    log_option,
+    sample_folder,
+    session_options,
+)
 from pi_dynn.cli.progress import stage_progress
 from pi_dynn.cli.status import ExitStatus
 
@@ -47,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--instrument", metavar="NAME", help="... of this name, which stands beside every figure.")
 @click.option("--trace-volts", type=click.FloatRange(0.0, min_open=True), help="Supply, if the CSV has amperes only.")
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
+@log_option
 @meter_options
 @json_option
 @session_options
@@ -67,8 +76,9 @@ def command(**options: Any) -> int:
       pi-dynn energy --join run.json --trace ppk2.csv --trace-volts 5.1 --instrument "PPK2 no. 1" --save joined.json
     """
     backend = take_backend_options(options)
-    shown = {name: options.pop(name) for name in ("markdown", "as_json", "save")}
+    shown = {name: options.pop(name) for name in ("markdown", "as_log", "as_json", "save")}
     joined = {name: options.pop(name) for name in ("join", "trace", "instrument", "trace_volts")}
+    check_form(shown["as_log"], shown["as_json"])
     meter_name, said = options["meter_name"], list[str]()
 
     def say(note: str) -> None:
@@ -185,12 +195,13 @@ def _show(
     results: list["EnergyResult"],
     say: Callable[[str], None],
     markdown: bool,
+    as_log: bool,
     as_json: bool,
     save: Path | None,
 ) -> int:
     """Save and print; the exit status says whether the figures may be used."""
     from pi_dynn.energy.runs import save_run
-    from pi_dynn.energy.text import energy_notes, energy_text
+    from pi_dynn.energy.text import energy_log, energy_notes, energy_text
 
     if save is not None:
         save_run(save, measurement, results)
@@ -198,7 +209,7 @@ def _show(
         for result in results:
             click.echo(json.dumps(result.to_dict()))
     else:
-        click.echo(energy_text(results, markdown))
+        click.echo(energy_log(results) if as_log else energy_text(results, markdown))
     for note in energy_notes(results):
         say(note)
     if measurement.recording.interrupted:

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pi_dynn.cli.calibrate import SCORE_NAMES
 from pi_dynn.cli.calibration_options import calibration_option, record_for
 from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluster_options
 from pi_dynn.cli.options import (
     WORDS,
     CommaList,
     SessionChoice,
+    check_form,
     exit_options,
     json_option,
+    log_option,
     part_option,
     session_options,
     split_option,
 )
 from pi_dynn.cli.progress import progress
+from pi_dynn.cli.rule_options import SCORE_NAMES
 from pi_dynn.cli.status import ExitStatus, show_error
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ _OPTIONS = (
 
 
 _CLASS_OPTIONS = (
+    log_option,
     click.option("--per-class", is_flag=True, help="Also show accuracy by class and the confusion matrix."),
     click.option(
         "--plot",
@@ -91,7 +94,7 @@ _CLASS_OPTIONS = (
 
 
 def details_options(command: Callable) -> Callable:
-    """--per-class, --plot and --wrong; --corrupt, --severity, --layout, --wnids and --partial."""
+    """--log, --per-class, --plot and --wrong; --corrupt, --severity, --layout, --wnids and --partial."""
     for option in reversed(_CLASS_OPTIONS + _OPTIONS):
         command = option(command)
     return command
@@ -185,6 +188,7 @@ def command(
 
     if calibration is not None and thresholds is not None:
         raise click.UsageError("--calibration brings thresholds of its own: leave the others out")
+    check_form(asked["as_log"], as_json)
     hard = asked["layout"] if asked["layout"] in HARD_SETS else None
     _check(asked, split, dataset, hard)
     check_cluster(cluster, ship, corrupt=asked["corrupt"], layout=hard)
@@ -211,13 +215,14 @@ def _evaluate(
 ) -> int:
     """Evaluate on images as they are; compare rules found on `others` if there are any."""
     from pi_dynn.evaluate.outputs import evaluate
-    from pi_dynn.evaluate.text import evaluation_text
+    from pi_dynn.evaluate.text import evaluation_log, evaluation_text
     from pi_dynn.evaluate.thresholds import rescored
 
     outputs = _collect(session, data, "evaluate")
     judged = outputs if record is None else rescored(outputs, record)
     result = evaluate(session, data, judged, thresholds)
-    click.echo(json.dumps(result.to_dict()) if as_json else evaluation_text(result))
+    text = evaluation_log if asked["as_log"] else evaluation_text
+    click.echo(json.dumps(result.to_dict()) if as_json else text(result))
     if asked["per_class"] or asked["plot"] or asked["wrong"]:
         _show_classes(session, data, judged, thresholds, asked, as_json)
     if others is not None:
@@ -255,8 +260,8 @@ def _show_classes(
 
 def _check(asked: dict[str, Any], split: Path | None, dataset: Path, hard: str | None) -> None:
     """Raises: click.UsageError for options that contradict each other, InputError for a folder of no use."""
-    if (hard or asked["corrupt"]) and (asked["per_class"] or asked["plot"] or asked["wrong"]):
-        raise click.UsageError("--per-class, --plot and --wrong are for images as they are: leave them out")
+    if (hard or asked["corrupt"]) and (asked["as_log"] or asked["per_class"] or asked["plot"] or asked["wrong"]):
+        raise click.UsageError("--log, --per-class, --plot and --wrong are for images as they are: leave them out")
     if asked["wrong"]:
         from pi_dynn.evaluate.classes import check_wrong_folder
 

@@ -118,6 +118,15 @@ accept_all_option = click.option(
     "--accept-all", is_flag=True, help="Name the nearest class even where an image looks like none of them."
 )
 no_exit_option = click.option("--no-exit", is_flag=True, help="Never stop early: every image takes the full depth.")
+log_option = click.option("--log", "as_log", is_flag=True, help="Print the lines of the published logs instead.")
+
+
+def check_form(as_log: bool, as_json: bool) -> None:
+    """Raises: click.UsageError for two forms at once."""
+    if as_log and as_json:
+        raise click.UsageError("give only one of --log and --json")
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line, and nothing else.")
 enabled_option = click.option(
     "--exits", type=BLOCKS, metavar="B1,B2,...", help="Blocks whose exits may answer. [default: all of the bundle]"

@@ -116,3 +116,25 @@ def test_learn(pi_dynn, cifar, tmp_path, monkeypatch):
     assert outcome.status == 0, outcome.err
     assert f"{TESTED} to test" in outcome.err
     assert (tmp_path / "c.run" / "page.html").exists()
+
+
+def test_the_lines_of_the_published_logs(pi_dynn, cifar, bundles):
+    bundle = ("--bundle", bundles["cifar10"], "--log")
+    lines = pi_dynn("evaluate", cifar, *bundle).out.splitlines()
+    assert lines[0] == "EXIT CORRECT RATE:" and lines[4].startswith("* Acc@1 ")
+    assert sum(json.loads(lines[2])) == TESTED and len(json.loads(lines[3])) == 12
+    lines = pi_dynn("calibrate", cifar, "--rule", "sweep", "--grid", "0.4,0.6", *bundle).out.splitlines()
+    assert lines[0] == str(TESTED) and lines[2] == "*" * 16 + "0.4" + "*" * 16
+    assert sum(line.startswith("Exiting Layer") for line in lines) == 24
+    assert lines[-1].startswith("threshold:0.6-->expected_acc:")
+    outcome = pi_dynn(
+        *("energy", "--meter", "fake", "--trials", 1, "--n", 20, "--idle-s", 0.5, "--data", cifar, "--exact-n"), *bundle
+    )
+    lines = outcome.out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        *("power", "FPS", "elapsed_time_ms", "Avg Forward Time per Image")
+    ]
+    for command in (("evaluate", cifar), ("calibrate", cifar, "--rule", "sweep"), ("energy",)):
+        assert "give only one of --log and --json" in pi_dynn(*command, *bundle, "--json").err
+    assert "give --rule sweep" in pi_dynn("calibrate", cifar, "--rule", "risk", *bundle).err
+    assert "for images as they are" in pi_dynn("evaluate", cifar, "--corrupt", "noise", *bundle).err
