@@ -64,6 +64,14 @@ def positive(text: str) -> int:
     metavar="B1,B2,...",
     help="Predict milliseconds on pi4 and pi5 from counts on emulated cores, and measure nothing.",
 )
+@click.option(
+    "--throughput", is_flag=True, help="Measure images a second at the largest batch of a power of two that fits."
+)
+@click.option("--batch-size", type=click.IntRange(1), help="... or at this one.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.0, min_open=True), default=10.0, help="... for so long. [default: 10]"
+)
+@click.option("--device", metavar="NAME", help="... of the network alone on a GPU, such as cuda, in floats.")
 @layout_options
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @json_option
@@ -77,6 +85,10 @@ def command(
     against: list[str] | None,
     cold_start: bool,
     predict: list[str] | None,
+    throughput: bool,
+    batch_size: int | None,
+    seconds: float,
+    device: str | None,
     layout: str | None,
     partial: bool,
     markdown: bool,
@@ -96,7 +108,13 @@ def command(
       pi-dynn benchmark --thread-counts all --each-exit --cold-start
       pi-dynn benchmark --threads 1 --against eager,onnxruntime
       pi-dynn benchmark --predict pi4,pi5
+      pi-dynn benchmark --throughput --bundle recnext_t.pt
     """
+    if throughput:
+        _show_throughput(choice, batch_size, seconds, device, (markdown, as_json))
+        return
+    if batch_size is not None or device is not None:
+        raise click.UsageError("--batch-size and --device are for --throughput: give it with them")
     named = _named(images, rounds, layout, partial)
     if predict is not None:
         _show_predictions(predict, named, choice, markdown, as_json)
@@ -149,6 +167,23 @@ def _show_predictions(
     click.echo(predicted_table(predictions, markdown))
     for line in predicted_notes(predictions):
         click.echo(line)
+
+
+def _show_throughput(
+    choice: SessionChoice, batch_size: int | None, seconds: float, device: str | None, form: tuple[bool, bool]
+) -> None:
+    """Print the images a second, as Markdown or JSON by `form`."""
+    from pi_dynn.clock import PerfClock
+    from pi_dynn.latency.text import throughput_table
+    from pi_dynn.latency.throughput import device_throughput, session_throughput
+
+    session, clock = choice.open(), PerfClock()
+    if device is None:
+        result = session_throughput(session, clock, batch_size, seconds)
+    else:
+        result = device_throughput(session, device, clock, batch_size, seconds)
+    markdown, as_json = form
+    click.echo(json.dumps(result.to_dict()) if as_json else throughput_table([result], markdown))
 
 
 def _named(names: tuple[str, ...], rounds: int, layout: str | None, partial: bool) -> "list[NamedSource]":

@@ -18,8 +18,9 @@ from pi_dynn.cli.options import json_option
 def command(pattern: str, published: bool, as_json: bool) -> None:
     """List the networks that can be built, with their size at 1,000 classes; PATTERN chooses some by name.
 
-    Then: how many places there are for exits, which int8 a bundle can have (onnx: in ONNX only, as all can), and the
-    weights that --pretrained starts from, with their source, licence and size.
+    Fused is the number of parameters once norms and branches are folded, as a bundle has them. Then: how many places
+    there are for exits, which int8 a bundle can have (onnx: in ONNX only, as all can), and the weights that
+    --pretrained starts from, with their source, licence and size.
 
     \b
     Example:
@@ -48,7 +49,10 @@ def command(pattern: str, published: bool, as_json: bool) -> None:
             click.echo(json.dumps(entry))
         return
     click.echo(
-        table(("name", "images", "parameters", "multiply-adds", "exits", "int8", "pretrained"), map(_row, entries))
+        table(
+            ("name", "images", "parameters", "fused", "multiply-adds", "exits", "int8", "pretrained"),
+            map(_row, entries),
+        )
     )
 
 
@@ -92,6 +96,7 @@ def _described(name: str) -> dict[str, Any]:
     import torch
 
     from pi_dynn.deploy.builder import int8_kinds
+    from pi_dynn.deploy.fuse import fuse_norms
     from pi_dynn.models import create_model
     from pi_dynn.models.macs import describe_model
     from pi_dynn.models.pretrained import pretrained_of
@@ -99,8 +104,10 @@ def _described(name: str) -> dict[str, Any]:
     size = describe_model(name)
     with torch.device("meta"):
         model = create_model(name, num_classes=size.num_classes, image_size=size.image_size)
+        fused = fuse_norms(model.eval())
     weights = pretrained_of(name)
     return size.to_dict() | {
+        "fused_parameters": sum(parameter.numel() for parameter in fused.parameters()),
         "exits": max(0, getattr(model, "depth", 1) - 1),
         "int8": int8_kinds(model),
         "pretrained": None if weights is None else weights.to_dict(),
@@ -114,6 +121,7 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
         entry["name"],
         f"{entry['image_size']} px",
         f"{entry['parameters']:,}",
+        f"{entry['fused_parameters']:,}",
         f"{entry['macs'] / 1e6:,.0f} M",
         str(entry["exits"]),
         ", ".join(entry["int8"]),

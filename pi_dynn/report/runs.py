@@ -8,7 +8,7 @@ from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import Profile, ProfileStep
 from pi_dynn.latency.text import cold_start_table, latency_table, profile_table
-from pi_dynn.report.saved import Answers, SavedRuns, TestTiming
+from pi_dynn.report.saved import Answers, SavedRuns, TestTiming, TrainingLog
 from pi_dynn.stats import median, percentile
 from pi_dynn.text import milliseconds, percent, significant, table
 
@@ -38,6 +38,8 @@ def tables_of(runs: SavedRuns, differences: Sequence[EnergyDifference], markdown
     ]
     if runs.tests:
         grids.append(("Benchmarks", tests_table(runs.tests, markdown)))
+    if runs.logs:
+        grids.append(("Training", logs_table(runs.logs, markdown)))
     return grids
 
 
@@ -64,6 +66,7 @@ def json_objects(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> li
         *runs.profiles,
         *runs.answers,
         *runs.tests,
+        *runs.logs,
     )
     return [*(one.to_dict() for one in records), *({"difference": one.to_dict()} for one in differences)]
 
@@ -122,6 +125,12 @@ def tests_table(tests: Sequence[TestTiming], markdown: bool = False) -> str:
     return table(headers, rows, markdown=markdown)
 
 
+def logs_table(logs: Sequence[TrainingLog], markdown: bool = False) -> str:
+    """One line per log of training: its best epoch."""
+    rows = [(one.name, str(one.epochs), percent(one.best, 2), one.figure, str(one.best_epoch)) for one in logs]
+    return table(("training log", "epochs", "best", "figure", "in epoch"), rows, markdown=markdown)
+
+
 def _evaluation(result: Evaluation, markdown: bool) -> str:
     text = evaluation_text(result)
     return f"```\n{text}\n```" if markdown else text
@@ -131,7 +140,7 @@ def csv_rows(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> Iterab
     """One flat row per energy result, difference, evaluation, latency variant, step and benchmark; `kind` first."""
     steps = [_named_step(profile, step) for profile in runs.profiles for step in profile.steps]
     records = (*runs.energy, *differences, *runs.evaluations, *runs.latencies, *runs.cold_starts)
-    for values in (*(one.to_dict() for one in records), *steps, *(one.to_dict() for one in runs.tests)):
+    for values in (*(one.to_dict() for one in records), *steps, *(one.to_dict() for one in (*runs.tests, *runs.logs))):
         yield _flat(values)
 
 

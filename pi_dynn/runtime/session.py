@@ -128,6 +128,12 @@ class Session:
         with torch.inference_mode(), torch.jit.optimized_execution(False):
             return self._one_image(x, thresholds)
 
+    def answer_batch(self, x: Tensor, thresholds: list[float]) -> tuple[Tensor, Tensor, Tensor]:
+        """The network's output for inputs (B, 3, H, W): logits (B, classes), exit indices (B,) and scores (B,)."""
+        with torch.inference_mode(), torch.jit.optimized_execution(False):
+            answers: tuple[Tensor, Tensor, Tensor] = self._network.forward_batch(x, thresholds)
+        return answers
+
     @cached_property
     def timed_network(self) -> TimedNetwork:
         """The same network with time stamps between its steps, for profiling.
@@ -206,10 +212,9 @@ class Session:
 
     def _run_together(self, images: list[Tensor], limits: list[float], top: int) -> Iterator[Prediction]:
         x = torch.stack(images)
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
-            start_ns = self._clock.now_ns()
-            logits, exit_index, score = self._network.forward_batch(x, limits)
-            share_s = (self._clock.now_ns() - start_ns) / 1e9 / len(images)
+        start_ns = self._clock.now_ns()
+        logits, exit_index, score = self.answer_batch(x, limits)
+        share_s = (self._clock.now_ns() - start_ns) / 1e9 / len(images)
         for row in zip(logits, exit_index.tolist(), score.tolist(), strict=True):
             yield self._prediction(*row, share_s, top)
 
