@@ -47,6 +47,7 @@ ELSEWHERE = {
     "energy --join": "needs the trace of an instrument; tests/cli/test_energy.py",
     "energy --n 4000": "minutes; tests/cli/test_energy.py has fewer answers",
     "benchmark --threads 1 --against": "minutes; tests/cli/test_other_commands.py and tests/latency/test_benchmark.py",
+    "benchmark --throughput": "batches of thousands of images; tests/latency/test_throughput.py",
     "benchmark --cold-start": "many fresh processes; tests/cli/test_other_commands.py has fewer answers beside them",
     "benchmark photos --predict": "needs an emulated board; tests/latency/test_boards.py",
     "learn ": "minutes; tests/cli/test_learn.py has a tiny network",
@@ -67,6 +68,7 @@ EXTRAS = {
     "--html": ["jinja2", "matplotlib"],
     "--corrupt": ["imagecorruptions"],
     "onnx": ["onnx", "onnxruntime"],
+    "coreml": ["coremltools"],
     "scenes.onnx.zip": ["onnxruntime"],
 }
 
