@@ -141,3 +141,12 @@ def test_an_engine_asked_for_that_is_not_there(tiny_bundle_path, monkeypatch):
 def test_no_bundle_no_engine(tmp_path):
     (finding,) = engine_findings(tmp_path / "none.pt", FakeClock())
     assert "no bundle to test engines on" in finding.problem
+
+
+def test_a_meter_on_another_bus_says_how_to_name_it():
+    adapter = I2cBus(20, (0x40,), {}, None, "MCP2221 usb-i2c bridge")
+    empty = I2cBus(11, (), {}, None, "i915 gmbus dpa")
+    findings = check_up(healthy_pi(scan=lambda root: [adapter, empty]))
+    values = {finding.name: finding.value for finding in findings if finding.topic == "i2c"}
+    assert values["/dev/i2c-20"] == "0x40 (MCP2221 usb-i2c bridge: --i2c-bus 20)"
+    assert values["/dev/i2c-11"] == "no meter answers at 0x40 to 0x4f (i915 gmbus dpa)"
