@@ -18,7 +18,7 @@ python=${PYTHON:-python3}
 command -v "$python" > /dev/null || { echo "setup.sh: no $python; install Python 3.10 to 3.13, or set PYTHON" >&2; exit 1; }
 "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || {
   echo "setup.sh: $("$python" --version) does not suit; set PYTHON to a Python from 3.10 to 3.13" >&2; exit 1; }
-echo "setup.sh: 1 of 2, the environment .venv with $("$python" --version)"
+echo "setup.sh: 1 of 3, the environment .venv with $("$python" --version)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv || {
   echo "setup.sh: cannot make .venv; on Debian and Raspberry Pi OS: sudo apt install python3-venv" >&2; exit 1; }
 
@@ -29,10 +29,12 @@ if compgen -G '/dev/i2c-*' > /dev/null; then
 fi
 
 list=$(IFS=,; echo "${extras[*]:-}")
-echo "setup.sh: 2 of 2, pi_dynn${list:+ with $list} and torch, some hundreds of megabytes"
+echo "setup.sh: 2 of 3, pi_dynn${list:+ with $list} and torch, some hundreds of megabytes"
 quiet=--quiet
 [ -t 1 ] && quiet=--progress-bar=on # its bars tell a person that it goes on
 .venv/bin/python -m pip install $quiet --disable-pip-version-check --editable ".${list:+[$list]}"
+echo "setup.sh: 3 of 3, a torchvision that fits this torch"
+scripts/fit_torchvision.sh .venv/bin/python
 .venv/bin/pi-dynn --version
 cat << 'END'
 Ready. What to try:
