@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pi_dynn.data.folders import open_image_folder
+from pi_dynn.data.layouts import open_data
 from pi_dynn.deploy.onnx import onnx_bundle
 from pi_dynn.runtime.bundle import load_bundle
 from pi_dynn.runtime.session import Session
@@ -31,7 +31,7 @@ from pi_dynn.runtime.session import Session
 @click.option("--threads", type=click.IntRange(1))
 def main(data: Path, bundle: Path | None, given: Path | None, n: int, threads: int | None) -> None:
     """Answer the images with both engines and count where they agree."""
-    images = open_image_folder(data)
+    images = open_data(data).part("test")
     chosen = np.linspace(0, len(images) - 1, min(n, len(images))).round().astype(int).tolist()
     scripted = load_bundle(bundle)
     if given is not None:

@@ -23,7 +23,8 @@ from pi_dynn import Session, load_bundle
 from pi_dynn.calibrate.outcomes import leave_at
 from pi_dynn.calibrate.reject import class_means, exit_similarities, fit_rejection
 from pi_dynn.data.decode import SUFFIXES
-from pi_dynn.data.folders import load_split, open_image_folder, walk_images
+from pi_dynn.data.folders import load_split, walk_images
+from pi_dynn.data.layouts import open_data
 from pi_dynn.evaluate.outputs import collect_outputs, exit_outputs
 from pi_dynn.text import percent, table
 
@@ -42,7 +43,7 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits (N, C) and exit
 def main(known: Path, unknown: tuple[Path, ...], split: Path, bundle: Path | None, images: int, alpha: float, markdown):
     """Print both tables."""
     session = Session(load_bundle(bundle))
-    parts = load_split(split, open_image_folder(known))
+    parts = load_split(split, open_data(known).data)
     outputs = {name: collect_outputs(session, parts[name]) for name in ("train", "calibrate", "test")}
     means = class_means(outputs["train"].logits, outputs["train"].labels, session.manifest.labels)
     sets = {name: (outputs[name].logits, outputs[name].scores) for name in ("calibrate", "test")}

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from pi_dynn import Preprocess, Session, build_bundle, create_model, list_models
 from pi_dynn.clock import PerfClock
-from pi_dynn.data.folders import open_image_folder
+from pi_dynn.data.layouts import open_data
 from pi_dynn.deploy.export import ExportSettings, export_checkpoint
 from pi_dynn.errors import PiDynnError
 from pi_dynn.models.pretrained import load_pretrained
@@ -53,7 +53,7 @@ def network(name: str, image_size: int) -> nn.Module:
 
 def real_images(root: Path, size: int) -> tuple[Tensor, list[int], list[str]]:
     """The first images of a folder of class folders in mixed order, normalised, with labels and classes."""
-    data = open_image_folder(root)
+    data = open_data(root).part("test")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
     chosen = data.subset(order[: TRAINED_ON + CALIBRATION + TEST])
     preprocess = Preprocess(size=size)
@@ -133,7 +133,7 @@ def of_checkpoint(path: Path, settings: dict, calibrate: Path, test: Path) -> st
     """The row of a trained network, by images of class folders in the order of its labels."""
     wide = export_checkpoint(path, ExportSettings(precision="fp32", **settings))
     narrow = export_checkpoint(path, ExportSettings(precision=INT8_STATIC, data=calibrate, **settings))
-    preprocess, data = wide.manifest.preprocess, open_image_folder(test)
+    preprocess, data = wide.manifest.preprocess, open_data(test).part("test")
     images = torch.stack([preprocess(data.source(i)) for i in range(len(data))])
     return f"{len(data)} images: " + compared(wide, narrow, images, data.labels)
 

@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pi_dynn.clock import PerfClock
-from pi_dynn.data.folders import open_image_folder
+from pi_dynn.data.layouts import open_data
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.models import create_model
 from pi_dynn.text import percent, table
@@ -47,7 +47,7 @@ class Bench:
     """Pictures, sizes and turns that all stages share."""
 
     def __init__(self, data: Path, model: str, image_size: int, batch_size: int, workers: int, steps: int) -> None:
-        folder = open_image_folder(data)
+        folder = open_data(data).data
         self.model, self.image_size, self.classes = model, image_size, len(folder.classes)
         self.batch_size, self.workers = batch_size, workers
         self.preprocess = Preprocess(size=image_size)

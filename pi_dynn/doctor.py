@@ -177,6 +177,8 @@ def _buses(probes: Probes) -> list[Finding]:
     for bus in buses:
         meters = [f"{address:#04x}{_holder(bus, address)}" for address in bus.answering]
         value = ", ".join(meters) or "no meter answers at 0x40 to 0x4f"
+        if bus.number != 1:  # where meters are looked for unless another bus is named
+            value += f" ({bus.adapter or 'another adapter'}{f': --i2c-bus {bus.number}' if meters else ''})"
         findings.append(_finding("i2c", f"/dev/i2c-{bus.number}", value, str(bus.error) if bus.error else None))
     return findings
 

@@ -26,7 +26,7 @@ command -v "$python" > /dev/null || { echo "setup.sh: no $python; install Python
 "$python" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $newest))" || {
   echo "setup.sh: $("$python" --version) does not suit; set PYTHON to a Python from 3.10 to 3.13, or use --lite from 3.14 on" >&2
   exit 1; }
-echo "setup.sh: 1 of 2, the environment .venv with $("$python" --version)"
+echo "setup.sh: 1 of 3, the environment .venv with $("$python" --version)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv || {
   echo "setup.sh: cannot make .venv; on Debian and Raspberry Pi OS: sudo apt install python3-venv" >&2; exit 1; }
 
@@ -41,14 +41,17 @@ quiet=--quiet
 [ -t 1 ] && quiet=--progress-bar=on # its bars tell a person that it goes on
 install() { .venv/bin/python -m pip install $quiet --disable-pip-version-check "$@"; }
 if [ -n "$lite" ]; then
-  echo "setup.sh: 2 of 2, pi_dynn${list:+ with $list}, without torch"
+  echo "setup.sh: 2 of 3, what pi_dynn${list:+ with $list} needs without torch"
   .venv/bin/python scripts/lite_requirements.py "${extras[@]}" > .venv/lite.txt
   .venv/bin/python -m pip uninstall --yes --quiet pi_dynn 2> /dev/null # or pip complains about its missing torch
   install --requirement .venv/lite.txt
+  echo "setup.sh: 3 of 3, pi_dynn"
   install --no-deps --editable .
 else
-  echo "setup.sh: 2 of 2, pi_dynn${list:+ with $list} and torch, some hundreds of megabytes"
+  echo "setup.sh: 2 of 3, pi_dynn${list:+ with $list} and torch, some hundreds of megabytes"
   install --editable ".${list:+[$list]}"
+  echo "setup.sh: 3 of 3, a torchvision that fits this torch"
+  scripts/fit_torchvision.sh .venv/bin/python
 fi
 .venv/bin/pi-dynn --version
 cat << 'END'

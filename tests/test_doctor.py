@@ -151,3 +151,12 @@ def test_without_torch_onnx_bundles_run():
     assert values["build"] == "not installed: ONNX bundles run, training and export do not"
     assert values["onnxruntime"].startswith("not installed")
     assert not [finding for finding in findings if finding.topic in ("torch", "onnx") and finding.problem]
+
+
+def test_a_meter_on_another_bus_says_how_to_name_it():
+    adapter = I2cBus(20, (0x40,), {}, None, "MCP2221 usb-i2c bridge")
+    empty = I2cBus(11, (), {}, None, "i915 gmbus dpa")
+    findings = check_up(healthy_pi(scan=lambda root: [adapter, empty]))
+    values = {finding.name: finding.value for finding in findings if finding.topic == "i2c"}
+    assert values["/dev/i2c-20"] == "0x40 (MCP2221 usb-i2c bridge: --i2c-bus 20)"
+    assert values["/dev/i2c-11"] == "no meter answers at 0x40 to 0x4f (i915 gmbus dpa)"

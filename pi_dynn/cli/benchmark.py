@@ -14,6 +14,7 @@ from pi_dynn.cli.options import (
     SessionChoice,
     decoded,
     json_option,
+    layout_options,
     named_or_samples,
     session_options,
 )
@@ -21,6 +22,7 @@ from pi_dynn.cli.options import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pi_dynn.cli.options import NamedSource
     from pi_dynn.latency.benchmark import Variant
     from pi_dynn.latency.records import ColdStart
     from pi_dynn.runtime.session import Session
@@ -62,6 +64,15 @@ def positive(text: str) -> int:
     metavar="B1,B2,...",
     help="Predict milliseconds on pi4 and pi5 from counts on emulated cores, and measure nothing.",
 )
+@click.option(
+    "--throughput", is_flag=True, help="Measure images a second at the largest batch of a power of two that fits."
+)
+@click.option("--batch-size", type=click.IntRange(1), help="... or at this one.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.0, min_open=True), default=10.0, help="... for so long. [default: 10]"
+)
+@click.option("--device", metavar="NAME", help="... of the network alone on a GPU, such as cuda, in floats.")
+@layout_options
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @json_option
 @session_options
@@ -74,13 +85,20 @@ def command(
     against: list[str] | None,
     cold_start: bool,
     predict: list[str] | None,
+    throughput: bool,
+    batch_size: int | None,
+    seconds: float,
+    device: str | None,
+    layout: str | None,
+    partial: bool,
     markdown: bool,
     as_json: bool,
     choice: SessionChoice,
 ) -> None:
     """Measure latency at full depth and with exits, all variants interleaved in one run.
 
-    Images are decoded beforehand; without PATH they are the bundled sample photographs. Engine fp32 computes an
+    Images are decoded beforehand; without PATH they are the bundled sample photographs, of a folder at most N, drawn
+    the same way every time. Engine fp32 computes an
     int8 bundle in floats. What --against names leaves for each image where the bundle does; eager, compile and
     executorch have the bundle's network with other weights, which take as long.
 
@@ -90,9 +108,16 @@ def command(
       pi-dynn benchmark --thread-counts all --each-exit --cold-start
       pi-dynn benchmark --threads 1 --against eager,onnxruntime
       pi-dynn benchmark --predict pi4,pi5
+      pi-dynn benchmark --throughput --bundle recnext_t.pt
     """
+    if throughput:
+        _show_throughput(choice, batch_size, seconds, device, (markdown, as_json))
+        return
+    if batch_size is not None or device is not None:
+        raise click.UsageError("--batch-size and --device are for --throughput: give it with them")
+    named = _named(images, rounds, layout, partial)
     if predict is not None:
-        _show_predictions(predict, images, choice, markdown, as_json)
+        _show_predictions(predict, named, choice, markdown, as_json)
         return
     from pi_dynn.clock import PerfClock
     from pi_dynn.latency.benchmark import measure
@@ -100,7 +125,6 @@ def command(
 
     counts = _thread_counts(thread_counts, choice.threads)
     sessions = _sessions(replace(choice, threads=counts[0]), _engines(engines, choice.engine))
-    named = list(named_or_samples(images))
     first = _file_to_start_with(named[0][1]) if cold_start else ""
     inputs = decoded(named, sessions[0].preprocess)
     variants = _variants(sessions, inputs, counts, each_exit)
@@ -120,7 +144,7 @@ def command(
 
 
 def _show_predictions(
-    boards: list[str], images: tuple[str, ...], choice: SessionChoice, markdown: bool, as_json: bool
+    boards: list[str], named: "list[NamedSource]", choice: SessionChoice, markdown: bool, as_json: bool
 ) -> None:
     """Print the predicted latency of every exit on these boards, weighted by where the images leave."""
     from pi_dynn.latency.benchmark import natural_exits
@@ -130,7 +154,7 @@ def _show_predictions(
 
     models = [board_model(name) for name in boards]
     session = choice.open()
-    exits = natural_exits(session, decoded(named_or_samples(images), session.preprocess))
+    exits = natural_exits(session, decoded(named, session.preprocess))
     leaving = [exits.count(k) for k in range(session.exits + 1)]
     predictions = []
     for model in models:
@@ -143,6 +167,38 @@ def _show_predictions(
     click.echo(predicted_table(predictions, markdown))
     for line in predicted_notes(predictions):
         click.echo(line)
+
+
+def _show_throughput(
+    choice: SessionChoice, batch_size: int | None, seconds: float, device: str | None, form: tuple[bool, bool]
+) -> None:
+    """Print the images a second, as Markdown or JSON by `form`."""
+    from pi_dynn.clock import PerfClock
+    from pi_dynn.latency.text import throughput_table
+    from pi_dynn.latency.throughput import device_throughput, session_throughput
+
+    session, clock = choice.open(), PerfClock()
+    if device is None:
+        result = session_throughput(session, clock, batch_size, seconds)
+    else:
+        result = device_throughput(session, device, clock, batch_size, seconds)
+    markdown, as_json = form
+    click.echo(json.dumps(result.to_dict()) if as_json else throughput_table([result], markdown))
+
+
+def _named(names: tuple[str, ...], rounds: int, layout: str | None, partial: bool) -> "list[NamedSource]":
+    """The images that are named; of a folder at most `rounds`, since no more are answered."""
+    if len(names) != 1 or not Path(names[0]).is_dir():
+        if layout is not None:
+            raise click.UsageError("--layout is for a data set: give its folder")
+        return list(named_or_samples(names))
+    from random import Random
+
+    from pi_dynn.data.layouts import open_images
+
+    data = open_images(names[0], layout, partial)
+    chosen = sorted(Random(0).sample(range(len(data)), min(rounds, len(data))))
+    return [(str(data.paths[i]), data.source(i)) for i in chosen]
 
 
 def _engines(engines: list[str] | Literal["all"] | None, engine: str) -> list[str]:
@@ -225,6 +281,6 @@ def _cold_starts(bundle: Path | None, sessions: list["Session"], image: str) -> 
 
 def _file_to_start_with(image: object) -> str:
     """The image for fresh processes. Raises: click.UsageError for one that they cannot open."""
-    if not isinstance(image, str):
+    if not isinstance(image, str | Path):
         raise click.UsageError("--cold-start answers in other processes: give the image as a file")
-    return image
+    return str(image)

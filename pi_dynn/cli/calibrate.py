@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pi_dynn.cli.options import (
-    NUMBERS,
     SessionChoice,
+    check_form,
     json_option,
-    open_part,
+    layout_options,
+    log_option,
     part_option,
     session_options,
     split_option,
 )
 from pi_dynn.cli.progress import progress
+from pi_dynn.cli.rule_options import budget_and_unit, rule_options, rule_settings
 from pi_dynn.cli.status import ExitStatus, show_error
 
 if TYPE_CHECKING:  # slow to import
     from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, RuleResult, StaticNetwork
     from pi_dynn.calibrate.reject import Rejection
-    from pi_dynn.calibrate.rules import Choice, RuleSettings
+    from pi_dynn.calibrate.rules import Choice
     from pi_dynn.data.folders import ImageFolder
     from pi_dynn.evaluate.outputs import ExitOutputs
     from pi_dynn.evaluate.thresholds import ExitCosts
@@ -32,109 +34,12 @@ if TYPE_CHECKING:  # slow to import
     from pi_dynn.runtime.session import Session
 
 
-RULE_NAMES = ("sweep", "target-accuracy", "budget", "percentile", "msdnet", "risk")
-SCORE_NAMES = ("gate", "max-probability", "margin", "entropy", "patience")
-_UNITS = {"budget_macs": ("macs", 1e6), "budget_ms": ("s", 1e-3), "budget_mj": ("J", 1e-3)}
-
-_OPTIONS = (
-    click.option("--rule", type=click.Choice(RULE_NAMES), required=True, help="How thresholds are chosen."),
-    click.option(
-        "--score", type=click.Choice(SCORE_NAMES), default="gate", show_default=True, help="What is compared."
-    ),
-    click.option("--target-accuracy", type=click.FloatRange(0, 100, min_open=True), metavar="PERCENT"),
-    click.option("--max-loss", type=click.FloatRange(0, 100), metavar="POINTS", help="Target: full depth less this."),
-    click.option("--budget-macs", type=click.FloatRange(0, min_open=True), metavar="M", help="Million multiply-adds."),
-    click.option(
-        "--budget-ms", type=click.FloatRange(0, min_open=True), metavar="MS", help="Mean latency; profile --fit."
-    ),
-    click.option("--budget-mj", type=click.FloatRange(0, min_open=True), metavar="MJ", help="Mean energy; --costs."),
-    click.option(
-        "--costs",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Measured costs, not the latency model's: energy --each-exit --save, benchmark --each-exit --json.",
-    ),
-    click.option("--cost-unit", type=click.Choice(["macs", "ms", "mj"]), help="Unit of costs. [default: the budget's]"),
-    click.option("--grid", type=NUMBERS, metavar="T1,T2,...", help="Thresholds of a sweep. [default: 0.35 to 0.90]"),
-    click.option("--keep", type=click.IntRange(1), metavar="N", help="Prune a sweep to its N best early exits."),
-    click.option(
-        "--epsilon",
-        type=click.FloatRange(0, 100, min_open=True, max_open=True),
-        default=1.0,
-        show_default=True,
-        metavar="POINTS",
-        help="Risk: the most that may be lost...",
-    ),
-    click.option(
-        "--delta",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        default=0.1,
-        show_default=True,
-        help="... but for this probability.",
-    ),
-    click.option(
-        "--risk",
-        type=click.Choice(["harm", "gap"]),
-        default="harm",
-        show_default=True,
-        help="Count images harmed, or the gap in accuracy.",
-    ),
-    click.option("--uncorrected", is_flag=True, help="Risk: trust the normal limit instead of the exact test."),
-    click.option("--per-exit", is_flag=True, help="Risk: half of the images find thresholds for each exit."),
-)
-
-
-def rule_options(command: Callable) -> Callable:
-    """The options of all rules."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def budget_and_unit(options: dict) -> tuple[float | None, str]:
-    """The budget in SI units, if one is given, and the unit of all costs.
-
-    Raises: click.UsageError for options that contradict each other.
-    """
-    budgets = [name for name in _UNITS if options[name] is not None]
-    if len(budgets) > 1:
-        raise click.UsageError("give only one of --budget-macs, --budget-ms and --budget-mj")
-    named = {"macs": "macs", "ms": "s", "mj": "J", None: None}[options["cost_unit"]]
-    if not budgets:
-        return None, named or "macs"
-    unit, scale = _UNITS[budgets[0]]
-    if named not in (None, unit):
-        raise click.UsageError(
-            f"--{budgets[0].replace('_', '-')} and --cost-unit {options['cost_unit']} contradict each other"
-        )
-    return options[budgets[0]] * scale, unit
-
-
-def rule_settings(options: dict[str, Any], budget: float | None) -> "RuleSettings":
-    """The settings these options describe."""
-    from pi_dynn.calibrate.rules import RuleSettings
-    from pi_dynn.calibrate.sweep import PUBLISHED_GRID
-
-    target, loss = options["target_accuracy"], options["max_loss"]
-    return RuleSettings(
-        target_accuracy=None if target is None else target / 100,
-        max_loss=None if loss is None else loss / 100,
-        budget=budget,
-        grid=tuple(options["grid"] or PUBLISHED_GRID),
-        keep=options["keep"],
-        epsilon=options["epsilon"] / 100,
-        delta=options["delta"],
-        risk=options["risk"],
-        corrected=not options["uncorrected"],
-        per_exit=options["per_exit"],
-    )
-
-
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path), metavar="DATASET_DIR")
 @rule_options
 @split_option
 @part_option("calibrate")
+@layout_options
 @click.option("--all-views", is_flag=True, help="Use the eight turned and flipped views of every image.")
 @click.option("--compare", metavar="PART", help="Also compare all rules at equal cost on this part of the split.")
 @click.option(
@@ -158,12 +63,15 @@ def rule_settings(options: dict[str, Any], budget: float | None) -> "RuleSetting
     help='With --fold: answer "none of these" so that at most this share of images like these is rejected.',
 )
 @click.option("--means-of", default="train", show_default=True, metavar="PART", help="... class means from this part.")
+@log_option
 @json_option
 @session_options
 def command(
     dataset: Path,
     split: Path | None,
     part: str,
+    layout: str | None,
+    partial: bool,
     all_views: bool,
     compare: str | None,
     static: tuple[str, ...],
@@ -172,6 +80,7 @@ def command(
     fold: Path | None,
     reject: float | None,
     means_of: str,
+    as_log: bool,
     as_json: bool,
     choice: SessionChoice,
     **options: Any,
@@ -188,11 +97,17 @@ def command(
       pi-dynn calibrate ucm --rule budget --budget-mj 9 --costs run.json
       pi-dynn profile --fit && pi-dynn calibrate ucm --rule budget --budget-ms 9
     """
+    from pi_dynn.data.layouts import open_data
+
     _check(split, compare, fold, reject)
+    check_form(as_log, as_json)
+    if as_log and options["rule"] != "sweep":
+        raise click.UsageError("--log prints a sweep as published: give --rule sweep with it")
     budget, unit = budget_and_unit(options)
-    data = open_part(dataset, split, part)
-    others = open_part(dataset, split, compare) if compare is not None else None
-    known = open_part(dataset, split, means_of) if reject is not None else None
+    opened = open_data(dataset, layout, partial)
+    data = opened.part(part, split)
+    others = opened.part(compare, split) if compare is not None else None
+    known = opened.part(means_of, split) if reject is not None else None
     session = choice.open()
 
     from pi_dynn.calibrate.records import save_record
@@ -217,8 +132,9 @@ def command(
         save_record(output, kept)
     evaluated = outputs if others is None else _collect(session, others, f"compare on {compare}")
     networks = _static(static, choice, others or data)
+    flops = [2.0 * count for count in session.manifest.macs] if as_log else None
     own = session.manifest.thresholds if record.score == "gate" else None
-    _show(Calibrated(record, result, outputs, evaluated, compare, own, networks), as_json, plot)
+    _show(Calibrated(record, result, outputs, evaluated, compare, own, networks), as_json, flops, plot)
     return ExitStatus.ERROR if outputs.failed or evaluated.failed else ExitStatus.OK
 
 
@@ -335,8 +251,8 @@ class Calibrated:
     static: "list[StaticNetwork]"
 
 
-def _show(shown: Calibrated, as_json: bool, plot: Path | None) -> None:
-    """Print the record, the comparison if asked for, and save the plots if asked for."""
+def _show(shown: Calibrated, as_json: bool, flops: list[float] | None, plot: Path | None) -> None:
+    """Print the record, the comparison if asked for, and save the plots if asked for; a log where `flops` are given."""
     from pi_dynn.calibrate.compare import compare_rules
     from pi_dynn.evaluate import text
     from pi_dynn.evaluate.thresholds import exit_outcomes, reliability
@@ -351,6 +267,8 @@ def _show(shown: Calibrated, as_json: bool, plot: Path | None) -> None:
         click.echo(json.dumps(record.to_dict()))
         for result in results if shown.compared is not None else ():
             click.echo(json.dumps({"comparison": result.to_dict()}))
+    elif flops is not None:
+        click.echo(text.sweep_log(choice.points, record.exits, flops, record.images))
     else:
         if len(choice.points) > 1 and choice.points[0].settings:
             click.echo(text.points_table(choice.points, record.exits, record.cost_unit) + "\n")

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
-from pi_dynn.cli.options import SessionChoice, json_option, sample_folder, session_options
+from pi_dynn.cli.options import (
+    SessionChoice,
+    check_form,
+    json_option,
+    layout_options,
+    log_option,
+    sample_folder,
+    session_options,
+)
 from pi_dynn.cli.progress import stage_progress
 from pi_dynn.cli.status import ExitStatus
 
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--n", type=click.IntRange(1), help="Inferences in each trial. [default: as many as take 10 s]")
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Images. [default: the bundled samples]")
+@layout_options
 @click.option("--exact-n", is_flag=True, help="Keep N even where the trials are too short for the meter.")
 @click.option(
     "--trials", type=click.IntRange(1), default=5, show_default=True, help="Trials; 3 or more give intervals."
@@ -46,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--instrument", metavar="NAME", help="... of this name, which stands beside every figure.")
 @click.option("--trace-volts", type=click.FloatRange(0.0, min_open=True), help="Supply, if the CSV has amperes only.")
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
+@log_option
 @meter_options
 @json_option
 @session_options
@@ -66,8 +76,9 @@ def command(**options: Any) -> int:
       pi-dynn energy --join run.json --trace ppk2.csv --trace-volts 5.1 --instrument "PPK2 no. 1" --save joined.json
     """
     backend = take_backend_options(options)
-    shown = {name: options.pop(name) for name in ("markdown", "as_json", "save")}
+    shown = {name: options.pop(name) for name in ("markdown", "as_log", "as_json", "save")}
     joined = {name: options.pop(name) for name in ("join", "trace", "instrument", "trace_volts")}
+    check_form(shown["as_log"], shown["as_json"])
     meter_name, said = options["meter_name"], list[str]()
 
     def say(note: str) -> None:
@@ -153,6 +164,8 @@ def _run(
     n: int | None,
     exact_n: bool,
     data: Path | None,
+    layout: str | None,
+    partial: bool,
     trials: int,
     idle_s: float,
     batch_size: int,
@@ -162,6 +175,7 @@ def _run(
     choice: SessionChoice,
 ) -> "tuple[Measurement, list[EnergyResult]]":
     """Load what is to be measured, measure it, and compute."""
+    from pi_dynn.data.layouts import open_images
     from pi_dynn.energy.measure import load_candidate, measure_energy
     from pi_dynn.energy.protocol import EnergySettings
     from pi_dynn.energy.results import energy_results
@@ -170,8 +184,8 @@ def _run(
         n=n, trials=trials, idle_s=idle_s, batch_size=batch_size, each_exit=each_exit, exact_n=exact_n
     )
     choices = [(choice, name)] if baseline is None else [(replace(choice, bundle=baseline), None), (choice, name)]
-    folder = data or sample_folder()
-    candidates = [load_candidate(prepare(one.open()), folder, n, title) for one, title in choices]
+    images = open_images(data or sample_folder(), layout, partial)
+    candidates = [load_candidate(prepare(one.open()), images, n, title) for one, title in choices]
     measurement = measure_energy(parts, candidates, settings)
     return measurement, energy_results(*measurement)
 
@@ -181,12 +195,13 @@ def _show(
     results: list["EnergyResult"],
     say: Callable[[str], None],
     markdown: bool,
+    as_log: bool,
     as_json: bool,
     save: Path | None,
 ) -> int:
     """Save and print; the exit status says whether the figures may be used."""
     from pi_dynn.energy.runs import save_run
-    from pi_dynn.energy.text import energy_notes, energy_text
+    from pi_dynn.energy.text import energy_log, energy_notes, energy_text
 
     if save is not None:
         save_run(save, measurement, results)
@@ -194,7 +209,7 @@ def _show(
         for result in results:
             click.echo(json.dumps(result.to_dict()))
     else:
-        click.echo(energy_text(results, markdown))
+        click.echo(energy_log(results) if as_log else energy_text(results, markdown))
     for note in energy_notes(results):
         say(note)
     if measurement.recording.interrupted:

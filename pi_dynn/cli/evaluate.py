@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pi_dynn.cli.calibrate import SCORE_NAMES
 from pi_dynn.cli.calibration_options import calibration_option, record_for
 from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluster_options
 from pi_dynn.cli.options import (
     WORDS,
     CommaList,
     SessionChoice,
+    check_form,
     exit_options,
     json_option,
-    open_part,
+    log_option,
     part_option,
     session_options,
     split_option,
 )
 from pi_dynn.cli.progress import progress
+from pi_dynn.cli.rule_options import SCORE_NAMES
 from pi_dynn.cli.status import ExitStatus, show_error
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def severity(text: str) -> int:
     return int(text)
 
 
-LAYOUT_NAMES = ("imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch")
+HARD_SETS = ("imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch")
 
 _OPTIONS = (
     click.option(
@@ -59,18 +60,23 @@ _OPTIONS = (
         metavar="S1,S2,...",
         help="... this much, 1 to 5.",
     ),
-    click.option("--layout", type=click.Choice(LAYOUT_NAMES), help="DATASET_DIR is a copy of this robustness set."),
+    click.option(
+        "--layout",
+        metavar="NAME",
+        help=f"Published set DATASET_DIR must be a copy of, e.g. ucm; or {', '.join(HARD_SETS)}.",
+    ),
     click.option(
         "--wnids",
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="WordNet ids of the classes, one a line. [default: the bundle's labels]",
     ),
-    click.option("--partial", is_flag=True, help="Allow a part of a robustness set."),
+    click.option("--partial", is_flag=True, help="Allow a part of the published set."),
 )
 
 
 _CLASS_OPTIONS = (
+    log_option,
     click.option("--per-class", is_flag=True, help="Also show accuracy by class and the confusion matrix."),
     click.option(
         "--plot",
@@ -88,7 +94,7 @@ _CLASS_OPTIONS = (
 
 
 def details_options(command: Callable) -> Callable:
-    """--per-class, --plot and --wrong; --corrupt, --severity, --layout, --wnids and --partial."""
+    """--log, --per-class, --plot and --wrong; --corrupt, --severity, --layout, --wnids and --partial."""
     for option in reversed(_CLASS_OPTIONS + _OPTIONS):
         command = option(command)
     return command
@@ -178,12 +184,18 @@ def command(
       pi-dynn evaluate imagenet-r --layout imagenet-r --bundle recnext_s.pt --wnids wnids.txt
       pi-dynn evaluate datasets/ucm --cluster tcp://scheduler:8786 --ship
     """
+    from pi_dynn.data.layouts import open_data
+
     if calibration is not None and thresholds is not None:
         raise click.UsageError("--calibration brings thresholds of its own: leave the others out")
-    _check(asked, split, dataset)
-    check_cluster(cluster, ship, corrupt=asked["corrupt"], layout=asked["layout"])
-    data = None if asked["layout"] else open_part(dataset, split, part)
-    others = open_part(dataset, split, asked["choose_on"]) if asked["rules"] else None
+    check_form(asked["as_log"], as_json)
+    hard = asked["layout"] if asked["layout"] in HARD_SETS else None
+    _check(asked, split, dataset, hard)
+    check_cluster(cluster, ship, corrupt=asked["corrupt"], layout=hard)
+    opened = None if hard else open_data(dataset, asked["layout"], asked["partial"])
+    data = None if opened is None else opened.part(part, split)
+    others = opened.part(asked["choose_on"], split) if opened is not None and asked["rules"] else None
+    asked["layout"] = hard
     with answering_session(choice, cluster, ship) as session:
         record = None if calibration is None else record_for(session, calibration)
         resolved = session.resolve_thresholds(thresholds if record is None else record.thresholds)
@@ -203,13 +215,14 @@ def _evaluate(
 ) -> int:
     """Evaluate on images as they are; compare rules found on `others` if there are any."""
     from pi_dynn.evaluate.outputs import evaluate
-    from pi_dynn.evaluate.text import evaluation_text
+    from pi_dynn.evaluate.text import evaluation_log, evaluation_text
     from pi_dynn.evaluate.thresholds import rescored
 
     outputs = _collect(session, data, "evaluate")
     judged = outputs if record is None else rescored(outputs, record)
     result = evaluate(session, data, judged, thresholds)
-    click.echo(json.dumps(result.to_dict()) if as_json else evaluation_text(result))
+    text = evaluation_log if asked["as_log"] else evaluation_text
+    click.echo(json.dumps(result.to_dict()) if as_json else text(result))
     if asked["per_class"] or asked["plot"] or asked["wrong"]:
         _show_classes(session, data, judged, thresholds, asked, as_json)
     if others is not None:
@@ -234,7 +247,7 @@ def _show_classes(
     if asked["per_class"]:
         click.echo(json.dumps({"classes": result.to_dict()}) if as_json else "\n" + class_text(result))
     if asked["wrong"]:
-        copies = sort_wrong(result.wrong, asked["wrong"])
+        copies = sort_wrong(result.wrong, asked["wrong"], data)
         how = f"links to {len(result.wrong)}" if not copies else f"{len(result.wrong)}, {copies} of them copied,"
         click.echo(f"{how} wrong pictures sorted into {asked['wrong']}", err=True)
     if asked["plot"]:
@@ -245,16 +258,16 @@ def _show_classes(
         click.echo(f"plots saved in {asked['plot']}: confusion (svg, png)", err=True)
 
 
-def _check(asked: dict[str, Any], split: Path | None, dataset: Path) -> None:
+def _check(asked: dict[str, Any], split: Path | None, dataset: Path, hard: str | None) -> None:
     """Raises: click.UsageError for options that contradict each other, InputError for a folder of no use."""
-    if (asked["layout"] or asked["corrupt"]) and (asked["per_class"] or asked["plot"] or asked["wrong"]):
-        raise click.UsageError("--per-class, --plot and --wrong are for images as they are: leave them out")
+    if (hard or asked["corrupt"]) and (asked["as_log"] or asked["per_class"] or asked["plot"] or asked["wrong"]):
+        raise click.UsageError("--log, --per-class, --plot and --wrong are for images as they are: leave them out")
     if asked["wrong"]:
         from pi_dynn.evaluate.classes import check_wrong_folder
 
         check_wrong_folder(asked["wrong"], dataset)
-    if asked["layout"] and (asked["corrupt"] or split is not None or asked["rules"]):
-        raise click.UsageError("--layout is a data set of its own: leave --corrupt, --split and --rules out")
+    if hard and (asked["corrupt"] or split is not None or asked["rules"]):
+        raise click.UsageError(f"{hard} is a data set of its own: leave --corrupt, --split and --rules out")
     if asked["corrupt"] and asked["rules"]:
         raise click.UsageError("--corrupt and --rules are two evaluations: ask for one at a time")
     if asked["rules"] and split is None:

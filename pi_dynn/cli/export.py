@@ -13,10 +13,10 @@ from pi_dynn.cli.options import BLOCKS, NUMBERS, threshold_option, thresholds_op
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["torchscript", "onnx"]),
+    type=click.Choice(["torchscript", "onnx", "coreml"]),
     default="torchscript",
     show_default=True,
-    help="onnx: a graph per stage and one of the full depth, for ONNX Runtime.",
+    help="onnx: a graph per stage and one of the full depth, for ONNX Runtime; coreml: the full depth, .mlpackage.",
 )
 @click.option("--model", metavar="NAME", help="Network the weights belong to. [default: from the file]")
 @click.option(
@@ -61,14 +61,15 @@ def command(
 ) -> None:
     """Make a bundle, the one file a Pi needs, from a PyTorch or safetensors checkpoint.
 
-    SOURCE may also be a bundle, or left out for the embedded one, to put it into ONNX. Without a threshold the
-    exits answer at a gate of 0.9; `pi-dynn evaluate` shows what that gives.
+    SOURCE may also be a bundle, or left out for the embedded one, to put it into ONNX or Core ML. Without a threshold
+    the exits answer at a gate of 0.9; `pi-dynn evaluate` shows what that gives.
 
     \b
     Examples:
       pi-dynn export gfnet-xs.pth -o gfnet-xs.pt --labels imagenet.txt --crop 0.875
       pi-dynn export gfnet-xs.pt -o gfnet-xs.onnx.zip --format onnx
       pi-dynn export cifar.safetensors -o cifar.pt --precision int8-static --data photos
+      pi-dynn export recnext_t.pth --model recnext_t --image-size 224 --format coreml -o recnext_t.mlpackage
     """
     if threshold is not None and thresholds is not None:
         raise click.UsageError("give only one of --threshold and --thresholds")
@@ -79,7 +80,7 @@ def command(
         if values is not None and len(values) != 3:
             raise click.UsageError(f"--{name} needs three numbers, one for each colour")
 
-    from pi_dynn.deploy.export import ExportSettings, export
+    from pi_dynn.deploy.export import ExportSettings, export, export_coreml
     from pi_dynn.deploy.onnx import without_full_depth
 
     settings = ExportSettings(
@@ -93,6 +94,9 @@ def command(
         data=data,
         **{name: None if values is None else tuple(values) for name, values in pixels.items()},
     )
+    if form == "coreml":
+        click.echo(f"{output}: {export_coreml(source, settings, output)}")
+        return
     bundle = export(source, settings, form)
     if no_full_depth:
         bundle = without_full_depth(bundle)

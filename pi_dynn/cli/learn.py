@@ -12,6 +12,7 @@ from pi_dynn.cli.options import json_option
 from pi_dynn.cli.status import ExitStatus
 
 if TYPE_CHECKING:
+    from pi_dynn.data.folders import ImageFolder
     from pi_dynn.data.look import FolderLook
     from pi_dynn.report.learned import Gallery, Picture
     from pi_dynn.train.learn.learning import LearnCallback
@@ -53,6 +54,8 @@ PATH = click.Path(path_type=Path)
 )
 @cloup.option_group(
     "Images",
+    cloup.option("--layout", metavar="NAME", help="Published set that FOLDER must be a copy of, e.g. ucm."),
+    cloup.option("--partial", is_flag=True, help="... or a part of."),
     cloup.option("--split", type=PATH, metavar="FILE", help="Parts train, calibrate, test. [default: made here]"),
     cloup.option(
         "--any-way-up/--upright",
@@ -113,7 +116,8 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
     budget_s = None if budget_ms is None else budget_ms / 1e3
     settings = LearnSettings(folder, out, reject=given.pop("reject") / 100, budget_s=budget_s, **given)
     try:
-        result = Learning(settings, _console(as_json)).run()
+        learning = Learning(settings, _console(as_json))
+        result = learning.run()
     except KeyboardInterrupt:
         click.echo("the same line with --resume goes on from the last whole epoch", err=True)
         raise
@@ -121,7 +125,7 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
         write_text(settings.work / "result.json", json.dumps(result.to_dict(), indent=1) + "\n")
         write_text(result.card, model_card(result))
         try:
-            write_text(result.page, _page(result))
+            write_text(result.page, _page(result, learning.data.test))
         except InputError as error:  # without the extra [report]
             click.echo(f"no page is written: {error}", err=True)
             result = replace(result, page="")
@@ -159,8 +163,8 @@ def _console(as_json: bool) -> "LearnCallback":
     return Console()
 
 
-def _page(result: "LearnResult") -> str:
-    """The HTML page of a result."""
+def _page(result: "LearnResult", test: "ImageFolder") -> str:
+    """The HTML page of a result; `test` are the images it was judged on."""
     from pi_dynn import __version__
     from pi_dynn.evaluate.text import evaluation_text
     from pi_dynn.report.learned import LearnedPage, learned_page
@@ -188,21 +192,23 @@ def _page(result: "LearnResult") -> str:
             evaluation_text=evaluation_text(result.evaluation),
             curve=result.curve,
             version=__version__,
-            galleries=_galleries(result),
+            galleries=_galleries(result, test),
         )
     )
 
 
-def _galleries(result: "LearnResult") -> "list[Gallery]":
+def _galleries(result: "LearnResult", test: "ImageFolder") -> "list[Gallery]":
     """Wrong answers, and pictures that left early and late."""
     from pi_dynn.report.learned import Gallery, Picture
     from pi_dynn.train.learn.text import wrong_answers
+
+    number = {test.relative(i): i for i in range(len(test))}
 
     def pictures(answers: "list[Answer]", show_answer: bool) -> "list[Picture]":
         names = result.classes
         return [
             Picture(
-                Path(result.evaluation.dataset) / one.path,
+                test.source(number[one.path]),
                 f"{names[one.label]}, answered {names[one.answer]} ({one.probability:.0%}): {one.path}"
                 if show_answer
                 else f"{names[one.answer]} ({one.probability:.0%})",

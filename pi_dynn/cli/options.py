@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pi_dynn.data.folders import ImageFolder
-    from pi_dynn.data.preprocess import Preprocess
+    from pi_dynn.data.preprocess import AnyImage, Preprocess
     from pi_dynn.data.sources import NamedImage
     from pi_dynn.runtime.bundle import Bundle
     from pi_dynn.runtime.session import Session
+
+    NamedSource = tuple[str, AnyImage | InputError]
+    """The name of an image, and what a Preprocess reads or the error in its place."""
 
 split_option = click.option(
     "--split", type=click.Path(path_type=Path), metavar="FILE", help="Use only a part of a written split..."
@@ -31,18 +34,25 @@ def part_option(default: str) -> Callable:
     return click.option("--part", default=default, show_default=True, help="... namely this one.")
 
 
-def open_part(dataset: Path, split: Path | None, part: str) -> "ImageFolder":
-    """The images of a data set, or of one part of a written split. Raises: DatasetError."""
-    from pi_dynn.data.folders import load_split, open_image_folder
-    from pi_dynn.errors import DatasetError
+def layout_options(command: Callable) -> Callable:
+    """--layout and --partial, which say what a folder of images has to be a whole copy of."""
+    return _with_options(
+        command,
+        click.option("--layout", metavar="NAME", help="Published set that the folder must be a copy of, e.g. ucm."),
+        click.option("--partial", is_flag=True, help="... or a part of."),
+    )
 
-    data = open_image_folder(dataset)
-    if split is None:
-        return data
-    parts = load_split(split, data)
-    if part not in parts:
-        raise DatasetError(f"{split}: has no part {part!r}, only {', '.join(parts)}")
-    return parts[part]
+
+def open_part(
+    dataset: Path, split: Path | None, part: str, layout: str | None = None, partial: bool = False
+) -> "ImageFolder":
+    """The images of one part of a written split, or without one those of a data set to judge by.
+
+    Raises: DatasetError.
+    """
+    from pi_dynn.data.layouts import open_data
+
+    return open_data(dataset, layout, partial).part(part, split)
 
 
 class CommaList(click.ParamType):
@@ -109,6 +119,15 @@ accept_all_option = click.option(
     "--accept-all", is_flag=True, help="Name the nearest class even where an image looks like none of them."
 )
 no_exit_option = click.option("--no-exit", is_flag=True, help="Never stop early: every image takes the full depth.")
+log_option = click.option("--log", "as_log", is_flag=True, help="Print the lines of the published logs instead.")
+
+
+def check_form(as_log: bool, as_json: bool) -> None:
+    """Raises: click.UsageError for two forms at once."""
+    if as_log and as_json:
+        raise click.UsageError("give only one of --log and --json")
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line, and nothing else.")
 enabled_option = click.option(
     "--exits", type=BLOCKS, metavar="B1,B2,...", help="Blocks whose exits may answer. [default: all of the bundle]"
@@ -205,7 +224,7 @@ def common_folder(names: Sequence[str]) -> str:
     return str(Path(folders[0]) / "x")[:-1] if len(folders) == 1 and Path(folders[0]).is_dir() else ""
 
 
-def decoded(images: Iterable["NamedImage"], preprocess: "Preprocess") -> list["Tensor"]:
+def decoded(images: "Iterable[NamedSource]", preprocess: "Preprocess") -> list["Tensor"]:
     """All images as inputs of the network. Raises: InputError for the first that cannot be used."""
     from pi_dynn.data.prefetch import prefetch
 

@@ -40,9 +40,10 @@ def command(
     """Make tables, and a page with plots, from what other commands saved.
 
     RUN.json is what `energy --save` or pytest-benchmark wrote, or the output of --json of `classify`, `evaluate`,
-    `benchmark` or `profile`. Every figure of an energy run is computed again from its raw trace. Runs of one
-    board and data set are compared with the first of them, so name the baseline first; runs that metered
-    something else are not compared unless --across says so.
+    `benchmark` or `profile`; also a folder of `train`, or a published log that has test_acc1 of every epoch. Every
+    figure of an energy run is computed again from its raw trace. Runs of one board and data set are compared with the
+    first of them, so name the baseline first; runs that metered something else are not compared unless --across says
+    so.
 
     \b
     Examples:

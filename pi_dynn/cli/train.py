@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 import cloup
 
-from pi_dynn.cli.options import BLOCKS_OR_ALL
+from pi_dynn.cli.options import BLOCKS, BLOCKS_OR_ALL, NUMBERS
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.train_options import (
     PATH,
@@ -19,9 +19,11 @@ from pi_dynn.cli.train_options import (
     data_settings,
     image_options,
     image_settings,
+    preset_option,
     recipe,
     recipe_options,
     run_options,
+    take_preset,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def command() -> None:
 @command.command(cls=cloup.Command)
 @cloup.option_group(
     "Network",
+    preset_option,
     cloup.option("--model", metavar="NAME", help="Network, or torchvision:NAME. [default: that of --init]"),
     cloup.option("--init", type=PATH, metavar="CKPT", help="Weights to start from, but for heads: a file, embedded."),
     cloup.option("--pretrained", is_flag=True, help="Start from its own weights: `pi-dynn models` lists them."),
@@ -80,6 +83,7 @@ def transfer(**given: Any) -> None:
 @command.command(cls=cloup.Command)
 @cloup.option_group(
     "Teacher and student",
+    preset_option,
     cloup.option("--teacher", required=True, metavar="FILE", help="Bundle, checkpoint, or NAME=FILE."),
     cloup.option("--student", "model", default="gfnet_12_192", show_default=True, metavar="NAME"),
     cloup.option("--init", type=PATH, metavar="CKPT", help="Weights of a distilled network to start from."),
@@ -104,6 +108,7 @@ def distill(**given: Any) -> None:
 @command.command(cls=cloup.Command)
 @cloup.option_group(
     "Network and exits",
+    preset_option,
     cloup.option("--init", type=PATH, metavar="CKPT", help="Trained network: a file, or embedded; its weights stay."),
     cloup.option("--model", metavar="NAME", help="Network of --init. [default: from the file]"),
     cloup.option("--joint", "joint_model", metavar="NAME", help="Train this network and its exits together instead."),
@@ -127,6 +132,8 @@ def distill(**given: Any) -> None:
     cloup.option("--turn", type=click.IntRange(1), default=200, show_default=True, help="Batches per turn."),
     cloup.option("--all-views", is_flag=True, help="Use the eight turned and flipped views of every image."),
     cloup.option("--most-exits", type=click.IntRange(1), default=4, show_default=True, help="Exits to keep at most."),
+    cloup.option("--keep-exits", type=BLOCKS, metavar="B1,B2,...", help="Keep these exits, not the best."),
+    cloup.option("--thresholds", type=NUMBERS, metavar="T1,T2,...", help="... at this threshold, or one for each."),
     cloup.option("--tolerated-loss", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Of accuracy."),
     cloup.option(
         "--precision",
@@ -211,6 +218,8 @@ def _exits_job(given: dict[str, Any], processes: "Processes") -> "ExitTraining":
         crop=None if given["crop"] == 1.0 else given["crop"],
         most_exits=given["most_exits"],
         tolerated_loss=given["tolerated_loss"],
+        keep=given["keep_exits"],
+        thresholds=given["thresholds"],
         precision=given["precision"],
         resume=given["resume"],
     )
@@ -247,6 +256,7 @@ def _train(given: dict[str, Any], build: "Callable[[dict[str, Any], Processes], 
     """Build the job, then plan or run it, in each of the processes there are."""
     from pi_dynn.train.processes import open_processes
 
+    given = take_preset(given)
     with ExitStack() as stack:
         processes = stack.enter_context(open_processes(given["device"]))
         if given["dry_run"]:

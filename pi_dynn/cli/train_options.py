@@ -46,6 +46,36 @@ run_options = cloup.option_group(
 """Where the run lives, how it is watched, and what it computes on."""
 
 
+preset_option = cloup.option(
+    "--preset", metavar="NAME", help="Network, size and exits as published: `pi-dynn models --presets` lists them."
+)
+
+
+def take_preset(given: dict[str, Any]) -> dict[str, Any]:
+    """The options with what a preset says in the place of those that were left out.
+
+    Raises: UnknownModel; click.UsageError for a preset that has nothing for the stage.
+    """
+    name = given.pop("preset")
+    if name is None:
+        return given
+    from pi_dynn.models.presets import TEACHER, preset_named
+
+    context, preset = click.get_current_context(), preset_named(name)
+    if "teacher" in given:
+        if not preset.distilled:
+            raise click.UsageError(f"{name} was not distilled: give a preset such as {name.split('-')[0]}-distil")
+        own: dict[str, Any] = {"model": preset.model, "image_size": preset.image_size}
+    elif "joint_model" not in given:
+        own = {"model": TEACHER if preset.distilled else preset.model, "image_size": preset.image_size}
+    elif not preset.exits:
+        raise click.UsageError(f"{name} has no exits: give a preset such as {name}-dynn")
+    else:
+        own = {"exit_heads": preset.exit_heads, "keep_exits": preset.exits, "thresholds": preset.thresholds}
+    left_out = (click.core.ParameterSource.DEFAULT, click.core.ParameterSource.DEFAULT_MAP, None)
+    return given | {key: value for key, value in own.items() if context.get_parameter_source(key) in left_out}
+
+
 def recipe_options(epochs: int, lr: float, weight_decay: float) -> Callable:
     """Optimiser and schedule, with the defaults of a stage."""
     options: Callable = cloup.option_group(

@@ -34,6 +34,10 @@ class ImageFolder:
         """Image number `i` as an argument of a Preprocess."""
         return self.paths[i]
 
+    def relative(self, i: int) -> str:
+        """The path of image number `i` below the root, as splits have it."""
+        return self.paths[i].relative_to(self.root).as_posix()
+
     def subset(self, indices: list[int]) -> "ImageFolder":
         """The images at `indices`, in that order, with all classes."""
         return ImageFolder(self.root, self.classes, [self.paths[i] for i in indices], [self.labels[i] for i in indices])
@@ -100,14 +104,10 @@ def stratified_split(data: ImageFolder, parts: Mapping[str, float], seed: int) -
         start = 0
         for name, share in list(parts.items())[:-1]:
             stop = start + round(share * len(members))
-            split[name] += [_relative(data, i) for i in sorted(members[start:stop])]
+            split[name] += [data.relative(i) for i in sorted(members[start:stop])]
             start = stop
-        split[list(parts)[-1]] += [_relative(data, i) for i in sorted(members[start:])]
+        split[list(parts)[-1]] += [data.relative(i) for i in sorted(members[start:])]
     return split
-
-
-def _relative(data: ImageFolder, index: int) -> str:
-    return data.paths[index].relative_to(data.root).as_posix()
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def save_split(path: str | Path, split: Mapping[str, list[str]], seed: int) -> N
 def load_split(path: str | Path, data: ImageFolder) -> dict[str, ImageFolder]:
     """The parts of a saved split. Raises DatasetError if an image of it is missing from `data`."""
     parts = read_record(Split, path, DatasetError, "make one with `pi-dynn train`, or give another").parts
-    index = {_relative(data, i): i for i in range(len(data))}
+    index = {data.relative(i): i for i in range(len(data))}
     missing = [name for names in parts.values() for name in names if name not in index]
     if missing:
         raise DatasetError(f"{path}: {len(missing)} images of the split are not in {data.root}, first {missing[0]}")

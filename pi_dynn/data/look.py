@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,12 +91,12 @@ def look_at(data: ImageFolder, on_image: Callable[[], None] = lambda: None) -> L
     counts = {name: kept.labels.count(label) for label, name in enumerate(data.classes)}
     _check_counts(data, counts)
     alike, together = _groups(kept, [seen[i] for i in used])
-    paths = [_relative(kept, i) for i in range(len(kept))]
+    paths = [kept.relative(i) for i in range(len(kept))]
     look = FolderLook(
         root=str(data.root),
         classes=counts,
         shorter_side_px=[min(sizes), int(np.median(sizes)), max(sizes)],
-        left_out=[LeftOut(_relative(data, i), reason) for i, reason in sorted(left_out.items())],
+        left_out=[LeftOut(data.relative(i), reason) for i, reason in sorted(left_out.items())],
         copies=copies,
         alike=[[paths[i] for i in group] for group in alike if len(group) > 1],
         together=[[paths[i] for i in group] for group in together if len(group) > 1],
@@ -104,12 +105,10 @@ def look_at(data: ImageFolder, on_image: Callable[[], None] = lambda: None) -> L
     return LookedAt(kept, together, look)
 
 
-def _relative(data: ImageFolder, i: int) -> str:
-    return data.paths[i].relative_to(data.root).as_posix()
-
-
 def _see(data: ImageFolder, i: int) -> _Seen:
-    path = data.paths[i]
+    source, path = data.source(i), data.paths[i]
+    if not isinstance(source, Path):  # pixels in memory, which are never damaged
+        return _Seen(hashlib.sha256(source.tobytes()).hexdigest(), min(source.size), *fingerprint(source))
     try:
         content = path.read_bytes()
         picture = decode_image(path, draft_px=DRAFT_PX)
@@ -140,10 +139,10 @@ def _unusable(data: ImageFolder, seen: list[_Seen]) -> tuple[dict[int, str], int
         if len(names) > 1:
             for i in same:
                 other = next(j for j in same if data.labels[j] != data.labels[i])
-                left_out[i] = f"the same image is in {' and '.join(map(repr, names))} ({_relative(data, other)})"
+                left_out[i] = f"the same image is in {' and '.join(map(repr, names))} ({data.relative(other)})"
         else:
             copies += len(same) - 1
-            left_out |= {i: f"a copy of {_relative(data, same[0])}" for i in same[1:]}
+            left_out |= {i: f"a copy of {data.relative(same[0])}" for i in same[1:]}
     return left_out, copies
 
 
@@ -165,7 +164,7 @@ def _groups(data: ImageFolder, seen: list[_Seen]) -> tuple[list[list[int]], list
     pairs = pairs_alike(bits, thumbnails)
     alike = joined(len(data), pairs)
     for label, name in enumerate(data.classes):
-        members = [i for i, own in enumerate(data.labels) if own == label]
+        members = [i for i, own in enumerate(data.labels) if own == label and isinstance(data.source(i), Path)]
         names = [data.paths[i].relative_to(data.root / name).as_posix() for i in members]
         first: dict[str, int] = {}
         for i, group in zip(members, named_groups(names), strict=True):

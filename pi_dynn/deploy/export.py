@@ -4,13 +4,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pi_dynn.data.folders import ImageFolder, open_image_folder
+from pi_dynn.data.folders import ImageFolder
+from pi_dynn.data.layouts import open_data
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
+from pi_dynn.deploy.coreml import save_coreml
 from pi_dynn.deploy.fused_file import fused_network, is_torchscript
 from pi_dynn.deploy.onnx import onnx_bundle
+from pi_dynn.deploy.unpacked import training_form
 from pi_dynn.errors import InputError, ModelError
 from pi_dynn.models.card import Card
 from pi_dynn.models.checkpoint import load_checkpoint
@@ -80,13 +83,31 @@ def _preprocess_of(bundle: Bundle) -> Preprocess:
 
 def calibration_images(preprocess: Preprocess, data: Path | ImageFolder, most: int = CALIBRATION_IMAGES) -> Tensor:
     """Images of class folders as a network reads them, spread over all: (N, 3, S, S)."""
-    data = open_image_folder(data) if isinstance(data, Path) else data
+    data = open_data(data).data if isinstance(data, Path) else data
     count = min(len(data), most)
     return torch.stack([preprocess(data.source(i * len(data) // count)) for i in range(count)])
 
 
-def export_checkpoint(path: Path, settings: ExportSettings) -> Bundle:
-    """The bundle of the checkpoint at `path`. Raises CheckpointError, ModelError."""
+def export_coreml(source: Path | None, settings: ExportSettings, output: Path) -> str:
+    """Write a checkpoint, or what a bundle's weights give back, as a Core ML model; returns what it is in words.
+
+    Raises: CheckpointError, ModelError, InputError.
+    """
+    if settings.exits or settings.thresholds is not None or settings.data is not None or settings.precision == "int8":
+        raise InputError("a Core ML model has the full depth in floats: leave out exits, thresholds, int8 and images")
+    if source is None or is_bundle(source):
+        state, card = training_form(load_bundle(source))
+        model = create_model(card.model, **card.arguments)
+        model.load_state_dict(state)
+        labels, preprocess = card.classes, card.preprocess
+    else:
+        model, labels, preprocess = checkpoint_network(source, settings)
+    save_coreml(model, labels, preprocess, output)
+    return f"{model.name} fp32, {len(labels)} classes, Core ML"
+
+
+def checkpoint_network(path: Path, settings: ExportSettings) -> tuple[nn.Module, list[str], Preprocess]:
+    """The network in a checkpoint, its labels and how its images are prepared. Raises CheckpointError, ModelError."""
     if is_torchscript(path):
         model = fused_network(path, settings.model, settings.image_size)
         names = [str(index) for index in range(model.num_classes)]
@@ -97,22 +118,28 @@ def export_checkpoint(path: Path, settings: ExportSettings) -> Bundle:
         if not hasattr(model, "forward_exits"):
             raise ModelError(f"{card.model} is no chain of stages known here, and no bundle can be made of it")
         load_checkpoint(model, path)
-    exits = model.exit_blocks if settings.exits is None else settings.exits
-    thresholds = 0.9 if settings.thresholds is None else settings.thresholds
-    if isinstance(thresholds, (int, float)):
-        thresholds = [float(thresholds)] * len(exits)
     options = {"crop": settings.crop, "mean": settings.mean, "std": settings.std}
     preprocess = replace(
         card.preprocess,
         size=model.image_size,
         **{name: value for name, value in options.items() if value is not None},
     )
+    return model.eval(), settings.labels or card.classes, preprocess
+
+
+def export_checkpoint(path: Path, settings: ExportSettings) -> Bundle:
+    """The bundle of the checkpoint at `path`. Raises CheckpointError, ModelError."""
+    model, labels, preprocess = checkpoint_network(path, settings)
+    exits = model.exit_blocks if settings.exits is None else settings.exits
+    thresholds = 0.9 if settings.thresholds is None else settings.thresholds
+    if isinstance(thresholds, (int, float)):
+        thresholds = [float(thresholds)] * len(exits)
     return build_bundle(
-        model.eval(),
+        model,
         exits=exits,
         thresholds=thresholds,
         precision=settings.precision or "int8",
-        labels=settings.labels or card.classes,
+        labels=labels,
         preprocess=preprocess,
         notes={"checkpoint": path.name, "thresholds_chosen": "given by hand at export"},
         calibration=None if settings.precision != INT8_STATIC else calibration_images(preprocess, settings.data),

@@ -152,4 +152,6 @@ def _judged(
         label=max(labels, key=_LESS_REAL.index),
         valid=not invalid,
         obstacle=obstacle,
+        board="" if result.board is None else result.board.model,
+        dataset=result.dataset,
     )

@@ -15,10 +15,11 @@ import psutil
 
 from pi_dynn.board import advice
 from pi_dynn.clock import Clock
-from pi_dynn.data.folders import walk_images
+from pi_dynn.data.folders import ImageFolder
+from pi_dynn.data.layouts import open_images
 from pi_dynn.energy.protocol import EnergyParts, EnergySettings, Measurement, SampledRun
 from pi_dynn.energy.records import EnergyRecording, Subject, TimedPass
-from pi_dynn.errors import DatasetError, InputError
+from pi_dynn.errors import InputError
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
 
@@ -311,44 +312,32 @@ _FLOAT_BYTES = 4
 
 
 def load_candidate(
-    session: "Session | RehearsedSession", folder: Path, n: int | None, name: str | None = None
+    session: "Session | RehearsedSession", images: ImageFolder | Path, n: int | None, name: str | None = None
 ) -> Candidate:
-    """The session with the images below `folder`.
+    """The session with images, or those that `open_images` finds in a folder.
 
-    Of a large folder a random part is drawn, the same in every run: at most `n` images, and at most as many as
+    Of many a random part is drawn, the same in every run: at most `n` images, and at most as many as
     fit into a quarter of the free memory. Labels are known if every folder is named after a class.
 
     Raises: DatasetError if there are no images, InputError if one cannot be read.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder; give a folder of images with --data")
-    paths = list(walk_images(folder))
-    if not paths:
-        raise DatasetError(f"{folder}: the folder holds no images; add some or name another with --data")
-    paths = _fair_part(paths, n, session.preprocess.size)
+    data = open_images(images) if isinstance(images, Path) else images
     manifest = session.manifest
+    known = {label: index for index, label in enumerate(manifest.labels)}
+    drawn = data.subset(_fair_part(len(data), n, session.preprocess.size))
+    labels = [known[name] for name in (data.classes[label] for label in drawn.labels) if name in known]
     return Candidate(
         name=name or f"{manifest.model} {manifest.precision}",
         session=session,
-        inputs=_decoded(session, paths),
-        labels=_labels(paths, manifest.labels),
-        dataset=folder.name,
+        inputs=[session.preprocess.array(drawn.source(i)) for i in range(len(drawn))],
+        labels=labels if len(labels) == len(drawn) else None,
+        dataset=data.root.name,
         thresholds=session.resolve_thresholds(None),
     )
 
 
-def _fair_part(paths: list[Path], n: int | None, size: int) -> list[Path]:
-    """A shuffled part of `paths`, the same every time."""
+def _fair_part(images: int, n: int | None, size: int) -> list[int]:
+    """A shuffled part of so many images, the same every time."""
     fitting = int(_MEMORY_SHARE * psutil.virtual_memory().available / (3 * size * size * _FLOAT_BYTES))
-    count = min(len(paths), max(1, fitting), n if n is not None else len(paths))
-    return [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:count]]
-
-
-def _decoded(session: "Session | RehearsedSession", paths: list[Path]) -> list[np.ndarray]:
-    return [session.preprocess.array(path) for path in paths]
-
-
-def _labels(paths: list[Path], labels: list[str]) -> list[int] | None:
-    known = {label: index for index, label in enumerate(labels)}
-    indices = [known[path.parent.name] for path in paths if path.parent.name in known]
-    return indices if len(indices) == len(paths) else None
+    count = min(images, max(1, fitting), n if n is not None else images)
+    return [int(i) for i in np.random.default_rng(0).permutation(images)[:count]]

@@ -42,7 +42,7 @@ class TimedPass(Record):
     `forced_exit` is the exit that all images left at, None for the natural mix. `span` is the index of its span in
     the trace, None without a sampler; `label` is its name for people. `forward_s` is the time within the network,
     `elapsed_s` the whole time. Lists have one entry per exit: answers, time within the network, right answers (None
-    without labels).
+    without labels); `right` are the right answers of all exits where those of each are unknown.
     """
 
     subject: int
@@ -56,6 +56,13 @@ class TimedPass(Record):
     exit_forward_s: list[float]
     exit_right: list[int] | None
     span: int | None = None
+    right: int | None = None
+
+    @property
+    def acc1(self) -> float | None:
+        """The share of right answers, in 0..1; None if it is unknown."""
+        right = self.right if self.exit_right is None else sum(self.exit_right)
+        return None if right is None else right / self.n
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ class EnergyDifference(Record):
 
     `verdict` is "less", "more", "no difference shown", or "no verdict" with the reason in `obstacle`. `expanded_j`
     adds what the meter may be wrong (k = 2), None if that is unknown. `label` is that of the less real of the two.
+    `board` and `dataset` are those of `name`; "" in records of earlier releases.
     """
 
     KIND = "difference"
@@ -126,6 +134,8 @@ class EnergyDifference(Record):
     label: str = ""
     valid: bool = True
     obstacle: str | None = None
+    board: str = ""
+    dataset: str = ""
 
 
 @dataclass(frozen=True)

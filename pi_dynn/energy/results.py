@@ -176,7 +176,7 @@ def _result(recording: EnergyRecording, trace: Trace, idle: _Idle, case: _Case) 
         **{name: getattr(info, name) for name in ("measured", "label", "scope", "shunt_ohm", "gain")},
         **_energy_figures(case, idle, info, supply),
         **_sampling_figures(trace, windows),
-        acc1=sum(mix.exit_right) / mix.n if mix is not None and mix.exit_right is not None else None,
+        acc1=None if mix is None else mix.acc1,
         latency_s=case.mean("forward_s"),
         elapsed_s=elapsed_s,
         images_per_s=1.0 / elapsed_s if elapsed_s > 0 else 0.0,
@@ -284,7 +284,7 @@ def _exits(
         energy = own.energy if own else None
         latency_s = own.mean("forward_s") or None if own else None
         if timed is not None and timed_count:
-            latency_s = timed.exit_forward_s[k] / timed_count
+            latency_s = timed.exit_forward_s[k] / timed_count or None
         rows.append(
             EnergyExit(
                 exit_index=k,

@@ -103,6 +103,24 @@ def power_lines(result: EnergyResult) -> str:
     return "\n".join(lines)
 
 
+def energy_log(results: Sequence[EnergyResult]) -> str:
+    """The lines of the published logs for each result: power, images a second, whole time and time in the network.
+
+    Source: zhaoweizhao/EdgeComputing, kan/8_CIFAR10_GPU.md. What is no valid measurement says so.
+    """
+    lines = []
+    for result in results:
+        label = "" if result.measured and result.valid else f" {marked(result.label, result.valid)}"
+        idle, active = result.idle_power_w, result.active_power_w
+        lines += [
+            "power:unknown" if idle is None or active is None else f"power:{active:.1f}w-{idle:.1f}w{label}",
+            f"FPS: {result.images_per_s}",
+            f"elapsed_time_ms: {1e3 * result.elapsed_s}",
+            f"Avg Forward Time per Image: {1e3 * result.latency_s} ms",
+        ]
+    return "\n".join(lines)
+
+
 def _supply(result: EnergyResult) -> str:
     if result.idle_voltage_v is None or result.active_voltage_v is None or result.lowest_voltage_v is None:
         return ""

@@ -94,18 +94,25 @@ def check_wrong_folder(folder: Path, dataset: Path) -> None:
         raise InputError(f"{folder}: is there already and not empty; remove it, or give another folder")
 
 
-def sort_wrong(wrong: Sequence[WrongImage], folder: Path) -> int:
+def sort_wrong(wrong: Sequence[WrongImage], folder: Path, data: ImageFolder | None = None) -> int:
     """Link the pictures into `folder`/<true class>/<answer>/; returns how many had to be copied.
+
+    Pictures of `data` that are no files of their own are written as PNG.
 
     Raises: InputError if the folder cannot be written.
     """
     copies = 0
+    number = {} if data is None else {str(path): i for i, path in enumerate(data.paths)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for image in wrong:
             place = folder / _file_name(image.label) / _file_name(image.answer)
             place.mkdir(parents=True, exist_ok=True)
             source = Path(image.path).resolve()
+            if data is not None and not source.exists():
+                data.picture(number[image.path]).save(_free_name(place, Path(f"{image.path}.png")))
+                copies += 1
+                continue
             target = _free_name(place, Path(image.path))
             try:
                 target.symlink_to(source)

@@ -1,5 +1,6 @@
 """The results of `evaluate` and `calibrate` as text and Markdown."""
 
+import struct
 from collections.abc import Sequence
 
 from pi_dynn.calibrate.drift import Drift
@@ -189,6 +190,57 @@ def evaluation_text(result: Evaluation) -> str:
             *rejected,
         )
     )
+
+
+def evaluation_log(result: Evaluation) -> str:
+    """The lines of the published logs: accuracy, images and share of every block in percent, then the accuracies.
+
+    Source: zhaoweizhao/EdgeComputing, 2024.11.15.md.
+    """
+    rows = {row.block_index: row for row in result.exits}
+    blocks = [rows.get(block) for block in range(result.exits[-1].block_index + 1)]
+    counts = [row.count if row else 0 for row in blocks]
+    right = [round(row.count * (row.accuracy or 0.0)) if row else 0 for row in blocks]
+    return "\n".join(
+        (
+            "EXIT CORRECT RATE:",
+            str([100 * (hits / count) if count else 0.0 for hits, count in zip(right, counts, strict=True)]),
+            str(counts),
+            str([100 * (count / result.images) for count in counts]),
+            f"* Acc@1 {100 * result.acc1:.3f} Acc@5 {100 * result.acc5:.3f} loss {result.loss:.3f}",
+        )
+    )
+
+
+def sweep_log(points: Sequence[OperatingPoint], exits: Sequence[int], flops: Sequence[float], images: int) -> str:
+    """A sweep as the published logs have it; `flops` (K,) are those of an answer at each of the blocks `exits`.
+
+    The logs were printed in float32, and called their millions "G"; here G are billions.
+
+    Source: zhaoweizhao/EdgeComputing, new_GFNet_dynn.md.
+    """
+    lines = []
+    for point in points:
+        counts = [round(rate * images) for rate in point.exit_rates]
+        right = [round(count * (value or 0.0)) for count, value in zip(counts, point.exit_accuracies, strict=True)]
+        stars = "*" * 16 + f"{point.settings['threshold']:g}" + "*" * 16
+        accuracy = sum(right) / images * 100
+        cost = _float32(sum(count * cost for count, cost in zip(counts, flops, strict=True)) / images / 1e9)
+        lines += [str(images), str(sum(right)), stars]
+        left = dict(zip(exits, zip(counts, right, strict=True), strict=True))
+        for block in range(exits[-1] + 1):
+            count, hits = left.get(block, (0, 0))
+            shares = f"{_float32(100 * count / images)}/{_float32(100 * hits / count)}" if count else "0.0/0"
+            lines.append(f"Exiting Layer{block}:[{shares}]")
+        lines += [f"acc_val={accuracy},total_GFLOPs={cost}G", stars]
+        lines.append(f"threshold:{point.settings['threshold']:g}-->expected_acc:{accuracy}<=>expected_GFLOPs{cost}G")
+    return "\n".join(lines)
+
+
+def _float32(value: float) -> float:
+    """A number as float32 has it."""
+    number: float = struct.unpack("f", struct.pack("f", value))[0]
+    return number
 
 
 _MAX_COLUMNS = 30  # classes whose confusion matrix a wide terminal still holds

@@ -61,6 +61,20 @@ class ColdStart(Record):
 
 
 @dataclass(frozen=True)
+class Throughput(Record):
+    """Images a second of a network, in `batches` batches of `batch_size` that took `timed_s` in all."""
+
+    KIND = "throughput"
+
+    name: str
+    threads: int
+    batch_size: int
+    images_per_s: float
+    batches: int
+    timed_s: float
+
+
+@dataclass(frozen=True)
 class ProfileStep(Record):
     """One step of the network over all answers: run in `hits` of them, for `total_s` in all.
 

@@ -11,6 +11,7 @@ from pi_dynn.latency.records import (
     PredictedLatency,
     Profile,
     ProfileStep,
+    Throughput,
 )
 from pi_dynn.text import mega, milliseconds, percent, significant, table
 
@@ -148,6 +149,15 @@ def cold_start_table(starts: Sequence[ColdStart], markdown: bool = False) -> str
         name, peak = f"{start.engine}, {start.threads} threads", f"{start.peak_bytes / 1e6:.0f} MB"
         cells.append((name, *(milliseconds(part) for part in (*parts, sum(parts))), peak))
     return table(COLD_HEADERS, cells, markdown=markdown)
+
+
+def throughput_table(results: Sequence[Throughput], markdown: bool = False) -> str:
+    """One line per network: its batch, and the images a second."""
+    rows = [
+        (one.name, str(one.threads), str(one.batch_size), f"{one.images_per_s:,.1f}", str(one.batches))
+        for one in results
+    ]
+    return table(("throughput", "threads", "batch", "images/s", "batches"), rows, markdown=markdown)
 
 
 def predicted_table(predictions: Sequence[PredictedLatency], markdown: bool = False) -> str:

@@ -22,9 +22,9 @@ class SmallKernelAggregation(nn.Module):
         B, C, H, W = x.shape
         G = kernels.shape[1]
         padded = F.pad(x, [1, 1, 1, 1]).view(B, C // G, G, H + 2, W + 2)
-        kernels = kernels.unsqueeze(1)  # (B, 1, G, 9, H, W)
-        y = padded[:, :, :, :H, :W] * kernels[:, :, :, 0]
+        taps = [tap.unsqueeze(1) for tap in kernels.unbind(2)]  # nine of (B, 1, G, H, W): Core ML ends at rank 5
+        y = padded[:, :, :, :H, :W] * taps[0]
         for tap in range(1, 9):
             top, left = tap // 3, tap % 3
-            y = torch.addcmul(y, padded[:, :, :, top : top + H, left : left + W], kernels[:, :, :, tap])
+            y = torch.addcmul(y, padded[:, :, :, top : top + H, left : left + W], taps[tap])
         return y.view(B, C, H, W)

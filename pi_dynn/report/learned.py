@@ -10,6 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.data.decode import decode_image
 from pi_dynn.errors import need_extra
@@ -26,9 +28,9 @@ PICTURE_PX = 96
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file and the lines under it."""
+    """An image, in a file or in memory, and the lines under it."""
 
-    path: Path
+    source: Path | Image.Image
     caption: str
 
 
@@ -76,9 +78,9 @@ def learned_page(page: LearnedPage) -> str:
     )
 
 
-def embedded(path: Path) -> str:
-    """A small JPEG of an image file as a data URL."""
-    picture = decode_image(path, draft_px=2 * PICTURE_PX)
+def embedded(source: Path | Image.Image) -> str:
+    """A small JPEG of an image as a data URL."""
+    picture = decode_image(source, draft_px=2 * PICTURE_PX) if isinstance(source, Path) else source.copy()
     picture.thumbnail((PICTURE_PX, PICTURE_PX))
     stream = BytesIO()
     picture.save(stream, "JPEG", quality=80)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
-from pi_dynn.energy.records import EnergyDifference
+from pi_dynn.energy.records import EnergyDifference, EnergyResult
 from pi_dynn.energy.text import board_table, exit_table, interval, marked, net_energy, verdict
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import Profile, ProfileStep
 from pi_dynn.latency.text import cold_start_table, latency_table, profile_table
-from pi_dynn.report.saved import Answers, SavedRuns, TestTiming
+from pi_dynn.report.saved import Answers, SavedRuns, TestTiming, TrainingLog
 from pi_dynn.stats import median, percentile
 from pi_dynn.text import milliseconds, percent, significant, table
 
@@ -23,7 +23,9 @@ def tables_of(runs: SavedRuns, differences: Sequence[EnergyDifference], markdown
     if differences:
         grids.append(("Against the first run", difference_table(differences, markdown)))
     if exits:
-        grids += [(f"Exits of {result.name}", exit_table(result, markdown)) for result in runs.energy if result.exits]
+        grids += [
+            (f"Exits of {_named(result)}", exit_table(result, markdown)) for result in runs.energy if result.exits
+        ]
     grids += [(f"Accuracy on {result.dataset}", _evaluation(result, markdown)) for result in runs.evaluations]
     grids += [(f"Answers of {answers.name}", answers_table(answers, markdown)) for answers in runs.answers]
     if runs.latencies:
@@ -36,7 +38,14 @@ def tables_of(runs: SavedRuns, differences: Sequence[EnergyDifference], markdown
     ]
     if runs.tests:
         grids.append(("Benchmarks", tests_table(runs.tests, markdown)))
+    if runs.logs:
+        grids.append(("Training", logs_table(runs.logs, markdown)))
     return grids
+
+
+def _named(result: EnergyResult) -> str:
+    """A run by its name, data set and board, since runs of several share a name."""
+    return f"{result.name}, {result.dataset}" + ("" if result.board is None else f" on {result.board.model}")
 
 
 def titled(grids: Sequence[Grid], markdown: bool) -> str:
@@ -57,6 +66,7 @@ def json_objects(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> li
         *runs.profiles,
         *runs.answers,
         *runs.tests,
+        *runs.logs,
     )
     return [*(one.to_dict() for one in records), *({"difference": one.to_dict()} for one in differences)]
 
@@ -66,6 +76,8 @@ def difference_table(differences: Sequence[EnergyDifference], markdown: bool = F
     rows = [
         (
             f"{one.name} against {one.baseline}",
+            one.board or "-",
+            one.dataset or "-",
             f"{significant(1e3 * one.net_j, 4)} mJ",
             interval(one.net_ci95_j),
             verdict(one),
@@ -73,7 +85,8 @@ def difference_table(differences: Sequence[EnergyDifference], markdown: bool = F
         )
         for one in differences
     ]
-    return table(("energy per image", "difference", "95 % interval", "verdict", "source"), rows, markdown=markdown)
+    headers = ("energy per image", "board", "data set", "difference", "95 % interval", "verdict", "source")
+    return table(headers, rows, 3, markdown=markdown)
 
 
 def answers_table(answers: Answers, markdown: bool = False) -> str:
@@ -112,6 +125,12 @@ def tests_table(tests: Sequence[TestTiming], markdown: bool = False) -> str:
     return table(headers, rows, markdown=markdown)
 
 
+def logs_table(logs: Sequence[TrainingLog], markdown: bool = False) -> str:
+    """One line per log of training: its best epoch."""
+    rows = [(one.name, str(one.epochs), percent(one.best, 2), one.figure, str(one.best_epoch)) for one in logs]
+    return table(("training log", "epochs", "best", "figure", "in epoch"), rows, markdown=markdown)
+
+
 def _evaluation(result: Evaluation, markdown: bool) -> str:
     text = evaluation_text(result)
     return f"```\n{text}\n```" if markdown else text
@@ -121,7 +140,7 @@ def csv_rows(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> Iterab
     """One flat row per energy result, difference, evaluation, latency variant, step and benchmark; `kind` first."""
     steps = [_named_step(profile, step) for profile in runs.profiles for step in profile.steps]
     records = (*runs.energy, *differences, *runs.evaluations, *runs.latencies, *runs.cold_starts)
-    for values in (*(one.to_dict() for one in records), *steps, *(one.to_dict() for one in runs.tests)):
+    for values in (*(one.to_dict() for one in records), *steps, *(one.to_dict() for one in (*runs.tests, *runs.logs))):
         yield _flat(values)
 
 

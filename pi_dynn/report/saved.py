@@ -1,5 +1,6 @@
-"""Reading of saved runs of all commands: `energy --save`, or the `--json` of the others."""
+"""Reading of saved runs of all commands: `energy --save`, the `--json` of the others, and the logs of training."""
 
+import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,19 @@ class TestTiming(Record):
 
 
 @dataclass(frozen=True)
+class TrainingLog(Record):
+    """The best epoch of a log of training: the greatest `figure`, such as "test_acc1", in 0..1."""
+
+    KIND = "training log"
+
+    name: str
+    epochs: int
+    best_epoch: int
+    best: float
+    figure: str
+
+
+@dataclass(frozen=True)
 class SavedRuns:
     """All records of some files, in their order."""
 
@@ -77,6 +91,7 @@ class SavedRuns:
     profiles: list[Profile] = field(default_factory=list)
     answers: list[Answers] = field(default_factory=list)
     tests: list[TestTiming] = field(default_factory=list)
+    logs: list[TrainingLog] = field(default_factory=list)
 
 
 _SUMMARIES = {record.KIND: record for record in (ClassifySummary, WatchSummary)}
@@ -86,7 +101,11 @@ _RECORDS: dict[str, tuple[type[Record], str]] = {  # kind: its class, and its fi
     ColdStart.KIND: (ColdStart, "cold_starts"),
     Profile.KIND: (Profile, "profiles"),
 }
-_WRITERS = "`energy --save`, pytest-benchmark, or --json of classify, evaluate, benchmark or profile"
+_WRITERS = (
+    "`energy --save`, pytest-benchmark, --json of classify, evaluate, benchmark or profile, or a folder of `train`"
+)
+PUBLISHED_FIGURE = "test_acc1"  # percent, in the logs of RecNeXt, LSNet and others after DeiT: a JSON object an epoch
+FIGURES = ("accuracy", "joint_accuracy", "gated_accuracy", "mean_accuracy")  # of log.csv, the one that counts first
 
 
 def read_saved(paths: Iterable[str | Path]) -> SavedRuns:
@@ -96,13 +115,21 @@ def read_saved(paths: Iterable[str | Path]) -> SavedRuns:
     """
     runs = SavedRuns()
     for path in map(Path, paths):
-        _read(path, runs)
+        if path.is_dir():
+            runs.logs.extend(_run_folder(path))
+        else:
+            _read(path, runs)
     return runs
 
 
 def _read(path: Path, runs: SavedRuns) -> None:
     objects = _objects(path)
     try:
+        if PUBLISHED_FIGURE in objects[0]:
+            figures = [float(entry[PUBLISHED_FIGURE]) / 100 for entry in objects]
+            epochs = [int(entry.get("epoch", number)) for number, entry in enumerate(objects)]
+            runs.logs.append(_best_of(str(path), PUBLISHED_FIGURE, epochs, figures))
+            return
         if "machine_info" in objects[0] and "benchmarks" in objects[0]:  # pytest-benchmark's own format
             runs.tests.extend([_test_timing(entry) for entry in objects[0]["benchmarks"]])
             if not objects[0]["benchmarks"]:
@@ -135,6 +162,28 @@ def _read(path: Path, runs: SavedRuns) -> None:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{str(path)!r} is damaged ({error!r}): run the command that wrote it again") from error
+
+
+def _run_folder(folder: Path) -> list[TrainingLog]:
+    """The log of every stage in a folder of `train`. Raises: InputError."""
+    logs = []
+    for path in sorted(folder.rglob("log.csv")):
+        try:
+            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+            figure = next(name for name in FIGURES if name in rows[0])
+            values = [float(row[figure]) for row in rows]
+            epochs = [int(float(row["epoch"])) for row in rows]
+        except (OSError, ValueError, KeyError, IndexError, StopIteration) as error:
+            raise InputError(f"{str(path)!r} is no log of `train`, or damaged ({error!r}): train again") from error
+        logs.append(_best_of(str(path.parent), figure, epochs, values))
+    if not logs:
+        raise InputError(f"{str(folder)!r} holds no log.csv: give a folder that `pi-dynn train` wrote, or a file")
+    return logs
+
+
+def _best_of(name: str, figure: str, epochs: list[int], values: list[float]) -> TrainingLog:
+    place = int(np.argmax(values))
+    return TrainingLog(name, len(values), epochs[place], values[place], figure)
 
 
 def _count(runs: SavedRuns) -> int:

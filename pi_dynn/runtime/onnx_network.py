@@ -77,9 +77,11 @@ class OnnxNetwork:
                 return logits, k, score
         return self.advance(features, self.exits)[1], self.exits, 1.0
 
-    def forward_batch(self, x: np.ndarray, thresholds: list[float]) -> tuple[np.ndarray, list[int], list[float]]:
+    def forward_batch(
+        self, x: "np.ndarray | Tensor", thresholds: list[float]
+    ) -> tuple[np.ndarray, list[int], list[float]]:
         """Answer a batch (B, 3, H, W): logits (B, classes), exit index and score of each."""
-        logits, indices, scores = zip(*(self(image[None], thresholds) for image in x), strict=True)
+        logits, indices, scores = zip(*(self(image[None], thresholds) for image in self.start(x)), strict=True)
         return np.concatenate(logits), list(indices), list(scores)
 
     def forward_all(self, x: "np.ndarray | Tensor") -> list[np.ndarray]:

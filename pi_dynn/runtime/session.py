@@ -148,6 +148,12 @@ class Session:
         """The network's output for one input (1, 3, H, W): logits (1, classes), exit index and score."""
         return self._network(x, thresholds)
 
+    def answer_batch(
+        self, x: "np.ndarray | Tensor", thresholds: list[float]
+    ) -> tuple[np.ndarray, list[int], list[float]]:
+        """The network's output for inputs (B, 3, H, W): logits (B, classes), exit index and score of each."""
+        return self._network.forward_batch(x, thresholds)
+
     def set_threads(self) -> None:
         """Let the thread that calls, which is not the one that made this session, compute with `threads` as well."""
         self._network.set_threads(self.threads)
@@ -232,7 +238,7 @@ class Session:
     def _run_together(self, images: list[np.ndarray], limits: list[float], top: int) -> Iterator[Prediction]:
         x = np.stack(images)
         start_ns = self._clock.now_ns()
-        logits, exit_index, score = self._network.forward_batch(x, limits)
+        logits, exit_index, score = self.answer_batch(x, limits)
         share_s = (self._clock.now_ns() - start_ns) / 1e9 / len(images)
         for row in zip(logits, exit_index, score, strict=True):
             yield self._prediction(*row, share_s, top)

@@ -97,7 +97,9 @@ class ScriptedNetwork:
             logits, exit_index, score = self._one_image(torch.as_tensor(x), thresholds)
         return logits.numpy(), exit_index, score
 
-    def forward_batch(self, x: np.ndarray, thresholds: list[float]) -> tuple[np.ndarray, list[int], list[float]]:
+    def forward_batch(
+        self, x: "np.ndarray | Tensor", thresholds: list[float]
+    ) -> tuple[np.ndarray, list[int], list[float]]:
         """Answer a batch (B, 3, H, W): logits (B, classes), exit index and score of each."""
         with torch.inference_mode(), torch.jit.optimized_execution(False):
             logits, exit_index, score = self.module.forward_batch(torch.as_tensor(x), thresholds)

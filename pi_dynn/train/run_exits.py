@@ -25,6 +25,7 @@ from pi_dynn.models.checkpoint_card import card_of
 from pi_dynn.models.macs import count_macs
 from pi_dynn.models.pretrained import load_trunk
 from pi_dynn.models.registry import create_model
+from pi_dynn.records import NEVER
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.session import Session
@@ -66,6 +67,8 @@ class ExitsSettings:
     crop: float | None = None
     most_exits: int = 4
     tolerated_loss: float = 0.0
+    keep: list[int] | None = None  # these exits instead of the best...
+    thresholds: list[float] | None = None  # ...at these thresholds, one for all or one for each
     precision: str | None = None  # that of its family
     resume: bool = False
 
@@ -86,6 +89,7 @@ class ExitTraining:
             self._from_checkpoint(weights_to_start_from(settings.init, settings.out))
         else:
             raise InputError("exits need a trained network: give --init CKPT, or --joint to train one along")
+        self._kept = self._exits_to_keep()
         exit_heads(self.model)  # a network without the heads this stage can train is refused before anything is trained
         self.precision = settings.precision or usual_precision(self.model)
         with_weights = settings.joint is None or settings.joint.pretrained or settings.joint.init is not None
@@ -95,6 +99,19 @@ class ExitTraining:
         self.order = order
         self.total_steps = order.steps * (settings.recipe.epochs + (0 if self.joint else settings.warmup.epochs))
         self.total_steps += self.joint.total_steps if self.joint else 0
+
+    def _exits_to_keep(self) -> list[int] | None:
+        """The exits to keep as numbers among those trained. Raises: InputError."""
+        keep, limits, trained = self.settings.keep, self.settings.thresholds, list(self.model.exit_blocks)
+        if keep is None:
+            if limits is not None:
+                raise InputError("thresholds are for exits that are named: give --keep-exits with them")
+            return None
+        if not set(keep) <= set(trained) or keep != sorted(keep):
+            raise InputError(f"--keep-exits {','.join(map(str, keep))}: give some, in order, of the trained {trained}")
+        if limits is not None and len(limits) not in (1, len(keep)):
+            raise InputError(f"{len(limits)} thresholds for {len(keep)} exits: give one, or one for each")
+        return [trained.index(block) for block in keep]
 
     def _from_checkpoint(self, init: Path) -> None:
         settings = self.settings
@@ -126,6 +143,7 @@ class ExitTraining:
             name: getattr(settings, name)
             for name in ("head_patience", "trade_off", "turn", "all_views", "most_exits", "tolerated_loss")
         } | {"precision": self.precision}
+        options |= {name: value for name in ("keep", "thresholds") if (value := getattr(settings, name)) is not None}
         return {
             "stage": self.kind,
             "model": self.model.name,
@@ -249,14 +267,18 @@ class ExitTraining:
         blocks = [model.exit_blocks[k] for k in choice.exits]
         notes = {
             "stages": card.stages,
-            "thresholds_chosen": f"on the calibrate part of {len(self.data.calibrate)} images, "
-            f"to lose at most {settings.tolerated_loss:.1%}: accuracy {choice.accuracy:.4f} at "
-            f"{choice.mean_macs / 1e6:.1f} M multiply-adds",
+            "thresholds_chosen": (
+                f"on the calibrate part of {len(self.data.calibrate)} images, to lose at most "
+                f"{settings.tolerated_loss:.1%}"
+                if settings.thresholds is None
+                else "given by hand"
+            )
+            + f": accuracy {choice.accuracy:.4f} at {choice.mean_macs / 1e6:.1f} M multiply-adds",
         }
         bundle = build_bundle(
             model,
             exits=blocks,
-            thresholds=[choice.threshold] * len(blocks),
+            thresholds=choice.thresholds,
             precision=self.precision,
             calibration=calibration_images(self.preprocess, self.data.train) if static else None,
             labels=self.data.classes,
@@ -265,7 +287,8 @@ class ExitTraining:
         )
         path = settings.out / "bundle.pt"
         bundle.save(path)
-        result = replace(result, bundle=str(path), exit_blocks=blocks, threshold=choice.threshold)
+        common = choice.thresholds[0] if len(set(choice.thresholds)) == 1 else NEVER if not blocks else None
+        result = replace(result, bundle=str(path), exit_blocks=blocks, threshold=common)
         result = replace(result, accuracy=choice.accuracy, depth_accuracies=self._depths(bilevel))
         if self.data.test is not None:
             judged = self._judge(bundle, self.data.test)
@@ -284,6 +307,8 @@ class ExitTraining:
             [answer.check_macs for answer in table.exits],
             most=self.settings.most_exits,
             tolerated_loss=self.settings.tolerated_loss,
+            kept=self._kept,
+            thresholds=self.settings.thresholds,
         )
 
     def _depths(self, bilevel: Bilevel) -> dict[str, float]:

@@ -54,7 +54,8 @@ def result_text(result: TrainResult) -> str:
         lines.append(f"every exit alone  {depths}")
     if result.bundle is not None:
         blocks = ", ".join(str(block) for block in result.exit_blocks) or "none"
-        lines.append(f"bundle {result.bundle}: exits after blocks {blocks}, threshold {result.threshold:g}")
+        limit = "a threshold for each" if result.threshold is None else f"threshold {result.threshold:g}"
+        lines.append(f"bundle {result.bundle}: exits after blocks {blocks}, {limit}")
     if result.evaluation is not None:
         lines.append(evaluation_text(result.evaluation))
     return "\n".join(lines)

@@ -34,7 +34,8 @@ from pi_dynn.calibrate.outcomes import ExitOutcomes, operating_point
 from pi_dynn.calibrate.percentile import best_ratio, percentile_points
 from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.clock import PerfClock
-from pi_dynn.data.folders import ImageFolder, load_split, open_image_folder, save_split, stratified_split
+from pi_dynn.data.folders import ImageFolder, load_split, save_split, stratified_split
+from pi_dynn.data.layouts import open_data
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.data.torchvision_ops import torchvision
 from pi_dynn.deploy.builder import build_bundle
@@ -88,7 +89,7 @@ v2 = torchvision.transforms.v2
 def main(data: Path, out: Path, epochs: int, batch_size: int, amp: bool) -> None:
     """Train, bundle, and remake the study."""
     out.mkdir(parents=True, exist_ok=True)
-    images = open_image_folder(data)
+    images = open_data(data).data
     if not (out / "split.json").exists():
         save_split(out / "split.json", stratified_split(images, SPLIT, SEED), SEED)
     parts = load_split(out / "split.json", images)

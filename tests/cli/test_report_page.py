@@ -160,3 +160,36 @@ def test_an_invalid_benchmark_of_pytest_is_marked_everywhere(tmp_path, capsys):
     assert "20.00 .. 23.00  MEASURED INVALID" in out
     assert "INVALID test_full_depth: trial 2: 3 clipped samples" in out
     assert "INVALID test_full_depth: trial 2: 3 clipped samples" in page.read_text()
+
+
+def test_the_best_epoch_of_logs_of_training(tmp_path, capsys):
+    """As `jq -s "map(.test_acc1) | max"` says it of the published logs."""
+    log, folder = tmp_path / "recnext_t_distill_300e.txt", tmp_path / "run"
+    rows = [
+        {"train_lr": 1e-6, "test_loss": 6.9, "test_acc1": acc, "epoch": k} for k, acc in enumerate((0.2, 76.6, 75.9))
+    ]
+    log.write_text("\n".join(map(json.dumps, rows)))
+    for stage, header in (
+        ("bilevel", "epoch,loss,gated_accuracy,mean_accuracy"),
+        ("joint", "epoch,loss,joint_accuracy"),
+    ):
+        (folder / stage).mkdir(parents=True)
+        (folder / stage / "log.csv").write_text(f"{header}\n1,0.5,0.91{',0.2' if stage == 'bilevel' else ''}\n")
+    with pytest.raises(SystemExit) as ending:
+        main(["report", str(log), str(folder)])
+    assert ending.value.code == ExitStatus.OK
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == [str(log), "3", "76.60", "%", "test_acc1", "1"]
+    assert lines[2:] == [
+        [str(folder / "bilevel"), "1", "91.00", "%", "gated_accuracy", "1"],
+        [str(folder / "joint"), "1", "91.00", "%", "joint_accuracy", "1"],
+    ]
+    (folder / "joint" / "log.csv").write_text("epoch,loss\n1,2\n")
+    for path, error in ((folder, "no log of `train`, or damaged"), (tmp_path / "none", "cannot read the run")):
+        with pytest.raises(SystemExit):
+            main(["report", str(path)])
+        assert error in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "none")])
+    assert "holds no log.csv" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from pi_dynn.models import create_model, registry
 from pi_dynn.models.backbones import BackboneWithExits
 from pi_dynn.models.card import read_card
 from pi_dynn.models.gfnet import GFNet, GFNetSize
+from pi_dynn.models.presets import preset_named, presets
 from pi_dynn.train.networks import Start
 from tests.networks import small_sequential
 
@@ -348,3 +350,46 @@ def test_cifar_batches_are_trained_on_without_files(pi_dynn, tmp_path):
     )
     result = last_line(outcome)["result"]
     assert result["evaluation"]["images"] == 40 and torch.load(tmp_path / "b/bilevel/state.pt")["ended"] is False
+
+
+def test_a_preset_gives_what_is_left_out(pi_dynn, scenes, tmp_path):
+    arguments = ("--data", scenes, "--dry-run", "--json", "--out", tmp_path / "a", "--workers", 0, "--batch-size", 2)
+    plan = last_line(pi_dynn("train", "transfer", "--preset", "nasc-distil-dynn", *arguments))["plan"]
+    assert (plan["model"], plan["image_size"]) == ("gfnet_xs", 128)  # the teacher
+    plan = last_line(pi_dynn("train", "transfer", "--preset", "nasc-dynn", "--image-size", 32, *arguments))["plan"]
+    assert (plan["model"], plan["image_size"]) == ("gfnet_xs", 32)
+    for preset, error in (("nasc", "no preset is named"), ("nasc-dynn", "was not distilled")):
+        outcome = pi_dynn("train", "distill", "--preset", preset, "--teacher", "x.pth", *arguments)
+        assert error in outcome.err
+    outcome = pi_dynn("train", "exits", "--preset", "ucm-base", "--init", "x.pth", *arguments)
+    assert outcome.status == 2 and "ucm-base has no exits" in outcome.err
+
+
+def test_exits_and_thresholds_of_a_preset_are_kept(pi_dynn, scenes, tmp_path, monkeypatch):
+    preset = replace(preset_named("nasc-dynn"), exits=[0, 1], thresholds=[0.3, 0.4])
+    monkeypatch.setitem(presets(), "tiny-dynn", preset)
+    assert transfer(pi_dynn, scenes, tmp_path / "a").status == 0
+    exits = (
+        "train",
+        "exits",
+        "--data",
+        scenes,
+        "--init",
+        tmp_path / "a" / "best.safetensors",
+        *QUICK,
+        "--head-epochs",
+        1,
+    )
+    outcome = pi_dynn(*exits, "--preset", "tiny-dynn", "--out", tmp_path / "b", "--precision", "fp32")
+    assert outcome.status == 0, outcome.err
+    assert "exits after blocks 0, 1, a threshold for each" in outcome.out
+    manifest = load_bundle(tmp_path / "b" / "bundle.pt").manifest
+    assert (manifest.exit_blocks, manifest.thresholds) == ([0, 1], [0.3, 0.4])
+    assert manifest.notes["thresholds_chosen"].startswith("given by hand: accuracy")
+    for wrong, error in (
+        (("--keep-exits", "1,0"), "--keep-exits 1,0: give some, in order, of the trained [0, 1]"),
+        (("--keep-exits", "0,1", "--thresholds", "0.1,0.2,0.3"), "3 thresholds for 2 exits"),
+        (("--thresholds", "0.1"), "give --keep-exits with them"),
+    ):
+        outcome = pi_dynn(*exits, *wrong, "--out", tmp_path / "c")
+        assert outcome.status == 1 and error in outcome.err

@@ -10,7 +10,7 @@ from PIL import Image
 from pi_dynn.data import layouts
 from pi_dynn.data.cifar import CLASSES, open_cifar, read_binary_batch, read_python_batch
 from pi_dynn.data.folders import load_split, save_split, stratified_split
-from pi_dynn.data.layouts import LAYOUTS, Layout, layout_named, open_data
+from pi_dynn.data.layouts import LAYOUTS, Layout, detected_layout, layout_named, open_data, open_images
 from pi_dynn.errors import DatasetError
 
 TINY = Layout("tiny", "Tiny Scenes", 2, 6, 2, 8, ("wet land", "dry_land"), ("Images",))
@@ -48,10 +48,25 @@ def test_class_lists_and_published_sizes_fit_together():
 
 @pytest.mark.parametrize(
     ("spelling", "name"),
-    [("NaSC-TG2", "nasc-tg2"), ("NWPU-RESISC45", "resisc45"), ("ImageNet", "imagenet"), ("CIFAR-10", "cifar10")],
+    [
+        ("NaSC-TG2", "nasc-tg2"),
+        ("nasc", "nasc-tg2"),
+        ("NWPU-RESISC45", "resisc45"),
+        ("nwpu", "resisc45"),
+        ("NWPU_RESISC45", "resisc45"),
+        ("UC Merced", "ucm"),
+        ("ImageNet", "imagenet"),
+        ("CIFAR-10", "cifar10"),
+    ],
 )
 def test_names_are_found_however_they_are_spelt(spelling, name):
     assert layout_named(spelling).name == name
+
+
+@pytest.mark.parametrize("name", ["", "nwp", "landuse"])
+def test_a_part_of_a_name_is_none(name):
+    with pytest.raises(DatasetError, match="no data set is named"):
+        layout_named(name)
 
 
 def test_unknown_name_lists_the_known_ones():
@@ -64,6 +79,42 @@ def test_a_whole_copy_opens_wherever_its_folders_lie(tiny, tmp_path, below):
     fill(tmp_path / below, {"WetLand": 3, "dryland": 3})
     opened = open_data(tmp_path, "tiny")
     assert (opened.images, opened.held_out, opened.data.classes) == (6, None, ["WetLand", "dryland"])
+
+
+@pytest.mark.parametrize("name", ["nasc-tg2", "patternnet", "resisc45", "ucm", "aid"])
+def test_a_set_is_found_as_it_is_unpacked_without_being_named(tmp_path, name):
+    layout = LAYOUTS[name]
+    place = tmp_path.joinpath(*layout.folders)
+    fill(place, dict.fromkeys(layout.classes, 1))
+    (place.parent / "readme.txt").touch()
+    assert detected_layout(tmp_path) is layout
+    opened, images = open_data(tmp_path), open_images(tmp_path)
+    assert opened.data.root == place and opened.data.classes == images.classes == sorted(layout.classes)
+    with pytest.raises(DatasetError, match="only 1; expected" if layout.per_class else "of 10,000 images; expected"):
+        open_data(tmp_path, name)
+
+
+def test_images_without_classes_to_measure_with(tmp_path):
+    with pytest.raises(DatasetError, match="no images"):
+        open_images(tmp_path)
+    fill(tmp_path, {"holiday": 2})
+    Image.new("RGB", (8, 8)).save(tmp_path / "first.png")
+    assert [path.name for path in open_images(tmp_path).paths] == ["first.png", "0.png", "1.png"]
+    fill(tmp_path / "train", {"a": 2})
+    fill(tmp_path / "val", {"a": 1})
+    assert len(open_images(tmp_path)) == 1  # that to judge by
+
+
+def test_parts_of_a_set_that_brings_its_own(tmp_path):
+    fill(tmp_path / "train", {"a": 4, "b": 2})
+    fill(tmp_path / "test", {"a": 1, "b": 1})
+    opened = open_data(tmp_path)
+    assert [len(opened.part(name)) for name in ("train", "test", "calibrate")] == [6, 2, 2]
+    save_split(tmp_path / "split.json", stratified_split(opened.data, {"calibrate": 0.5, "train": 0.5}, 0), 0)
+    parts = [len(opened.part(name, tmp_path / "split.json")) for name in ("train", "calibrate", "test")]
+    assert parts == [3, 3, 2]
+    with pytest.raises(DatasetError, match="has no part 'other', only calibrate, train, test"):
+        opened.part("other", tmp_path / "split.json")
 
 
 def test_half_a_copy_says_what_is_missing_and_expected(tiny, tmp_path):

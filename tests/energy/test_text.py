@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pi_dynn.energy.results import energy_results
-from pi_dynn.energy.text import energy_notes, energy_table, energy_text
+from pi_dynn.energy.text import energy_log, energy_notes, energy_table, energy_text
 from pi_dynn.text import significant
 from tests.energy.simulated import QUICK, Bench, SimulatedSession
 from tests.golden import assert_golden
@@ -82,3 +82,14 @@ def test_without_figures_there_are_dashes(pair):
 )
 def test_four_digits(value, text):
     assert significant(value, 4) == text
+
+
+def test_log_has_the_published_lines(pair):
+    timed = {"images_per_s": 4.8769652180280945, "elapsed_s": 0.20504554682970047, "latency_s": 0.19002768886089325}
+    measured = replace(pair[0], **timed, measured=True, label="measured", valid=True, active_power_w=3.23)
+    timed = {"images_per_s": 5.728621847950494, "elapsed_s": 0.17456205463409424, "latency_s": 0.15970731616020203}
+    simulated = replace(pair[0], **timed, measured=False, label="SIMULATED", active_power_w=3.26)
+    results = [replace(one, idle_power_w=2.18) for one in (measured, simulated)]
+    assert_golden("published_energy_log.txt", energy_log(results))
+    assert energy_log([replace(measured, idle_power_w=None)]).startswith("power:unknown\n")
+    assert "measured INVALID\n" in energy_log([replace(measured, idle_power_w=2.0, valid=False)])

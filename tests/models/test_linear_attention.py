@@ -67,3 +67,17 @@ def test_script_prints_the_published_similarities():
     assert result.exit_code == 0, result.output
     rows = dict(line.split()[:2] for line in result.output.splitlines()[1:])
     assert {kernel: float(value) for kernel, value in rows.items()} == pytest.approx(PUBLISHED, abs=5e-6)
+
+
+@pytest.mark.parametrize("kernel", PUBLISHED)
+def test_script_prints_the_published_line_for_one_kernel(kernel):
+    arguments = ["--seed", "42", "--resolution", "8,8", "--batch-size", "16", "--kernel", kernel]
+    result = CliRunner().invoke(runpy.run_path(str(SCRIPT))["main"], arguments)
+    assert result.exit_code == 0, result.output
+    name, value = result.output.split(": ")
+    assert name == "Cosine Similarity" and float(value) == pytest.approx(PUBLISHED[kernel], abs=5e-6)
+
+
+def test_script_says_what_a_resolution_is():
+    result = CliRunner().invoke(runpy.run_path(str(SCRIPT))["main"], ["--resolution", "8"])
+    assert result.exit_code == 2 and "give height and width, as 8,8" in result.output

@@ -31,6 +31,7 @@ from pi_dynn.power.ina.ina228 import Ina228, Ina228Settings
 
 SIMULATED_METERS = [
     "ina219",
+    "ina219-usb",
     "ina226",
     "ina260",
     "ina228",
@@ -81,6 +82,8 @@ def simulated(lay_out, pi5_firmware, monkeypatch, tmp_path):
 
     return {
         "ina219": lambda clock: Ina219(FakeBus(Ina219Chip(clock, Constant(3.0)), clock), clock),
+        # Through a USB adapter a transfer waits for frames of 1 ms.
+        "ina219-usb": lambda clock: Ina219(FakeBus(Ina219Chip(clock, Constant(3.0)), clock, transfer_s=2e-3), clock),
         "ina226": lambda clock: Ina226(
             FakeBus(Ina226Chip(clock, Constant(3.0)), clock), clock, Ina226Settings(), name="ina226"
         ),

@@ -22,7 +22,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound="InaSettings")
 _MODE_BITS = 0x0007
-_TRANSIENT = (errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT)
+# No acknowledge is EREMOTEIO on a Pi and ENXIO on most USB adapters (Documentation/i2c/fault-codes.rst).
+_TRANSIENT = (errno.EREMOTEIO, errno.ENXIO, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN)
+_UNPLUGGED = (errno.ENODEV, errno.ESHUTDOWN, errno.EPIPE)
 _RETRIES = 3
 _RETRY_PAUSE_S = 1e-3
 _POLLS_TO_WAIT = 64  # for the first sample: several cycles
@@ -230,7 +232,7 @@ class InaChip(EnergyMeter, Generic[S]):
             found = {register: self._read(register) for register in self._settings_words()}
         except MeterBusError as error:
             code = getattr(error.__cause__, "errno", None)
-            if code in (*_TRANSIENT, errno.ENXIO):
+            if code in _TRANSIENT:
                 raise MeterNotFound(
                     f"nothing answers on {self.bus.name}: check VCC, GND, SDA and SCL, then i2cdetect for the address"
                 ) from error
@@ -319,5 +321,7 @@ class InaChip(EnergyMeter, Generic[S]):
         if error.errno == errno.EBUSY:
             return MeterBusError(f"a kernel driver holds the chip on {self.bus.name}: use the meter 'hwmon' instead")
         what = error.strerror or str(error)
+        if error.errno in _UNPLUGGED:
+            return MeterBusError(f"{self.bus.name} is gone ({what}): plug the USB adapter in again")
         tries = f" {_RETRIES + 1} times" if error.errno in _TRANSIENT else ""
         return MeterBusError(f"{self.bus.name} failed{tries} ({what}): check the leads, keep them short")

@@ -19,12 +19,16 @@ METER_ADDRESSES = range(0x40, 0x50)
 
 
 class I2cBus(NamedTuple):
-    """A bus and the addresses that answered, including those held by a kernel driver, which `held` names."""
+    """A bus and the addresses that answered, including those held by a kernel driver, which `held` names.
+
+    `adapter` is what drives the bus, as the kernel calls it; "" if it does not tell.
+    """
 
     number: int
     answering: tuple[int, ...]
     held: dict[int, str]
     error: PowerError | None
+    adapter: str = ""
 
 
 def scan_i2c(root: Path = Path("/"), smbus_class: BusClass | None = None) -> list[I2cBus]:
@@ -77,7 +81,8 @@ def _scan(root: Path, number: int, smbus_class: BusClass | None) -> I2cBus:
         for address in METER_ADDRESSES
         if (driver := root / f"sys/bus/i2c/devices/{number}-{address:04x}/driver").exists()
     }
-    device = root / f"dev/i2c-{number}"
+    device, named = root / f"dev/i2c-{number}", root / f"sys/class/i2c-dev/i2c-{number}/name"
+    adapter = named.read_text(encoding="utf-8", errors="replace").strip() if named.is_file() else ""
     try:
         if smbus_class is None:
             with need_extra("i2c", "looking for I2C meters", PowerError):
@@ -86,10 +91,10 @@ def _scan(root: Path, number: int, smbus_class: BusClass | None) -> I2cBus:
         with smbus_class(str(device)) as bus:
             answering = tuple(address for address in METER_ADDRESSES if address in held or _answers(bus, address))
     except PowerError as error:
-        return I2cBus(number, tuple(held), held, error)
+        return I2cBus(number, tuple(held), held, error, adapter)
     except OSError as error:
-        return I2cBus(number, tuple(held), held, bus_open_error(error, device))
-    return I2cBus(number, answering, held, None)
+        return I2cBus(number, tuple(held), held, bus_open_error(error, device), adapter)
+    return I2cBus(number, answering, held, None, adapter)
 
 
 def _answers(bus: "SMBus", address: int) -> bool:

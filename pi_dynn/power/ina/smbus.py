@@ -69,7 +69,14 @@ def check_address(bus: int, address: int, root: Path) -> Path:
 def bus_open_error(error: OSError, device: Path) -> MeterNotFound | MeterDenied | MeterBusError:
     """The error for a failed opening of `device`, with what to do about it."""
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-        return MeterNotFound(f"there is no {device}: enable I2C with scripts/setup_pi.sh and reboot")
+        others = sorted(str(path) for path in device.parent.glob("i2c-*"))
+        there = f"there is no {device}{', only ' + ', '.join(others) if others else ''}"
+        if device.name == "i2c-1":
+            other = ", or name another bus with --i2c-bus" if others else ""
+            return MeterNotFound(f"{there}: enable I2C with scripts/setup_pi.sh and reboot{other}")
+        return MeterNotFound(
+            f"{there}: plug the USB adapter in and load its driver, docs/wiring.md, or name another bus"
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
         return MeterDenied(f"this user may not open {device}: sudo usermod -aG i2c $USER, then log in again")
     return MeterBusError(f"cannot open {device} ({error.strerror}): see dmesg")

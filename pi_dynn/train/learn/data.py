@@ -12,6 +12,7 @@ from pi_dynn.data.look import FolderLook, LookedAt, look_at
 from pi_dynn.errors import DatasetError
 from pi_dynn.files import file_sha256, write_text
 from pi_dynn.train.data import LEAST_IMAGES, files_sha256
+from pi_dynn.train.learn.settings import LearnSettings
 
 SHARES = {"test": 0.15, "calibrate": 0.15, "train": 0.7}
 
@@ -51,21 +52,22 @@ class LearnData:
         return {name: len(part) for name, part in self.parts.items()}
 
 
-def open_learn_data(folder: Path, work: Path, split: Path | None, seed: int, resume: bool) -> LearnData:
-    """Look at the folder and share it out as `split` says; without one, split it and write that to `work`.
+def open_learn_data(settings: LearnSettings) -> LearnData:
+    """Look at the folder and share it out as the split says; without one, split it and write that to the run's folder.
 
     A run that is resumed keeps the split it has written. A part named `test` of the folder itself is kept apart.
 
     Raises: DatasetError for images that cannot be learned from, or a part that is too small.
     """
-    opened = open_data(folder)
+    folder, work = settings.folder, settings.work
+    opened = open_data(folder, settings.layout, settings.partial)
     if not opened.data.paths:
         raise DatasetError(f"{folder}: holds no image files; learn reads one folder of images per class")
     looked = look_at(opened.data)
     write_text(work / "look.json", json.dumps(looked.look.to_dict(), indent=1) + "\n")
-    file = split or work / "split.json"
-    if split is None and not (resume and file.exists()):
-        _write_split(file, looked, opened.held_out is not None, seed)
+    file = settings.split or work / "split.json"
+    if settings.split is None and not (settings.resume and file.exists()):
+        _write_split(file, looked, opened.held_out is not None, settings.seed)
     usable = set(looked.data.paths)
     parts = {
         name: part.subset([i for i, path in enumerate(part.paths) if path in usable])
@@ -89,7 +91,7 @@ def open_learn_data(folder: Path, work: Path, split: Path | None, seed: int, res
 
 def _leaks(look: FolderLook, parts: dict[str, ImageFolder]) -> list[str]:
     """A sentence where a split tears apart what looks alike: the test would ask for what was learned by heart."""
-    place = {path.relative_to(part.root).as_posix(): name for name, part in parts.items() for path in part.paths}
+    place = {part.relative(i): name for name, part in parts.items() for i in range(len(part))}
     torn = [group for group in look.together if len({place[path] for path in group if path in place}) > 1]
     if not torn:
         return []
@@ -101,7 +103,4 @@ def _write_split(file: Path, looked: LookedAt, has_test: bool, seed: int) -> Non
     shares = {name: share for name, share in SHARES.items() if not (has_test and name == "test")}
     data = looked.data
     parts = grouped_split(looked.groups, data.labels, shares, seed)
-    paths = {
-        name: [data.paths[i].relative_to(data.root).as_posix() for i in members] for name, members in parts.items()
-    }
-    save_split(file, paths, seed)
+    save_split(file, {name: [data.relative(i) for i in members] for name, members in parts.items()}, seed)

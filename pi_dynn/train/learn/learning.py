@@ -96,7 +96,7 @@ class Learning:
         pretrained.pretrained_file(self.network)  # a missing package is said before any work is done
         with clear_write_errors(settings.work):
             self.callback.on_stage(f"looking at {settings.folder}")
-            self.data = open_learn_data(settings.folder, settings.work, settings.split, settings.seed, settings.resume)
+            self.data = open_learn_data(settings)
             self.callback.on_look(self.data.look, self.data.counts)
             self.plan = self._plan()
             self.callback.on_plan(self.plan)

@@ -22,6 +22,8 @@ class LearnSettings:
     folder: Path
     out: Path
     minutes: float = 10.0
+    layout: str | None = None  # the published set that the folder has to be a copy of...
+    partial: bool = False  # ...or a part of
     split: Path | None = None
     model: str | None = None  # None: the default, or what fits the budget
     image_size: int | None = None
