@@ -8,6 +8,7 @@ from pi_dynn.power.certificate import ShuntCertificate, calibrated
 from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip, Ina226Chip, Square, Switched
 from pi_dynn.power.ina.ina219 import Ina219
 from pi_dynn.power.ina.ina226 import Ina226, Ina226Settings, Ina260, Ina260Settings
+from pi_dynn.power.ina.pairs import open_pair_chip
 
 
 @pytest.fixture
@@ -134,3 +135,17 @@ def test_a_reset_brings_back_the_values_of_power_up(clock):
     assert chip.read_word(0) == 0x4FFF
     chip.write_word(0, 0x8000)
     assert chip.read_word(0) == 0x4127
+
+
+def test_without_an_address_chips_of_another_kind_do_not_count(clock, tmp_path, monkeypatch):
+    asked = []
+
+    def only_one(bus, root, is_other):
+        asked.extend(is_other(FakeBus(chip, clock)) for chip in chips)
+        raise MeterNotFound("asked enough")
+
+    chips = [Ina226Chip(clock, Constant(3.0), shunt_ohm=ohm) for ohm in (0.1, None)]  # the second is an INA260
+    monkeypatch.setattr("pi_dynn.power.ina.i2c_scan.only_meter_address", only_one)
+    with pytest.raises(MeterNotFound, match="asked enough"):
+        open_pair_chip(Ina226, clock, tmp_path, 1, None, Ina226Settings())
+    assert asked == [False, True]
