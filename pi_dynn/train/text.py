@@ -7,7 +7,14 @@ from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.text import milliseconds, percent
 from pi_dynn.train.records import TrainPlan, TrainResult
 
-SPOKEN = ("epoch", "lr", "loss", "images_per_s", "waited")
+STAGES = {"warmup": "heads", "bilevel": "gates and heads"}
+FIGURES = {  # of a row of log.csv, as shares; the others stay in the log
+    "accuracy": "accuracy",
+    "joint_accuracy": "accuracy of all exits and full depth together",
+    "mean_accuracy": "mean accuracy of the exits",
+    "gated_accuracy": "accuracy with exits",
+    "mean_cost": "mean cost",
+}
 
 
 def plan_text(plan: TrainPlan) -> str:
@@ -34,11 +41,10 @@ def plan_text(plan: TrainPlan) -> str:
 
 
 def epoch_text(name: str, row: Mapping[str, float]) -> str:
-    """One line for one epoch."""
-    speed = f"{row['images_per_s']:.0f} images/s, {percent(row['waited'])} waited"
-    names = [key for key in row if key not in SPOKEN and not key.startswith("acc_")]  # of a dozen exits: in the log
-    figures = "  ".join(f"{key} {row[key]:.4f}" for key in names)
-    return f"{name} {row['epoch']:>3}  lr {row['lr']:.2e}  loss {row['loss']:.4f}  {figures}  ({speed})"
+    """One line for one epoch: the loss, figures on the calibrate part, and the speed."""
+    figures = "".join(f", {text} {percent(row[key])}" for key, text in FIGURES.items() if key in row)
+    speed = f"{row['images_per_s']:.0f} images/s, {percent(row['waited'], 0)} of the time waiting for them"
+    return f"{STAGES.get(name, name)}, epoch {row['epoch']:.0f}: loss {row['loss']:.3f}{figures} ({speed})"
 
 
 def result_text(result: TrainResult) -> str:

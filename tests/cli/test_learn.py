@@ -153,7 +153,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_resume_goes_on(pi_dynn, photos, tmp_pa
     assert outcome.status == 130 and "stopped early: interrupted after 2 of 4 epochs" in outcome.out
     assert load_bundle("mine.pt").manifest.labels and "Stopped early" in (tmp_path / "mine.run/page.html").read_text()
     outcome = pi_dynn("learn", photos, "-o", "mine.pt", *TINY, "--resume")
-    assert outcome.status == 0 and "whole   3 " in outcome.err and "whole   2 " not in outcome.err
+    assert outcome.status == 0 and "whole, epoch 3:" in outcome.err and "whole, epoch 2:" not in outcome.err
     result = result_of(tmp_path / "mine.run")
     assert result.unfinished is None
     assert read_card("mine.run/weights.safetensors").stages[0]["recipe"]["epochs"] in (result.epochs, 15)

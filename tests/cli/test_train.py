@@ -81,7 +81,8 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(pi_dynn, scenes, tmp_path):
 def test_text_and_json_of_a_run(pi_dynn, scenes, tmp_path):
     outcome = transfer(pi_dynn, scenes, tmp_path / "a", "--augment", "trivial", "--any-way-up")
     assert outcome.status == 0
-    assert [line.split()[:2] for line in outcome.err.splitlines()] == [["transfer", "1"], ["transfer", "2"]]
+    lines = outcome.err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["transfer, epoch 1", "transfer, epoch 2"]
     assert "on the calibrate part" in outcome.out
     outcome = transfer(pi_dynn, scenes, tmp_path / "b", "--json", "--augment", "none", "--mix", 0)
     rows = [json.loads(line) for line in outcome.out.splitlines()]

@@ -12,6 +12,7 @@ from pi_dynn.models import create_model
 from pi_dynn.train.distill import Distillation, hard_distillation_loss, soft_distillation_loss
 from pi_dynn.train.images import AUGMENTATIONS, Mixing, augmentation
 from pi_dynn.train.teacher_network import TeacherNetwork
+from pi_dynn.train.text import epoch_text
 from pi_dynn.train.transfer import Transfer, exit_accuracies
 
 LN2, LN3 = math.log(2), math.log(3)
@@ -194,3 +195,12 @@ def test_every_augmentation_makes_a_picture_of_the_asked_size(name):
 def test_unknown_augmentation():
     with pytest.raises(InputError, match="'hallucinate' is not known: choose from randaugment, trivial"):
         augmentation("hallucinate", 32)
+
+
+def test_a_line_of_an_epoch_is_in_words():
+    row = {"epoch": 12, "lr": 3e-4, "loss": 0.4123, "images_per_s": 320.4, "waited": 0.021}
+    row |= {"utility": -0.9046, "gated_accuracy": 0.934, "mean_cost": 0.52, "acc_7": 0.9}
+    assert epoch_text("bilevel", row) == (
+        "gates and heads, epoch 12: loss 0.412, accuracy with exits 93.4 %, mean cost 52.0 % "
+        "(320 images/s, 2 % of the time waiting for them)"
+    )
