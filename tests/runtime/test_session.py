@@ -176,3 +176,7 @@ def load_network_of(bundle) -> str:
 def test_class_means_that_do_not_fit_the_bundle(tiny_bundle):
     with pytest.raises(BundleError, match="class means do not fit 3 exits and 5 classes"):
         tiny_bundle.with_manifest(rejection=Rejection(0.05, 0.5, 20, [[[1.0, 0.0], [0.0, 1.0]]]))
+
+
+def test_there_is_always_one_answer(session, images):
+    assert len(session.classify(images[0], top=0).top) == 1
