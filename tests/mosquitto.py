@@ -40,7 +40,9 @@ class Mosquitto:
             self.port = free.getsockname()[1]
         self._configuration = folder / "mosquitto.conf"
         lines = [f"listener {self.port} 127.0.0.1", f"allow_anonymous {str(anonymous).lower()}", "user root", *settings]
-        self._configuration.write_text("\n".join(lines) + "\n" if BINARY else AMQTT_CONFIGURATION.format(port=self.port))
+        self._configuration.write_text(
+            "\n".join(lines) + "\n" if BINARY else AMQTT_CONFIGURATION.format(port=self.port)
+        )
         self._process = self._listener = None
         self.heard: list[tuple[str, bytes]] = []
         self.up()

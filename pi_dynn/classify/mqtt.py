@@ -144,15 +144,19 @@ class MqttPublisher:
 
     def publish(self, text: str) -> bool:
         """Send a text to the broker's topic, as `send` does."""
-        return self.send(Message(self.broker.topic, text))
+        return self._send(Message(self.broker.topic, text))
 
     def greet(self) -> None:
         """Send the announcer's greeting."""
-        for message in [] if self._announcer is None else self._announcer.greeting():
-            self.send(message)
+        if self._announcer is not None:
+            self.send(*self._announcer.greeting())
 
-    def send(self, message: Message) -> bool:
-        """Send a message; returns False if it is dropped, without a connection or with too many on their way."""
+    def send(self, *messages: Message) -> bool:
+        """Send messages; returns False if one is dropped, without a connection or with too many on their way."""
+        dropped = [message for message in messages if not self._send(message)]
+        return not dropped
+
+    def _send(self, message: Message) -> bool:
         with self._counting:
             self._messages += 1
         if not self._client.is_connected():

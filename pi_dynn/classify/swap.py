@@ -32,9 +32,8 @@ class SwappingSession:
 
     The new one is opened by `open_session` in another thread, and answers the newest picture there. If that fails the
     callback `say` reports it in one line, and the running session stays. So there are two sessions in memory meanwhile.
-    `on_swap` is called after a change, in the thread that classifies.
 
-    Attributes: session (in use now), swaps, refused.
+    Attributes: session (in use now), swaps, refused, on_swap (called with the new session, where `poll` is).
     """
 
     def __init__(
@@ -44,11 +43,11 @@ class SwappingSession:
         open_session: Callable[[], Session],
         clock: Clock,
         say: Callable[[str], None] = lambda text: None,
-        on_swap: Callable[[Session], object] = lambda session: None,
     ) -> None:
         """`path` is None for a bundle that comes with the package."""
         self.session, self.swaps, self.refused = session, 0, 0
-        self._path, self._open, self._clock, self._say, self._on_swap = path, open_session, clock, say, on_swap
+        self._path, self._open, self._clock, self._say = path, open_session, clock, say
+        self.on_swap: Callable[[Session], object] = lambda session: None
         self._used = self._seen = self._stamp()
         self._look_ns = clock.now_ns()
         self._asked = False
@@ -118,4 +117,4 @@ class SwappingSession:
         self.swaps += 1
         classes = "the same" if result.manifest.labels == before.manifest.labels else "other"
         self._say(f"{self._path or 'bundle'}: {result.bundle.sha256[:8]} answers from now on, with {classes} classes")
-        self._on_swap(result)
+        self.on_swap(result)

@@ -154,7 +154,6 @@ def watch_summary(
     feed: FrameFeed,
     detector: MotionDetector | None = None,
     agreement: Agreement | None = None,
-    pictures: UnsurePictures | None = None,
 ) -> WatchSummary:
     """The summary of the answers with the counts of the feed's frames."""
     return WatchSummary(
@@ -165,6 +164,4 @@ def watch_summary(
         reconnects=feed.reconnects,
         skipped=0 if detector is None else detector.skipped,
         held_back=0 if agreement is None else agreement.held_back,
-        unsure_saved=None if pictures is None else pictures.saved,
-        unsure_lost=None if pictures is None else pictures.lost,
     )
