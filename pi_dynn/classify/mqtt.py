@@ -71,6 +71,10 @@ class Message:
 class Announcer(Protocol):
     """What is to be published beside the answers."""
 
+    unique_id: str
+    """Names the client, so that a new connection takes the place of one the broker still waits for.
+
+    Otherwise the farewell of the old one would come after the greeting of the new one."""
     birth_topic: str
     """A message `online` there asks for the greeting once more."""
 
@@ -105,7 +109,8 @@ class MqttPublisher:
         self._last: MQTTMessageInfo | None = None
         self._refusal: str | None = None
         self._answered, self._lost = threading.Event(), False
-        self._client = client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        client_id = "" if announcer is None else announcer.unique_id
+        self._client = client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id)
         client.username_pw_set(broker.user, broker.password)
         if broker.tls:
             client.tls_set()

@@ -118,8 +118,10 @@ class Supervisor:
             self._notify(f"WATCHDOG=1\nSTATUS={status}")
 
     def stopping(self) -> None:
-        """Tell that the watch ends."""
+        """Tell that the watch ends; nothing is told after that."""
         self._notify("STOPPING=1")
+        if self.there and self._notifier.socket is not None:
+            self._notifier.socket.close()
 
     def _notify(self, text: str) -> None:
         if self.there:

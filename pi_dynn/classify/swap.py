@@ -19,11 +19,12 @@ LOOK_S = 2.0  # between two looks at the file; one that changed in between is st
 def check_session(session: Session, image: AnyImage) -> None:
     """Let a session answer an image at every exit.
 
-    Raises: BundleError unless all logits are finite, one for each class that its manifest declares.
+    Raises: BundleError unless all logits are finite, one for each class that its manifest declares, and so are scores.
     """
     classes = len(session.manifest.labels)
-    for number, logits in enumerate(session.forward_all(session.preprocess(image).unsqueeze(0))):
-        if logits.shape != (1, classes) or not torch.isfinite(logits).all():
+    exits = zip(*session.forward_scored(session.preprocess(image).unsqueeze(0)), strict=True)
+    for number, (logits, score) in enumerate(exits):
+        if logits.shape != (1, classes) or not torch.isfinite(torch.cat((logits[0], score.flatten()))).all():
             raise BundleError(f"exit {number + 1} does not answer with {classes} finite numbers")
 
 
