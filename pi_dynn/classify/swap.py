@@ -13,7 +13,7 @@ from pi_dynn.errors import BundleError
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
 
-LOOK_S = 2.0  # between two looks at the file; one that changed in between is still being written
+LOOK_S = 1.0  # between two looks at the file; one that changed in between is still being written
 
 
 def check_session(session: Session, image: AnyImage) -> None:

@@ -94,16 +94,16 @@ def watch_line(summary: WatchSummary) -> str:
         line += f", {summary.skipped} skipped"
     if summary.saved_energy is not None:
         line += f" (saves {significant(summary.saved_energy.net_j)} J, {summary.saved_energy.meter_label})"
-    for number, what in (
-        (summary.held_back, "answers held back"),
-        (summary.reconnects, "reconnects"),
-        (summary.swaps, "changes of the bundle"),
-        (summary.refused_swaps, "bundles refused"),
-        (summary.unsure_saved, "unsure pictures saved"),
-        (summary.unsure_lost, "not saved"),
+    for number, what, how in (
+        (summary.held_back, "answer", " held back"),
+        (summary.reconnects, "reconnect", ""),
+        (summary.swaps, "bundle change", ""),
+        (summary.refused_swaps, "bundle change", " refused"),
+        (summary.unsure_saved, "unsure picture", " saved"),
+        (summary.unsure_lost, "unsure picture", " lost"),
     ):
         if number:
-            line += f", {number} {what}"
+            line += f", {counted(number, what)}{how}"
     if summary.published is not None:
         line += f", {summary.published} messages published, {summary.unpublished} not"
     return line

@@ -84,7 +84,7 @@ class MotionDetector:
         """
         now = thumbnail(image)
         still = self._noise is not None and not self._differs(now)
-        self._running = 0 if still else self._running + 1
+        self._running = 0 if still or self._noise is None else self._running + 1
         if self._running >= RECALIBRATE:
             self._restart(taken_ns)
         if self._noise is None:

@@ -61,6 +61,12 @@ def test_all_are_answered_until_the_noise_is_known(scene):
     assert detector.skipped == 100 - first
 
 
+def test_the_noise_is_learned_as_quickly_from_many_frames_a_second(scene):
+    detector = MotionDetector(1e6)
+    answered = [detector.moved(noisy(scene, 4.0, i), i * SECOND_NS // 30) for i in range(200)]
+    assert answered.index(False) == 151
+
+
 def test_a_frame_is_answered_now_and_then_anyway(scene):
     detector = calibrated(scene, at_least_s=30.0)
     answered = [i for i in range(12, 300) if detector.moved(scene, i * SECOND_NS)]
