@@ -88,8 +88,11 @@ class SwappingSession:
         changed = self._seen is not None and self._seen != self._used and self._seen == before
         if changed or self._asked:
             self._used, self._asked = self._seen, False
-            self._thread = threading.Thread(target=self._load, args=(self._image,), name="bundle", daemon=True)
-            self._thread.start()
+            self._begin(self._image)
+
+    def _begin(self, image: AnyImage) -> None:
+        self._thread = threading.Thread(target=self._load, args=(image,), name="bundle", daemon=True)
+        self._thread.start()
 
     def _stamp(self) -> tuple[int, int, int] | None:
         """What tells one content of the file from another."""

@@ -84,6 +84,7 @@ class Watcher:
             age_s = (self._clock.now_ns() - frame.taken_ns) * 1e-9
             time = self._now().isoformat(timespec="milliseconds")
             line = frame_object(frame.name, frame.number, time, age_s, answer)
+            self._tell_presence()  # before the first answer after the camera was away
             if self._publisher is not None:
                 self._publisher.publish(json.dumps(line))
                 if self._home is not None and isinstance(answer, Prediction):
@@ -111,10 +112,13 @@ class Watcher:
         lost_s = self._feed.lost_s
         self._session.poll()
         self._supervisor.beat(f"{self._feed.seen} frames; {'the camera is lost' if lost_s else 'watching'}")
-        if self._publisher is not None and self._home is not None:
-            self._publisher.send(*self._home.available(lost_s < AWAY_S))
+        self._tell_presence()
         if self._supervisor.there and lost_s > GIVE_UP_S:
             raise CameraUnavailable(f"{self._feed.name}: lost for {GIVE_UP_S / 60:.0f} minutes; to be started anew")
+
+    def _tell_presence(self) -> None:
+        if self._publisher is not None and self._home is not None:
+            self._publisher.send(*self._home.available(self._feed.lost_s < AWAY_S))
 
     def _swapped(self, session: Session) -> None:
         if self._publisher is not None and self._home is not None:

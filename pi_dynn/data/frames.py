@@ -182,11 +182,17 @@ class CaptureFeed(FrameFeed):
         if self._thread.ident is None:  # not earlier, or the first frames of a video would be lost
             self._got_on()
             self._thread.start()
-        elif self._comes_back and not self._ended and self._clock.now_ns() > self._due_ns:
-            self._patience_s = min(2.0 * self._patience_s, LONGEST_STALL_S)  # every thread left behind is kept
+        elif self._hangs():
             self._thread = self._new_thread()
-            self._got_on()
             self._thread.start()
+
+    def _hangs(self) -> bool:
+        """Whether the thread is overdue, and another is to be started; with every one in a row it is waited longer."""
+        if not self._comes_back or self._ended or self._clock.now_ns() <= self._due_ns:
+            return False
+        self._patience_s = min(2.0 * self._patience_s, LONGEST_STALL_S)  # a thread that is left behind is kept
+        self._got_on()
+        return True
 
     def close(self) -> None:
         """Stop the thread, which releases the capture; waits two seconds at most."""

@@ -13,8 +13,8 @@ from PIL import Image
 from pi_dynn import Preprocess, build_bundle
 from pi_dynn.cli import watch_service
 from pi_dynn.cli.watch_service import described_service
-from tests.cli.test_watch import start, watch
 from tests.classify.test_home_assistant import check_sensor
+from tests.cli.test_watch import start, watch
 from tests.mosquitto import Mosquitto, wait_until
 from tests.networks import random_gfnet
 from tests.test_docs import ROOT
