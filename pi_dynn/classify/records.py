@@ -26,8 +26,8 @@ class ClassifySummary(Record):
 
 
 @dataclass(frozen=True)
-class SavedEnergy(Record):
-    """The energy that answers to skipped frames would have taken: an estimate by a board's power model."""
+class EnergyFigure(Record):
+    """The net energy of answers that were given or spared: an estimate by a board's power model or a saved record."""
 
     net_j: float
     scope: str
@@ -57,8 +57,10 @@ class WatchSummary(ClassifySummary):
     unpublished: int | None = None
     skipped: int = 0
     held_back: int = 0
-    saved_energy: SavedEnergy | None = None
+    saved_energy: EnergyFigure | None = None
     unsure_saved: int | None = None
     unsure_lost: int | None = None
     swaps: int = 0
     refused_swaps: int = 0
+    unpaid: int = 0
+    spent_energy: EnergyFigure | None = None

@@ -94,6 +94,9 @@ def watch_line(summary: WatchSummary) -> str:
         line += f", {summary.skipped} skipped"
     if summary.saved_energy is not None:
         line += f" (saves {significant(summary.saved_energy.net_j)} J, {summary.saved_energy.meter_label})"
+    if summary.spent_energy is not None:
+        spent = significant(summary.spent_energy.net_j)
+        line += f", {spent} J spent ({summary.spent_energy.meter_label}), {counted(summary.unpaid, 'frame')} unpaid"
     for number, what, how in (
         (summary.held_back, "answer", " held back"),
         (summary.reconnects, "reconnect", ""),

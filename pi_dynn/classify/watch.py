@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import count
 
-from pi_dynn.classify.records import ClassifySummary, SavedEnergy, WatchSummary
+from pi_dynn.classify.records import ClassifySummary, EnergyFigure, WatchSummary
 from pi_dynn.classify.swap import SwappingSession
 from pi_dynn.classify.text import told_label
 from pi_dynn.classify.unsure import UnsurePictures
@@ -80,16 +80,20 @@ def moved_frames(
 def frame_answers(
     session: Session | SwappingSession,
     frames: Iterable[Frame],
-    thresholds: list[float] | float | None = None,
+    thresholds: Callable[[], list[float]] | list[float] | float | None = None,
     deadline_s: float | None = None,
     top: int = 1,
 ) -> Iterator[tuple[Frame, Prediction | InputError]]:
-    """Each frame with its answer, or the InputError in its place; answered before the next frame is taken."""
+    """Each frame with its answer, or the InputError in its place; answered before the next frame is taken.
+
+    `thresholds` that may change are a callback, asked before each answer.
+    """
     for frame in frames:
         try:
             if isinstance(frame.image, InputError):
                 raise frame.image
-            answer: Prediction | InputError = session.classify(frame.image, thresholds, deadline_s, top)
+            limits = thresholds() if callable(thresholds) else thresholds
+            answer: Prediction | InputError = session.classify(frame.image, limits, deadline_s, top)
         except InputError as error:
             answer = error
         yield frame, answer
@@ -139,14 +143,14 @@ def saving_unsure(
         yield frame, answer
 
 
-def saved_energy(skipped: int, mean_latency_s: float | None, cores_share: float, model: PowerModel) -> SavedEnergy:
+def saved_energy(skipped: int, mean_latency_s: float | None, cores_share: float, model: PowerModel) -> EnergyFigure:
     """What the network would have drawn for the skipped frames by a board's power model: an estimate.
 
     `cores_share` (0..1) is the share of the board's cores that an answer keeps busy. The detector's own work, and the
     preprocessing that it saved, are left out.
     """
     busy_s = skipped * (mean_latency_s or 0.0)
-    return SavedEnergy(net_j=busy_s * cores_share * (model.full_w - model.idle_w), scope=model.scope)
+    return EnergyFigure(net_j=busy_s * cores_share * (model.full_w - model.idle_w), scope=model.scope)
 
 
 def watch_summary(

@@ -8,6 +8,7 @@ from typing import Any
 
 from pi_dynn.classify.home_assistant import HomeAssistant
 from pi_dynn.classify.mqtt import MqttPublisher
+from pi_dynn.classify.planned import PlannedThresholds
 from pi_dynn.classify.records import WatchSummary
 from pi_dynn.classify.run import Tally
 from pi_dynn.classify.service import Supervisor
@@ -55,7 +56,7 @@ class Watcher:
     """Answers the frames of a feed, tells the answers, and gives signs of life.
 
     `now` is the calendar's date and time. Answers are published if there is a `publisher`, and for Home Assistant if
-    there is a `home`.
+    there is a `home`. `planned` thresholds take the place of those in the settings.
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class Watcher:
         pictures: UnsurePictures | None = None,
         publisher: MqttPublisher | None = None,
         home: HomeAssistant | None = None,
+        planned: PlannedThresholds | None = None,
     ) -> None:
         self._feed, self._session, self._settings, self._clock, self._now = feed, session, settings, clock, now
         self._supervisor, self._pictures, self._publisher, self._home = supervisor, pictures, publisher, home
+        self._planned = planned
         self._detector = None if settings.at_least_s is None else MotionDetector(settings.at_least_s)
         self._agreement = Agreement(settings.agree)
         self._tally = Tally(session, clock)
@@ -96,10 +99,15 @@ class Watcher:
         frames = paced_frames(self._feed, self._clock, settings.every_s, settings.limit, self.beat)
         if settings.region is not None:
             frames = cropped_frames(frames, settings.region)
+        if self._planned is not None:  # before motion: the detector is to compare with what was answered
+            frames = self._planned.affordable(frames)
         if self._detector is not None:
             frames = moved_frames(frames, self._detector, self._agreement.pending)
-        answers = frame_answers(self._session, frames, settings.thresholds, settings.deadline_s, settings.top)
+        limits = settings.thresholds if self._planned is None else self._planned.thresholds
+        answers = frame_answers(self._session, frames, limits, settings.deadline_s, settings.top)
         answers = self._tally.count(answers)
+        if self._planned is not None:
+            answers = self._planned.paid(answers)
         if self._pictures is not None:
             answers = saving_unsure(answers, self._pictures)
         return self._agreement.agreed(answers)
@@ -140,4 +148,6 @@ class Watcher:
             share = min(1.0, summary.threads / cores)
             saved = saved_energy(summary.skipped, summary.mean_latency_s, share, model)
             summary = replace(summary, saved_energy=saved)
+        if self._planned is not None and model is not None:
+            summary = replace(summary, unpaid=self._planned.unpaid, spent_energy=self._planned.spent(model.scope))
         return summary

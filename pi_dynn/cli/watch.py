@@ -10,140 +10,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import cloup
 
-from pi_dynn.cli.options import (
-    NUMBERS,
-    SessionChoice,
-    accept_all_option,
-    bundle_option,
-    enabled_option,
-    engine_option,
-    no_exit_option,
-    threads_option,
-    threshold_option,
-    thresholds_option,
-    trust_option,
-    with_choice,
-    with_thresholds,
-)
+from pi_dynn.cli.calibration_options import battery_percent, check_planning, chosen_plan
+from pi_dynn.cli.options import SessionChoice, with_choice, with_thresholds
 from pi_dynn.cli.status import ExitStatus, show_error
+from pi_dynn.cli.watch_options import (
+    AT_LEAST_S,
+    WatchCommand,
+    network_options,
+    place_options,
+    record_options,
+    told_options,
+    when_options,
+)
 from pi_dynn.cli.watch_service import check_password, described_service, run_service
 
 if TYPE_CHECKING:
     from pi_dynn.classify.home_assistant import HomeAssistant
+    from pi_dynn.classify.planned import PlannedThresholds
+    from pi_dynn.classify.run import Plan
     from pi_dynn.classify.service import Supervisor
     from pi_dynn.classify.swap import SwappingSession
     from pi_dynn.classify.unsure import UnsurePictures
     from pi_dynn.classify.watcher import Watcher, WatchSettings
+    from pi_dynn.clock import Clock
     from pi_dynn.data.region import Region
     from pi_dynn.runtime.manifest import Manifest
     from pi_dynn.runtime.session import Session
 
-AT_LEAST_S = 60.0
-
-
-class WatchCommand(cloup.Command):
-    """Keeps the words of the command line, for the unit of a service."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta["words"] = list(args)
-        return super().parse_args(ctx, args)
-
-
-def _region(context: click.Context, parameter: click.Parameter, value: list[float] | None) -> "Region | None":
-    from pi_dynn.data.region import Region
-    from pi_dynn.errors import InputError
-
-    if value is None:
-        return None
-    try:
-        return Region(*value)
-    except (TypeError, InputError) as error:
-        raise click.BadParameter("expected four numbers X,Y,W,H: shares of the picture, or pixels") from error
-
 
 @click.command(cls=WatchCommand)
 @click.argument("source")
-@cloup.option_group(
-    "When",
-    cloup.option(
-        "--every", "every_s", type=click.FloatRange(0.0), default=0.0, metavar="S", help="Seconds in between."
-    ),
-    cloup.option("--count", "limit", type=click.IntRange(1), metavar="N", help="End after N frames."),
-    cloup.option("--motion", is_flag=True, help="Skip frames that show what the last answered one did."),
-    cloup.option(
-        "--at-least",
-        "at_least_s",
-        type=click.FloatRange(0.0, min_open=True),
-        metavar="S",
-        help=f"With --motion, answer one every S seconds anyway. [default: {AT_LEAST_S:g}]",
-    ),
-    cloup.option(
-        "--roi",
-        type=NUMBERS,
-        callback=_region,
-        metavar="X,Y,W,H",
-        help="Look at that part only: shares of the picture if none is above 1, otherwise pixels.",
-    ),
-)
-@cloup.option_group(
-    "What is told",
-    cloup.option(
-        "--agree",
-        type=click.IntRange(1),
-        default=1,
-        show_default=True,
-        metavar="N",
-        help="Tell a change of the label once N answers running have it.",
-    ),
-    cloup.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Show the N likeliest classes."),
-    accept_all_option,
-    cloup.option(
-        "--save-unsure",
-        type=click.Path(path_type=Path, file_okay=False),
-        metavar="DIR",
-        help="Save pictures with an unsure answer there, for later labelling.",
-    ),
-    cloup.option(
-        "--unsure-below", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True, help="In probability."
-    ),
-    cloup.option(
-        "--quota-mb", type=click.FloatRange(0.0), default=500.0, show_default=True, help="Save no more than that."
-    ),
-)
-@cloup.option_group(
-    "Where to",
-    cloup.option(
-        "--mqtt",
-        envvar="PI_DYNN_MQTT",
-        metavar="URL",
-        help="Publish to mqtt://host:port/topic instead; a password is better kept in PI_DYNN_MQTT.",
-    ),
-    cloup.option("--home-assistant", is_flag=True, help="Be a device of Home Assistant, on the broker of --mqtt."),
-    cloup.option(
-        "--service",
-        type=click.Choice(["install", "remove", "status"]),
-        help="Run this line as a service of systemd, from now on and after every start.",
-    ),
-    cloup.option(
-        "--dry-run", is_flag=True, help="Print the service's unit, or what Home Assistant is told; do no more."
-    ),
-)
-@cloup.option_group(
-    "Network",
-    bundle_option,
-    trust_option,
-    engine_option,
-    threads_option,
-    enabled_option,
-    threshold_option,
-    thresholds_option,
-    no_exit_option,
-    cloup.option(
-        "--deadline-ms", type=click.FloatRange(0.0), help="Answer at the next exit once this much time has passed."
-    ),
-)
+@when_options
+@told_options
+@place_options
+@network_options
+@record_options
 @with_choice
 @with_thresholds
 @click.pass_context
@@ -176,6 +78,10 @@ def command(
         raise click.UsageError("--home-assistant needs the broker: give --mqtt mqtt://host/topic")
     if given["at_least_s"] is not None and not given["motion"]:
         raise click.UsageError("--at-least says how often a still picture is answered: give --motion, too")
+    planning = {name: given[name] for name in ("calibration", "budget_ms", "budget_mj")}
+    check_planning(planning, given["adaptive"], given["thresholds"], batch_size=1)
+    if given["joules_per_day"] is not None and not any(planning.values()):
+        raise click.UsageError("--joules-per-day moves along the curve of a record: give --calibration or a budget")
     if service is not None:
         from pi_dynn.data.watch_sources import without_password
 
@@ -204,6 +110,7 @@ def _show_discovery(source: str, choice: SessionChoice, mqtt: str) -> int:
 
 def _watch(source: str, choice: SessionChoice, mqtt: str | None, home_assistant: bool, given: dict[str, Any]) -> int:
     """Watch until the source ends, or somebody ends it."""
+    from pi_dynn.calibrate.records import check_bundle
     from pi_dynn.classify.mqtt import MqttPublisher, parse_broker
     from pi_dynn.classify.service import Supervisor
     from pi_dynn.classify.swap import SwappingSession
@@ -214,24 +121,31 @@ def _watch(source: str, choice: SessionChoice, mqtt: str | None, home_assistant:
     from pi_dynn.power.estimate import model_of_this_board
     from pi_dynn.runtime.engine_choice import usable_cores
 
-    clock, publisher, home = PerfClock(), None, None
+    clock, publisher, home, plan = PerfClock(), None, None, None
     broker = None if mqtt is None else parse_broker(mqtt)
     settings, pictures, supervisor = _settings(**given), _pictures(**given), Supervisor(clock)
 
     def open_session(threads: int | None) -> "Session":
         session = replace(choice, threads=threads).open()
         session.resolve_thresholds(settings.thresholds)  # raises at once, not at the first frame
+        if plan is not None:
+            check_bundle(plan.record, session.bundle.sha256, "the calibration record")
         return session
 
     with ending_on_sigterm() as terminated, ExitStack() as stack:
         feed = stack.enter_context(open_feed(source, clock, _say))
         first = open_session(choice.threads)
+        plan = chosen_plan(first, given["calibration"], given["budget_ms"], given["budget_mj"])
         session = SwappingSession(first, choice.bundle_file(), lambda: open_session(first.threads), clock, _say)
         if broker is not None:
             home = _device(source, broker.topic, session.manifest) if home_assistant else None
             publisher = stack.enter_context(MqttPublisher(broker, _say, home))
         watcher = Watcher(
-            feed, session, settings, clock, _now, supervisor, pictures=pictures, publisher=publisher, home=home
+            *(feed, session, settings, clock, _now, supervisor),
+            pictures=pictures,
+            publisher=publisher,
+            home=home,
+            planned=None if plan is None else _planned(plan, first.threads, clock, **given),
         )
         _say(f"watching {feed.name}  ({session.engine}, {session.threads} threads); Ctrl-C ends")
         with asking_on_sighup(session):
@@ -285,6 +199,32 @@ def _pictures(
     if save_unsure is None:
         return None
     return UnsurePictures(save_unsure, round(quota_mb * 1e6), _now, unsure_below, _say)
+
+
+def _planned(
+    plan: "Plan", threads: int, clock: "Clock", *, adaptive: bool, joules_per_day: float | None, **given: Any
+) -> "PlannedThresholds":
+    """Thresholds by the plan, which move if that was asked for."""
+    from pi_dynn.board import Board
+    from pi_dynn.calibrate.allowance import EnergyAllowance
+    from pi_dynn.classify.planned import PlannedThresholds, joules_per_cost
+    from pi_dynn.classify.run import read_board_state
+    from pi_dynn.evaluate.text import move_line
+    from pi_dynn.power.estimate import model_of_this_board
+    from pi_dynn.runtime.engine_choice import usable_cores
+
+    board, allowance = Board(), None
+    if joules_per_day is not None:
+        curve = [point for point in plan.record.curve if point.mean_cost <= plan.point.mean_cost] or [plan.point]
+        share = min(1.0, threads / usable_cores())
+        allowance = EnergyAllowance(curve, joules_per_day, joules_per_cost(plan.record, share, model_of_this_board()))
+    return PlannedThresholds(
+        plan,
+        clock,
+        board_state=(lambda: read_board_state(board, battery_percent)) if adaptive else None,
+        allowance=allowance,
+        on_move=lambda point: _say(f"Note: {move_line(point, plan.record.cost_unit)}"),
+    )
 
 
 def _device(source: str, topic: str, manifest: "Manifest") -> "HomeAssistant":

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from pi_dynn import Preprocess, build_bundle
+from pi_dynn.calibrate.records import save_record
 from pi_dynn.cli import watch_service
 from pi_dynn.cli.watch_service import described_service
 from tests.classify.test_home_assistant import check_sensor
+from tests.classify.test_planned import record
 from tests.cli.test_watch import start, watch
 from tests.mosquitto import Mosquitto, wait_until
 from tests.networks import random_gfnet
@@ -214,3 +216,37 @@ def test_the_password_of_a_broker_stays_out_of_the_unit(pi_dynn, units, monkeypa
 def test_options_that_do_not_fit(watch, arguments, text):
     outcome = watch("fake", *arguments)
     assert outcome.status == 2 and text in " ".join(outcome.err.split())
+
+
+@pytest.fixture
+def saved_record(tiny_bundle, tmp_path) -> Path:
+    save_record(tmp_path / "record.json", record("s", tiny_bundle.sha256))
+    return tmp_path / "record.json"
+
+
+def test_an_allowance_of_energy_and_heat(watch, saved_record):
+    outcome = watch(
+        *("fake", "--count", 5, "--calibration", saved_record, "--adaptive", "--joules-per-day", 1e6),
+    )
+    assert outcome.status == 0, outcome.err
+    summary = json.loads(outcome.out.splitlines()[-1])["summary"]
+    assert summary["images"] == 5 and summary["unpaid"] == 0
+    assert summary["spent_energy"]["net_j"] > 0 and summary["spent_energy"]["measured"] is False
+    assert "J spent (ESTIMATED)" in outcome.err
+    outcome = watch("fake", "--count", 5, "--calibration", saved_record, "--joules-per-day", 1e-3)
+    summary = json.loads(outcome.out.splitlines()[-1])["summary"]
+    assert summary["images"] == 1 and summary["unpaid"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (("--joules-per-day", 5), 2, "give --calibration or a budget"),
+        (("--adaptive",), 2, "give --calibration or a budget"),
+        (("--calibration", "record.json", "--threshold", 0.5), 2, "leave the others out"),
+        (("--calibration", "nothing.json"), 1, "nothing.json"),
+    ],
+)
+def test_plans_that_cannot_be(watch, saved_record, arguments, status, text):
+    outcome = watch("fake", "--count", 1, *arguments)
+    assert outcome.status == status and text in " ".join(outcome.err.split())
