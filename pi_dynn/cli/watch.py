@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -250,7 +251,13 @@ def ending_on_sigterm() -> Iterator[list[int]]:
 
 @contextmanager
 def asking_on_sighup(session: "SwappingSession") -> Iterator[None]:
-    """SIGHUP, which `systemctl reload` sends, makes the session load its bundle anew."""
+    """SIGHUP, which `systemctl reload` sends, makes the session load its bundle anew.
+
+    A terminal sends it, too, when it is closed, and then it ends the program as ever.
+    """
+    if sys.stdin is not None and sys.stdin.isatty():
+        yield
+        return
     with _handling(signal.SIGHUP, lambda number, frame: session.ask()):
         yield
 

@@ -137,7 +137,8 @@ def back_off_s(first_s: float = 0.5, longest_s: float = 30.0) -> Iterator[float]
         first_s = min(2.0 * first_s, longest_s)
 
 
-STALLED_S = 15.0  # a camera that neither gives a frame nor fails for so long hangs
+STALLED_S = 15.0  # a camera that neither gives a frame nor fails for so long hangs ...
+SLOW, LONGEST_SLOW_S = 4.0, 300.0  # ... or for so many times its last pause, as a stream of a picture a minute has
 LONGEST_STALL_S = 3600.0
 
 
@@ -166,6 +167,7 @@ class CaptureFeed(FrameFeed):
         self._open, self._comes_back, self._say, self._delays_s = open_capture, comes_back, say, delays_s
         self._stalled_s = self._patience_s = stalled_s
         self._lost_ns: int | None = None
+        self._last_ns: int | None = None  # of a frame
         self._due_ns = 0  # when the thread has to have got on
         self._stopping = threading.Event()
         self._capture: Capture | None = open_capture()
@@ -173,7 +175,10 @@ class CaptureFeed(FrameFeed):
 
     @property
     def lost_s(self) -> float:
-        return 0.0 if self._lost_ns is None else (self._clock.now_ns() - self._lost_ns) * 1e-9
+        return self._since_s(self._lost_ns)
+
+    def _since_s(self, then_ns: int | None) -> float:
+        return 0.0 if then_ns is None else (self._clock.now_ns() - then_ns) * 1e-9
 
     def _new_thread(self) -> threading.Thread:
         return threading.Thread(target=self._run, name="frames", daemon=True)
@@ -231,7 +236,9 @@ class CaptureFeed(FrameFeed):
                 if grabbed:
                     assert capture is not None
                     if self._is_current():
-                        self._patience_s, self._lost_ns = self._stalled_s, None
+                        pause_s, self._last_ns = self._since_s(self._last_ns), self._clock.now_ns()
+                        self._patience_s = max(self._stalled_s, min(SLOW * pause_s, LONGEST_SLOW_S))
+                        self._lost_ns = None
                         self._got_on()
                         self._arrived(self.name, partial(retrieved, capture))
                     yield 0.0

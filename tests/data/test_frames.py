@@ -401,6 +401,17 @@ def test_a_camera_that_hangs_again_and_again_is_tried_less_often(picamera2, monk
         assert feed.lost_s == 0.0
 
 
+def test_a_slow_stream_is_taken_for_a_stall_at_first_only():
+    """A frame every 0.5 s, where 0.2 s without one is a stall."""
+    camera = FakeCamera(CLOCK, 0.5)
+    with CaptureFeed("slow", camera.open, CLOCK, delays_s=quick_delays, stalled_s=0.2) as feed:
+        reconnects = []
+        while len(reconnects) < 6:
+            if feed.take(0.05) is not None:
+                reconnects.append(feed.reconnects)
+    assert reconnects[2] == reconnects[-1]
+
+
 def test_a_feed_tells_when_it_has_ended(tmp_path):
     video = write_video(tmp_path / "video.avi", frames=3)
     with open_feed(str(video), CLOCK) as feed:
