@@ -9,6 +9,7 @@ Videos are made of real pictures, the samples unless a folder is named: one fram
 light that doubles and halves in the course of minutes and falls from one side, and JPEG compression.
 
 still      a scene stays for some minutes; now and then a part of another picture visits it for some seconds
+windy      the same, and a quarter of each scene sways by up to six pixels all the time
 changing   half a minute of one scene, then another with every frame
 """
 
@@ -60,13 +61,13 @@ def filmed(scene: np.ndarray, number: int, random: np.random.Generator) -> np.nd
 
 
 def still_scenes(
-    scenes: list[np.ndarray], frames: int, random: np.random.Generator
+    scenes: list[np.ndarray], frames: int, random: np.random.Generator, lasting_s: tuple[int, int] = (120, 600)
 ) -> Iterator[tuple[np.ndarray, bool]]:
     """Scenes that last for minutes, with visitors; and whether the picture is another than the one before."""
     numbers = itertools.count()
     for turn in itertools.cycle(range(len(scenes))):
         scene, guest = scenes[turn], scenes[(turn + 7) % len(scenes)]
-        length, visit = int(random.integers(120, 600)), int(random.integers(5, 20))
+        length, visit = int(random.integers(*lasting_s)), int(random.integers(5, 20))
         begin = int(random.integers(20, length - 2 * visit))
         side = int(random.integers(40, 90))  # 2 to 11 percent of the picture
         x, y = int(random.integers(0, WIDTH - side)), int(random.integers(0, HEIGHT - side))
@@ -76,6 +77,17 @@ def still_scenes(
             if next(numbers) >= frames:
                 return
             yield visited if begin <= second < begin + visit else scene, second in (0, begin, begin + visit)
+
+
+def windy_scenes(
+    scenes: list[np.ndarray], frames: int, random: np.random.Generator
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """Still scenes whose lower half sways on the left; visitors come to the rest of the picture, too."""
+    rows, columns = slice(HEIGHT // 2, HEIGHT), slice(0, WIDTH // 2)
+    for scene, change in still_scenes(scenes, frames, random, (900, 1800)):
+        swaying = scene.copy()
+        swaying[rows, columns] = np.roll(scene[rows, columns], random.integers(-6, 7, 2), (0, 1))
+        yield swaying, change
 
 
 def changing_scenes(
@@ -112,7 +124,7 @@ def main(folder: Path | None, frames: int) -> None:
     scenes = scenes[:: max(1, len(scenes) // 200)]
     click.echo(f"{len(scenes)} pictures of {WIDTH} x {HEIGHT}, noise of {NOISE:g} levels, answered every 60 s anyway")
     failed = False
-    for name, video in (("still", still_scenes), ("changing", changing_scenes)):
+    for name, video in (("still", still_scenes), ("windy", windy_scenes), ("changing", changing_scenes)):
         random = np.random.default_rng(0)
         counts = count(video(scenes, frames, random), 60.0, random)
         share = counts.skipped / counts.frames
