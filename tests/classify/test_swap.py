@@ -11,6 +11,7 @@ from pi_dynn.classify.swap import LOOK_S, SwappingSession, check_session
 from pi_dynn.clock import FakeClock
 from pi_dynn.errors import BundleError
 from pi_dynn.runtime.bundle import load_bundle
+from pi_dynn.runtime.engines import available_engines
 from pi_dynn.runtime.session import Session
 from tests.mosquitto import wait_until
 from tests.networks import random_gfnet
@@ -140,3 +141,21 @@ def test_a_file_that_stays_is_left_alone(swapping):
     for _ in range(10):
         swapping.round()
     assert swapping.session.session is first
+
+
+@pytest.mark.skipif(not available_engines(), reason="no int8 engine in this torch")
+def test_loading_beside_it_does_not_change_the_answers_of_an_int8_network(tiny_bundle):
+    """Loading sets torch's engine for the whole process; networks that are packed already do not mind."""
+    engines = available_engines()
+    running = Session(tiny_bundle, threads=1, engine=engines[0])
+    expected = running.classify(PICTURE, thresholds=2.0)
+    loading = threading.Thread(
+        target=lambda: [Session(tiny_bundle, threads=1, engine=engine) for engine in (*engines, "fp32") * 2]
+    )
+    loading.start()
+    answers = 0
+    while loading.is_alive() or answers < 3:
+        answer = running.classify(PICTURE, thresholds=2.0)
+        assert (answer.label, answer.probability) == (expected.label, expected.probability)
+        answers += 1
+    loading.join()
