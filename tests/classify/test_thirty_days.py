@@ -32,8 +32,9 @@ def test_a_day_with_all_that_goes_wrong(benchmark_module, tmp_path):
     assert world.longest_beat_s <= benchmark_module.WATCHDOG_S
 
 
-def test_a_silence_is_found(benchmark_module, tmp_path):
+def test_a_silence_is_found(benchmark_module, tmp_path, monkeypatch):
     """The check itself: a watch that answers too rarely is silent for too long."""
-    benchmark_module.AT_LEAST_S = 300.0
+    monkeypatch.setattr(benchmark_module, "DAY_S", 3600)
+    monkeypatch.setattr(benchmark_module, "AT_LEAST_S", 300.0)
     world = benchmark_module.simulate(1, 5, tmp_path)
     assert benchmark_module.silence_s(world) > benchmark_module.LONGEST_SILENCE_S
