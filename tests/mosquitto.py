@@ -1,13 +1,13 @@
 """A real MQTT broker for tests, which can be stopped and started again on the same port.
 
-It is mosquitto or, where that is not installed, amqtt (`pip install amqtt` in an environment of its own, its program on
-the PATH), which knows neither TLS nor passwords here.
+It is mosquitto or, without that, amqtt (`pip install amqtt`), which knows neither TLS nor passwords here.
 """
 
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 
 BINARY = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
-AMQTT = shutil.which("amqtt")
+AMQTT = shutil.which("amqtt") or shutil.which("amqtt", path=str(Path(sys.executable).parent))
 AMQTT_CONFIGURATION = """\
 listeners:
   default:
