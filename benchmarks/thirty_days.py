@@ -27,6 +27,7 @@ import numpy as np
 from virtual_world import (
     LABELS,
     RESTART_S,
+    SLOW_ANSWER_S,
     START_S,
     TOPIC,
     AtOnce,
@@ -50,7 +51,7 @@ from pi_dynn.files import write_atomically
 from pi_dynn.text import table
 
 DAY_S, AT_LEAST_S = 86_400, 60.0
-LONGEST_SILENCE_S = AT_LEAST_S + 2.0  # a still picture is answered every AT_LEAST_S, at the next frame
+LONGEST_SILENCE_S = AT_LEAST_S + 2 * SLOW_ANSWER_S  # where a label changes, the second answer is told
 
 
 def live(world: World, end_s: float) -> None:
@@ -61,9 +62,9 @@ def live(world: World, end_s: float) -> None:
     path = world.folder / "bundle"
 
     def open_session() -> StandIn:
-        return StandIn(path.read_text())
+        return StandIn(path.read_text(), world.clock)
 
-    first = StandIn("good")
+    first = StandIn("good", world.clock)
     pictures = UnsurePictures(world.folder / "unsure", 300_000, world.now)
     home = HomeAssistant(TOPIC, "virtual", LABELS, "stand-in")
     feed = SteppedFeed(world)

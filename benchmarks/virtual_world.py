@@ -19,6 +19,7 @@ from pi_dynn.errors import BundleError, CameraUnavailable, InputError
 from pi_dynn.records import Prediction
 
 RESTART_S, START_S = 30.0, 5.0  # of a watch that died
+SLOW_ANSWER_S = 2.5  # one of a few; frames that come meanwhile are dropped
 CAMERA_BACK_S = 31.0  # the longest back-off of a camera, and a frame
 LABELS = ["beach", "forest", "harbor"]
 TOPIC = "garden/birds"
@@ -48,6 +49,7 @@ class World:
     kill: bool = False
     alive: bool = False
     client: "VirtualClient | None" = None
+    capture: "VirtualCapture | None" = None
     retained: dict[str, str] = field(default_factory=dict)
     hub: dict[str, str] = field(default_factory=dict)  # what Home Assistant knows, by topic
     heard_s: float = 0.0
@@ -178,12 +180,13 @@ class VirtualCapture:
     def __init__(self, world: World) -> None:
         if not world.camera_there:
             raise CameraUnavailable("virtual: no such camera")
-        self._world = world
+        self._world, self.second = world, int(world.now_s)
+        world.capture = self
 
     def grab(self) -> bool:
         world = self._world
-        second = int(world.now_s) + 1
-        world.clock.advance(second - world.now_s)
+        self.second += 1
+        world.clock.advance(max(0.0, self.second - world.now_s))
         world.happen()
         if world.hang:
             world.hang = False
@@ -191,7 +194,7 @@ class VirtualCapture:
         return world.camera_there
 
     def retrieve(self) -> np.ndarray:
-        second = int(self._world.now_s)
+        second = self.second
         if second % 4999 == 0:
             raise InputError("virtual: a damaged frame")
         scene = self.scenes[second // 431 * 5 % 8]
@@ -212,6 +215,10 @@ class SteppedFeed(CaptureFeed):
         return True
 
     def take(self, timeout_s=None):
+        while self._reader is not None and self._next_ns <= self._clock.now_ns():
+            if self._world.capture.second + 1 > self._world.now_s:
+                break
+            self._step()  # what came while nobody waited is dropped
         self._deadline_ns = self._clock.now_ns() + round(timeout_s * 1e9)
         return super().take(0.0)
 
@@ -228,12 +235,15 @@ class SteppedFeed(CaptureFeed):
             self._world.happen()
             if self._reader is None or self._next_ns > due_ns:
                 return
-            try:
-                delay_s = next(self._reader)
-            except Hang:
-                self._reader = None
-            else:
-                self._next_ns = self._clock.now_ns() + round(delay_s * 1e9)
+            self._step()
+
+    def _step(self) -> None:
+        try:
+            delay_s = next(self._reader)
+        except Hang:
+            self._reader = None
+        else:
+            self._next_ns = self._clock.now_ns() + round(delay_s * 1e9)
 
 
 class VirtualClient:
@@ -291,11 +301,12 @@ class VirtualClient:
 
 
 class StandIn:
-    """A session that answers by the picture's colour, at once."""
+    """A session that answers by the picture's colour: at once, or now and then after some seconds."""
 
     exits, engine, threads = 1, "stand-in", 1
 
-    def __init__(self, content: str) -> None:
+    def __init__(self, content: str, clock: FakeClock) -> None:
+        self._clock = clock
         if content.startswith("bad"):
             raise BundleError("damaged")
         self.manifest = SimpleNamespace(labels=LABELS, model="stand-in", blocks=[1, 2])
@@ -309,6 +320,7 @@ class StandIn:
 
     def classify(self, image, *_: object) -> Prediction:
         red = int(image[0, 0, 0])
+        self._clock.advance(SLOW_ANSWER_S if red % 11 == 0 else 0.02)
         probability = 0.3 if red % 5 == 0 else 0.9
         label = LABELS[red // 8 % 3]
         return Prediction(label, 0, probability, 0, 1, 0.9, 0.02, [(label, probability)])

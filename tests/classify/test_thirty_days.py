@@ -24,7 +24,9 @@ def test_a_day_with_all_that_goes_wrong(benchmark_module, tmp_path):
     world = benchmark_module.simulate(1, 5, tmp_path)
     counts = world.counts
     assert all(counts[fault] >= 1 for fault in FAULTS)
-    assert all(counts[what] >= 1 for what in ("failed", "reconnects", "restarts", "unsure_saved", "unsure_lost"))
+    assert all(
+        counts[what] >= 1 for what in ("failed", "dropped", "reconnects", "restarts", "unsure_saved", "unsure_lost")
+    )
     assert counts["swaps"] + counts["refused_swaps"] >= 1 and counts["unpublished"] >= 1
     assert counts["uncounted"] == counts["unknown"] == 0
     assert counts["frames"] > 10_000 and counts["skipped"] / counts["frames"] > 0.85
