@@ -9,7 +9,7 @@ import torch
 
 from pi_dynn.clock import Clock
 from pi_dynn.data.preprocess import AnyImage
-from pi_dynn.errors import BundleError
+from pi_dynn.errors import BundleError, InputError
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
 
@@ -17,12 +17,16 @@ LOOK_S = 1.0  # between two looks at the file; one that changed in between is st
 
 
 def check_session(session: Session, image: AnyImage) -> None:
-    """Let a session answer an image at every exit.
+    """Let a session answer an image at every exit; a blank one if its file is gone by now.
 
     Raises: BundleError unless all logits are finite, one for each class that its manifest declares, and so are scores.
     """
     classes = len(session.manifest.labels)
-    exits = zip(*session.forward_scored(session.preprocess(image).unsqueeze(0)), strict=True)
+    try:
+        x = session.preprocess(image)
+    except InputError:
+        x = torch.zeros(3, session.preprocess.size, session.preprocess.size)
+    exits = zip(*session.forward_scored(x.unsqueeze(0)), strict=True)
     for number, (logits, score) in enumerate(exits):
         if logits.shape != (1, classes) or not torch.isfinite(torch.cat((logits[0], score.flatten()))).all():
             raise BundleError(f"exit {number + 1} does not answer with {classes} finite numbers")

@@ -121,6 +121,10 @@ def test_a_bundle_whose_answers_are_no_numbers_is_refused(swapping, part):
     assert swapping.session.refused == 1 and "finite" in swapping.said[0]
 
 
+def test_a_picture_that_is_gone_by_now_is_no_fault_of_the_bundle(tiny_bundle, tmp_path):
+    check_session(Session(tiny_bundle, threads=1, engine="fp32"), tmp_path / "gone.jpg")
+
+
 def test_a_file_that_is_gone_changes_nothing(swapping):
     swapping.round()
     swapping.path.unlink()
