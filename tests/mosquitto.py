@@ -1,9 +1,13 @@
-"""A real MQTT broker for tests, which can be stopped and started again on the same port."""
+"""A real MQTT broker for tests, which can be stopped and started again on the same port.
+
+It is mosquitto or, without that, amqtt (`pip install amqtt`), which knows neither TLS nor passwords here.
+"""
 
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,13 +15,24 @@ import pytest
 
 BINARY = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
+AMQTT = shutil.which("amqtt") or shutil.which("amqtt", path=str(Path(sys.executable).parent))
+AMQTT_CONFIGURATION = """\
+listeners:
+  default:
+    type: tcp
+    bind: 127.0.0.1:{port}
+plugins:
+  amqtt.plugins.authentication.AnonymousAuthPlugin:
+    allow_anonymous: true
+"""
+
 
 class Mosquitto:
     """The broker and a client that hears everything: `heard` lists (topic, payload)."""
 
     def __init__(self, folder: Path, anonymous: bool = True, settings: tuple[str, ...] = ()) -> None:
         """`settings` are further lines of its configuration."""
-        if BINARY is None:
+        if BINARY is None and (AMQTT is None or settings or not anonymous):
             pytest.skip("no mosquitto here")
         self._paho = pytest.importorskip("paho.mqtt.client")
         with socket.socket() as free:
@@ -25,7 +40,9 @@ class Mosquitto:
             self.port = free.getsockname()[1]
         self._configuration = folder / "mosquitto.conf"
         lines = [f"listener {self.port} 127.0.0.1", f"allow_anonymous {str(anonymous).lower()}", "user root", *settings]
-        self._configuration.write_text("\n".join(lines) + "\n")
+        self._configuration.write_text(
+            "\n".join(lines) + "\n" if BINARY else AMQTT_CONFIGURATION.format(port=self.port)
+        )
         self._process = self._listener = None
         self.heard: list[tuple[str, bytes]] = []
         self.up()
@@ -35,7 +52,7 @@ class Mosquitto:
 
     def up(self) -> None:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen([BINARY, "-c", str(self._configuration)], **quiet)
+        self._process = subprocess.Popen([BINARY or AMQTT, "-c", str(self._configuration)], **quiet)
         for _ in range(500):
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()

@@ -33,7 +33,7 @@ NO_TORCH_FILES = {"records", "text"}
 TORCHSCRIPT_ROOMS = {"deploy", "runtime"}
 SHOW_HELP = "from pi_dynn.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass"
 EXTRAS = {
-    *("jinja2", "starlette", "uvicorn", "prometheus_client", "cv2", "watchdog", "paho", "distributed"),
+    *("jinja2", "starlette", "uvicorn", "prometheus_client", "cv2", "watchdog", "sdnotify", "paho", "distributed"),
     *("onnx", "onnxruntime", "tensorboard", "imagecorruptions", "smbus2", "ina219"),
 }
 

@@ -1,5 +1,6 @@
 """Classification of a stream of images, optionally by a calibration record, and counts of the answers."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -19,6 +20,7 @@ from pi_dynn.runtime.session import Session
 
 if TYPE_CHECKING:
     from pi_dynn.classify.cluster import ClusterSession
+    from pi_dynn.classify.swap import SwappingSession
 
 Key = TypeVar("Key")
 
@@ -26,10 +28,10 @@ Key = TypeVar("Key")
 class Tally:
     """Counts the answers of a stream. The summary is valid at any time, also after an interrupt."""
 
-    def __init__(self, session: "Session | ClusterSession", clock: Clock) -> None:
+    def __init__(self, session: "Session | ClusterSession | SwappingSession", clock: Clock) -> None:
         self._session, self._clock = session, clock
         self._failed = 0
-        self._exit_counts = [0] * (session.exits + 1)
+        self._counts: Counter[int] = Counter()  # by block, because another bundle may take over
         self._latency_s = 0.0
         self._start_ns = clock.now_ns()
 
@@ -41,13 +43,14 @@ class Tally:
             if isinstance(answer, InputError):
                 self._failed += 1
             else:
-                self._exit_counts[answer.exit_index] += 1
+                self._counts[answer.block_index] += 1
                 self._latency_s += answer.latency_s
             yield key, answer
 
     def summary(self, interrupted: bool = False) -> ClassifySummary:
         """The summary of the answers so far."""
-        images = sum(self._exit_counts)
+        images = self._counts.total()
+        blocks = sorted({*self._session.manifest.blocks, *self._counts})
         elapsed_s = (self._clock.now_ns() - self._start_ns) / 1e9
         return ClassifySummary(
             images=images,
@@ -55,8 +58,8 @@ class Tally:
             elapsed_s=elapsed_s,
             images_per_s=images / elapsed_s if elapsed_s > 0 else 0.0,
             mean_latency_s=self._latency_s / images if images else None,
-            exit_counts=self._exit_counts,
-            exit_blocks=self._session.manifest.blocks,
+            exit_counts=[self._counts[block] for block in blocks],
+            exit_blocks=blocks,
             engine=self._session.engine,
             threads=self._session.threads,
             bundle=self._session.bundle.sha256,

@@ -17,6 +17,11 @@ NONE = "none of these"
 _WIDEST_LABEL = 30
 
 
+def told_label(answer: Prediction) -> str:
+    """The label of an answer, or that it is none of them."""
+    return answer.label if answer.accepted else NONE
+
+
 def label_width(labels: Sequence[str]) -> int:
     """The width of the column of labels."""
     return max(len(NONE), *(min(len(shown(label_words(label))), _WIDEST_LABEL) for label in labels))
@@ -85,8 +90,23 @@ def frame_object(path: str, frame: int, time: str, age_s: float, answer: Predict
 def watch_line(summary: WatchSummary) -> str:
     """The watch in one line, as a log has it."""
     line = f"{'; '.join(summary_line(summary).splitlines())}; {summary.dropped} of {summary.frames} frames dropped"
-    if summary.reconnects:
-        line += f", {summary.reconnects} reconnects"
+    if summary.skipped:
+        line += f", {summary.skipped} skipped"
+    if summary.saved_energy is not None:
+        line += f" (saves {significant(summary.saved_energy.net_j)} J, {summary.saved_energy.meter_label})"
+    if summary.spent_energy is not None:
+        spent = significant(summary.spent_energy.net_j)
+        line += f", {spent} J spent ({summary.spent_energy.meter_label}), {counted(summary.unpaid, 'frame')} unpaid"
+    for number, what, how in (
+        (summary.held_back, "answer", " held back"),
+        (summary.reconnects, "reconnect", ""),
+        (summary.swaps, "bundle change", ""),
+        (summary.refused_swaps, "bundle change", " refused"),
+        (summary.unsure_saved, "unsure picture", " saved"),
+        (summary.unsure_lost, "unsure picture", " lost"),
+    ):
+        if number:
+            line += f", {counted(number, what)}{how}"
     if summary.published is not None:
         line += f", {summary.published} messages published, {summary.unpublished} not"
     return line

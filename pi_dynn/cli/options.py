@@ -151,6 +151,12 @@ class SessionChoice:
 
         return load_bundle(self.bundle, trust=self.trust, onnx=self.engine == "onnxruntime")
 
+    def bundle_file(self) -> Path | None:
+        """The file of the bundle, which may change; None for one that comes with the package."""
+        from pi_dynn.runtime.archive import is_shipped
+
+        return None if is_shipped(self.bundle) else self.bundle
+
     def open(self) -> "Session":
         """The Session; torch is imported here, not by --help."""
         from pi_dynn.runtime.session import Session
@@ -161,10 +167,17 @@ class SessionChoice:
 
 
 def session_options(command: Callable) -> Callable:
-    """--bundle, --trust, --engine, --threads, --exits, handed over as `choice`; so is --accept-all, if it is there."""
+    """--bundle, --trust, --engine, --threads and --exits, handed over as by `with_choice`."""
+    return _with_options(
+        with_choice(command), bundle_option, trust_option, engine_option, threads_option, enabled_option
+    )
+
+
+def with_choice(command: Callable) -> Callable:
+    """Hands the options of a session over as `choice`; so is --accept-all, if it is there."""
 
     @wraps(command)
-    def with_choice(
+    def chosen(
         *args: Any,
         bundle: Path | None,
         trust: bool,
@@ -176,25 +189,30 @@ def session_options(command: Callable) -> Callable:
     ) -> Any:
         return command(*args, choice=SessionChoice(bundle, engine, threads, exits, accept_all, trust), **kwargs)
 
-    return _with_options(with_choice, bundle_option, trust_option, engine_option, threads_option, enabled_option)
+    return chosen
 
 
 def exit_options(command: Callable) -> Callable:
-    """--threshold, --thresholds and --no-exit, handed over as `thresholds`; None leaves them to the bundle.
+    """--threshold, --thresholds and --no-exit, handed over as by `with_thresholds`."""
+    return _with_options(with_thresholds(command), threshold_option, thresholds_option, no_exit_option)
+
+
+def with_thresholds(command: Callable) -> Callable:
+    """Hands --threshold, --thresholds and --no-exit over as `thresholds`; None leaves them to the bundle.
 
     More than one of them is a click.UsageError.
     """
 
     @wraps(command)
-    def with_thresholds(
+    def chosen(
         *args: Any, threshold: float | None, thresholds: list[float] | None, no_exit: bool, **kwargs: Any
     ) -> Any:
         if sum((threshold is not None, thresholds is not None, no_exit)) > 1:
             raise click.UsageError("give only one of --threshold, --thresholds and --no-exit")
-        chosen = NEVER if no_exit else threshold if thresholds is None else thresholds
-        return command(*args, thresholds=chosen, **kwargs)
+        limits = NEVER if no_exit else threshold if thresholds is None else thresholds
+        return command(*args, thresholds=limits, **kwargs)
 
-    return _with_options(with_thresholds, threshold_option, thresholds_option, no_exit_option)
+    return chosen
 
 
 def _with_options(command: Callable, *options: Callable) -> Callable:

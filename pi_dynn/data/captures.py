@@ -1,6 +1,7 @@
 """Cameras and video files, opened with OpenCV or picamera2."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from pi_dynn.errors import CameraUnavailable, InputError, need_extra
 if TYPE_CHECKING:
     from cv2 import VideoCapture
 
-STALLED_S = 5.0  # without a frame for so long a camera module is lost
+NO_REQUEST_S = 5.0  # without a frame for so long a camera module is lost
 
 
 def import_opencv() -> ModuleType:
@@ -96,6 +97,9 @@ def retrieve_rgb(cv2: ModuleType, video: "VideoCapture", name: str) -> np.ndarra
 class PicameraCapture:
     """A camera module on the ribbon cable. Raises CameraUnavailable; InputError without picamera2.
 
+    A module that falls silent may raise nothing: a request is waited for with a limit, and a call that does not return
+    at all is left to the CaptureFeed.
+
     Source: Picamera2 manual, appendix A: the format BGR888 is laid out [R, G, B] in memory.
     """
 
@@ -121,7 +125,7 @@ class PicameraCapture:
         """Whether there is a next frame, to be decoded by `retrieve`."""
         self._release_request()
         try:
-            self._request = self._camera.capture_request(wait=STALLED_S)
+            self._request = self._camera.capture_request(wait=NO_REQUEST_S)
         except (TimeoutError, RuntimeError):
             return False
         return True
@@ -134,7 +138,8 @@ class PicameraCapture:
         """Release the source."""
         self._release_request()
         if self._camera is not None:
-            self._camera.close()
+            with suppress(RuntimeError):  # a camera that was pulled out cannot be stopped
+                self._camera.close()
 
     def _release_request(self) -> None:
         """Release the current request, which holds one of the camera's few buffers."""

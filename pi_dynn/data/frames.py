@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +49,17 @@ class FrameFeed:
 
     def close(self) -> None:
         """Release the source."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether no frame will come any more, and none is left."""
+        with self._changed:
+            return self._ended and self._frame is None
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds since the source was lost; 0 while it is there."""
+        return 0.0
 
     @property
     def dropped(self) -> int:
@@ -125,11 +137,17 @@ def back_off_s(first_s: float = 0.5, longest_s: float = 30.0) -> Iterator[float]
         first_s = min(2.0 * first_s, longest_s)
 
 
+STALLED_S = 15.0  # a camera that neither gives a frame nor fails for so long hangs ...
+SLOW, LONGEST_SLOW_S = 4.0, 300.0  # ... or for so many times its last pause, as a stream of a picture a minute has
+LONGEST_STALL_S = 3600.0
+
+
 class CaptureFeed(FrameFeed):
     """A feed that reads a camera in a thread, so that a frame is never older than the call of `take`.
 
     With `comes_back`, a camera that stops giving frames is reopened, with retries after `delays_s`, and the callback
-    `say` reports when it is lost and when it is back. Without, the feed ends.
+    `say` reports when it is lost and when it is back. Without, the feed ends. A driver that hangs for `stalled_s`
+    is left to itself, and the camera opened anew in another thread; `take` looks after that, so call it now and then.
 
     Raises: CameraUnavailable if it cannot be opened at first.
     """
@@ -143,16 +161,43 @@ class CaptureFeed(FrameFeed):
         comes_back: bool = True,
         say: Callable[[str], None] = lambda text: None,
         delays_s: Callable[[], Iterator[float]] = back_off_s,
+        stalled_s: float = STALLED_S,
     ) -> None:
         super().__init__(name, clock)
         self._open, self._comes_back, self._say, self._delays_s = open_capture, comes_back, say, delays_s
+        self._stalled_s = self._patience_s = stalled_s
+        self._lost_ns: int | None = None
+        self._last_ns: int | None = None  # of a frame
+        self._due_ns = 0  # when the thread has to have got on
         self._stopping = threading.Event()
         self._capture: Capture | None = open_capture()
-        self._thread = threading.Thread(target=self._run, name="frames", daemon=True)
+        self._thread = self._new_thread()
+
+    @property
+    def lost_s(self) -> float:
+        return self._since_s(self._lost_ns)
+
+    def _since_s(self, then_ns: int | None) -> float:
+        return 0.0 if then_ns is None else (self._clock.now_ns() - then_ns) * 1e-9
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name="frames", daemon=True)
 
     def _begin(self) -> None:
         if self._thread.ident is None:  # not earlier, or the first frames of a video would be lost
+            self._got_on()
             self._thread.start()
+        elif self._hangs():
+            self._thread = self._new_thread()
+            self._thread.start()
+
+    def _hangs(self) -> bool:
+        """Whether the thread is overdue, and another is to be started; with every one in a row it is waited longer."""
+        if not self._comes_back or self._ended or self._clock.now_ns() <= self._due_ns:
+            return False
+        self._patience_s = min(2.0 * self._patience_s, LONGEST_STALL_S)  # a thread that is left behind is kept
+        self._got_on()
+        return True
 
     def close(self) -> None:
         """Stop the thread, which releases the capture; waits two seconds at most."""
@@ -166,43 +211,78 @@ class CaptureFeed(FrameFeed):
     def _run(self) -> None:
         error = None
         try:
-            grabbed = self._capture is not None and self._capture.grab()
-            while self._capture is not None and not self._stopping.is_set():
-                if grabbed:
-                    self._arrived(self.name, self._retrieve)
-                    grabbed = self._capture.grab()
-                else:
-                    self._capture.release()
-                    self._capture = self._opened_again() if self._comes_back else None
-                    grabbed = self._capture is not None
+            for delay_s in self._steps():
+                if not self._is_current() or self._stopping.wait(delay_s):
+                    break
         except Exception as problem:  # any error of a driver is raised by `take`, not in this thread
             error = CameraUnavailable(f"{self.name}: {type(problem).__name__}: {problem}")
-        finally:
-            if self._capture is not None:
-                self._capture.release()
+        if self._is_current():
             self._end(error)
 
-    def _retrieve(self) -> np.ndarray | InputError:
-        assert self._capture is not None  # it has just grabbed a frame
-        try:
-            return self._capture.retrieve()
-        except InputError as error:
-            return error
+    def _is_current(self) -> bool:
+        """Whether this thread has not been left behind."""
+        return self._thread is threading.current_thread()
 
-    def _opened_again(self) -> Capture | None:
-        """The reopened camera with its first frame grabbed; None if the feed is closed meanwhile."""
-        lost_ns = self._clock.now_ns()
-        self._say(f"{self.name}: gives no frames any more; trying until it is back")
-        for delay_s in self._delays_s():
-            if self._stopping.wait(delay_s):
-                return None
-            try:
-                capture = self._open()
-            except CameraUnavailable:
-                continue
-            if capture.grab():
+    def _got_on(self, delay_s: float = 0.0) -> None:
+        """Expect the next step within the patience, after a pause of `delay_s`."""
+        self._due_ns = self._clock.now_ns() + round((self._patience_s + delay_s) * 1e9)
+
+    def _steps(self) -> Iterator[float]:
+        """Read frames until the source ends, or for ever; after each step, the seconds to wait before the next."""
+        capture, self._capture = self._capture, None
+        try:
+            grabbed = capture is not None and capture.grab()
+            while True:
+                if grabbed:
+                    assert capture is not None
+                    if self._is_current():
+                        pause_s, self._last_ns = self._since_s(self._last_ns), self._clock.now_ns()
+                        self._patience_s = max(self._stalled_s, min(SLOW * pause_s, LONGEST_SLOW_S))
+                        self._lost_ns = None
+                        self._got_on()
+                        self._arrived(self.name, partial(retrieved, capture))
+                    yield 0.0
+                    grabbed = capture.grab()
+                    continue
+                leaving, capture = capture, None
+                if leaving is not None:
+                    leaving.release()
+                if not self._comes_back or not self._is_current():
+                    return
+                if self._lost_ns is None:  # a driver that hangs again was lost before
+                    self._lost_ns = self._clock.now_ns()
+                    self._say(f"{self.name}: gives no frames any more; trying until it is back")
+                lost_ns = self._lost_ns
+                for delay_s in self._delays_s():
+                    self._got_on(delay_s)
+                    yield delay_s
+                    capture = self._reopened()
+                    if capture is not None or not self._is_current():
+                        break
+                if capture is None or not self._is_current():
+                    return
+                grabbed = True
                 self.reconnects += 1
                 self._say(f"{self.name}: back after {(self._clock.now_ns() - lost_ns) * 1e-9:.1f} s")
-                return capture
-            capture.release()
+        finally:
+            if capture is not None:
+                capture.release()
+
+    def _reopened(self) -> Capture | None:
+        """The camera with a frame grabbed; None if it cannot be opened, or gives none."""
+        try:
+            capture = self._open()
+        except CameraUnavailable:
+            return None
+        if capture.grab():
+            return capture
+        capture.release()
         return None
+
+
+def retrieved(capture: Capture) -> np.ndarray | InputError:
+    """The frame grabbed last, or the error in its place."""
+    try:
+        return capture.retrieve()
+    except InputError as error:
+        return error

@@ -103,10 +103,15 @@ class Estimate(EnergyMeter):
         return PowerSample((then_ns + now_ns) // 2, power_w)
 
 
-def open_estimate(*, clock: Clock, root: Path = Path("/")) -> Estimate:
-    """Open the power model that fits the board; works everywhere."""
+def model_of_this_board(root: Path = Path("/")) -> PowerModel:
+    """The power model that fits the board; there is one everywhere."""
     try:
         board = (root / "proc/device-tree/model").read_text(encoding="utf-8").strip("\0\n ")
     except (OSError, UnicodeDecodeError):
         board = ""  # no device tree: not a single-board computer
-    return Estimate(clock, power_model(board, psutil.cpu_count() or 1))
+    return power_model(board, psutil.cpu_count() or 1)
+
+
+def open_estimate(*, clock: Clock, root: Path = Path("/")) -> Estimate:
+    """Open the power model that fits the board; works everywhere."""
+    return Estimate(clock, model_of_this_board(root))

@@ -1,6 +1,7 @@
 """A watch: its schedule on a fake clock, and its answers on real sources."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +10,25 @@ from hypothesis import strategies as st
 
 from pi_dynn.classify.records import WatchSummary
 from pi_dynn.classify.run import Tally
-from pi_dynn.classify.watch import frame_answers, paced_frames, watch_summary
+from pi_dynn.classify.text import watch_line
+from pi_dynn.classify.watch import (
+    BEAT_S,
+    Agreement,
+    cropped_frames,
+    frame_answers,
+    moved_frames,
+    paced_frames,
+    saved_energy,
+    watch_summary,
+)
 from pi_dynn.clock import FakeClock, PerfClock
 from pi_dynn.data.fake_camera import FakeCamera
-from pi_dynn.data.frames import CaptureFeed, FrameFeed
+from pi_dynn.data.frames import CaptureFeed, Frame, FrameFeed
+from pi_dynn.data.motion import MotionDetector
+from pi_dynn.data.region import Region
 from pi_dynn.data.watch_sources import open_feed
 from pi_dynn.errors import InputError
+from pi_dynn.power.estimate import PowerModel
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
 from tests.data.test_decode import BAD_FILES
@@ -181,3 +195,106 @@ def test_a_camera_that_comes_back_is_counted(session):
         for _ in range(3):
             assert isinstance(next(answers)[1], Prediction)
     assert run.summary().reconnects == 1 and run.summary().images == before + 3
+
+
+def test_there_is_a_sign_of_life_every_second_whatever_is_waited_for(session):
+    clock = FakeClock()
+    beats_s: list[float] = []
+    feed = SimulatedFeed(clock, 0.1)
+    for _ in paced_frames(feed, clock, 60.0, 3, lambda: beats_s.append(clock.now_ns() * 1e-9)):
+        pass
+    assert clock.now_ns() * 1e-9 > 120 and np.diff(beats_s).max() <= BEAT_S + 0.1 + 1e-6
+    camera = FakeCamera(PerfClock(), 1.3 * BEAT_S)  # longer than a round of waiting
+    beats: list[int] = []
+    with CaptureFeed("fake", camera.open, PerfClock()) as feed:
+        assert len(list(paced_frames(feed, PerfClock(), limit=2, beat=lambda: beats.append(1)))) == 2
+    assert len(beats) >= 4
+
+
+def predicted(label: str, accepted: bool = True) -> Prediction:
+    return Prediction(label, 0, 0.9, 0, 1, 0.9, 0.01, [(label, 0.9)], accepted)
+
+
+def told(labels: str, times: int) -> tuple[str, int]:
+    """Which of the labels are told, one letter each; ! is an error and - none of them. And how many are held back."""
+    answers = [InputError("bad") if label == "!" else predicted(label, label != "-") for label in labels]
+    agreement = Agreement(times)
+    kept = [i for i, _ in agreement.agreed(enumerate(answers))]
+    return "".join(labels[i] for i in kept), agreement.held_back
+
+
+@pytest.mark.parametrize(
+    ("labels", "times", "expected"),
+    [
+        ("aabbab", 1, "aabbab"),
+        ("aaabaabbbbaa", 3, "aaabb"),
+        ("abababab", 2, ""),
+        ("a!a!bb", 2, "!a!b"),
+        ("aa--a--", 2, "a---"),
+    ],
+)
+def test_a_change_of_the_label_is_told_after_it_was_seen_often_enough(labels, times, expected):
+    assert told(labels, times) == (expected, len(labels) - len(expected))
+
+
+@given(st.text("ab-", max_size=40), st.integers(1, 4))
+def test_no_label_is_told_that_was_not_seen_so_many_times_running(labels, times):
+    kept: list[tuple[int, str]] = []
+    agreement = Agreement(times)
+    answers = [predicted(label, label != "-") for label in labels]
+    for i, _ in agreement.agreed(enumerate(answers)):
+        kept.append((i, labels[i]))
+    before = None
+    for i, label in kept:
+        if label != before:
+            assert labels[max(0, i - times + 1) : i + 1] == label * times
+        before = label
+
+
+def test_frames_are_answered_until_a_change_is_decided(session):
+    """A picture that changes once and is then still would otherwise never get its second answer."""
+    agreement, detector = Agreement(3), MotionDetector(1e6)
+    random = np.random.default_rng(0)
+    scenes = [random.integers(0, 255, (6, 8, 3)).repeat(20, 0).repeat(20, 1).astype(np.uint8) for _ in range(2)]
+    frames = [Frame("c", i, scenes[i >= 30], i * 10**9) for i in range(60)]
+    moved = moved_frames(frames, detector, agreement.pending)
+    answers = ((frame, predicted("ab"[frame.number >= 30])) for frame in moved)
+    kept = [(frame.number, answer.label) for frame, answer in agreement.agreed(answers)]
+    assert kept[-1] == (32, "b") and detector.skipped > 40
+
+
+def test_a_region_is_all_that_is_seen():
+    picture = np.arange(80 * 100 * 3).reshape(80, 100, 3).astype(np.uint8)
+    frames = [Frame("c", 0, picture, 0), Frame("c", 1, InputError("bad"), 0), Frame("c", 2, picture[:5, :5], 0)]
+    first, second, third = cropped_frames(frames, Region(10, 20, 30, 40))
+    np.testing.assert_array_equal(first.image, picture[20:60, 10:40])
+    assert second is frames[1] and "no pixel" in str(third.image)
+
+
+def test_what_skipping_saves_is_an_estimate():
+    saved = saved_energy(1000, 0.02, 0.5, PowerModel("board input (model)", 3.0, 6.0, "source"))
+    assert saved.net_j == pytest.approx(1000 * 0.02 * 0.5 * 3.0)
+    assert saved.measured is False and saved.meter_label == "ESTIMATED" and saved.scope == "board input (model)"
+    assert saved_energy(10, None, 1.0, PowerModel("s", 1.0, 2.0, "source")).net_j == 0.0
+
+
+def test_the_line_of_a_watch_names_what_happened(session):
+    clock = FakeClock()
+    run = Watch(session, clock, SimulatedFeed(clock, 0.1, frames=2))
+    list(run)
+    saved = saved_energy(4, 0.5, 1.0, PowerModel("s", 1.0, 2.0, "source"))
+    summary = replace(
+        run.summary(),
+        skipped=4,
+        saved_energy=saved,
+        held_back=2,
+        swaps=1,
+        refused_swaps=3,
+        unsure_saved=5,
+        unsure_lost=6,
+    )
+    assert WatchSummary.from_dict(summary.to_dict()) == summary
+    assert watch_line(summary).endswith(
+        "0 of 2 frames dropped, 4 skipped (saves 2.00 J, ESTIMATED), 2 answers held back, 1 bundle change, "
+        "3 bundle changes refused, 5 unsure pictures saved, 6 unsure pictures lost"
+    )

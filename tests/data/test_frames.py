@@ -46,6 +46,8 @@ class FakePicamera2:
 
     held = opened = 0
     plugged = True
+    going = threading.Event()  # while it is clear, no call returns and nothing is raised: the silent stall
+    going.set()
 
     def __init__(self) -> None:
         if not FakePicamera2.plugged:
@@ -61,10 +63,12 @@ class FakePicamera2:
     def start(self) -> None: ...
 
     def close(self) -> None:
+        FakePicamera2.going.wait()
         FakePicamera2.opened -= 1
 
     def capture_request(self, wait):
         time.sleep(0.02)
+        FakePicamera2.going.wait()  # whatever `wait` says
         if not FakePicamera2.plugged:
             raise TimeoutError
         FakePicamera2.held += 1
@@ -350,6 +354,71 @@ def test_no_camera_module_on_the_cable(monkeypatch):
     monkeypatch.setattr(FakePicamera2, "plugged", False)
     with pytest.raises(CameraUnavailable, match="rpicam-hello"):
         open_feed("picamera", CLOCK)
+
+
+@pytest.fixture
+def picamera2(monkeypatch):
+    monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace(Picamera2=FakePicamera2))
+
+
+def stalled_feed(said: list[str]) -> CaptureFeed:
+    return CaptureFeed("picamera", PicameraCapture, CLOCK, say=said.append, delays_s=quick_delays, stalled_s=0.2)
+
+
+def test_a_camera_module_that_falls_silent_is_opened_anew(picamera2, monkeypatch):
+    said: list[str] = []
+    with stalled_feed(said) as feed:
+        for reconnects in (1, 2):
+            assert feed.take(LONG_S) is not None and feed.lost_s == 0.0
+            # This thread hangs for good; a camera that is opened from now on works.
+            monkeypatch.setattr(FakePicamera2, "going", threading.Event())
+            hanging, first = FakePicamera2.going, feed._thread
+            while feed.take(0.05) is not None:
+                pass
+            monkeypatch.setattr(FakePicamera2, "going", SimpleNamespace(wait=lambda: None))
+            while feed.take(0.05) is None:
+                pass
+            assert feed.reconnects == reconnects and feed._thread is not first
+            hanging.set()  # the one left behind returns, and gives its camera back
+            first.join(LONG_S)
+    assert len(said) == 4 and "gives no frames" in said[0] and "back after" in said[1]
+    assert FakePicamera2.opened == FakePicamera2.held == 0
+
+
+def test_a_camera_that_hangs_again_and_again_is_tried_less_often(picamera2, monkeypatch):
+    monkeypatch.setattr(FakePicamera2, "going", threading.Event())
+    said: list[str] = []
+    before = threading.active_count()
+    with stalled_feed(said) as feed:
+        end_s = time.monotonic() + 2.0
+        while time.monotonic() < end_s:
+            assert feed.take(0.05) is None
+        assert 2 <= threading.active_count() - before <= 4  # after 0.2, 0.6 and 1.4 s
+        assert feed.lost_s > 0.5 and len(said) == 1
+        FakePicamera2.going.set()
+        while feed.take(0.05) is None:
+            pass
+        assert feed.lost_s == 0.0
+
+
+def test_a_slow_stream_is_taken_for_a_stall_at_first_only():
+    """A frame every 0.5 s, where 0.2 s without one is a stall."""
+    camera = FakeCamera(CLOCK, 0.5)
+    with CaptureFeed("slow", camera.open, CLOCK, delays_s=quick_delays, stalled_s=0.2) as feed:
+        reconnects = []
+        while len(reconnects) < 6:
+            if feed.take(0.05) is not None:
+                reconnects.append(feed.reconnects)
+    assert reconnects[2] == reconnects[-1]
+
+
+def test_a_feed_tells_when_it_has_ended(tmp_path):
+    video = write_video(tmp_path / "video.avi", frames=3)
+    with open_feed(str(video), CLOCK) as feed:
+        assert not feed.ended
+        while feed.take(LONG_S) is not None:
+            assert feed.lost_s == 0.0
+        assert feed.ended
 
 
 def test_addresses_lose_their_password():
