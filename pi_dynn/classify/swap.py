@@ -27,7 +27,8 @@ def check_session(session: Session, image: AnyImage) -> None:
     except InputError:
         x = np.zeros((3, session.preprocess.size, session.preprocess.size), np.float32)
     for k in range(session.exits + 1):
-        logits, left, score = session.answer(x[None], session.forced_thresholds(k))  # no number is never enough to leave
+        # An image never leaves with a score that is no number.
+        logits, left, score = session.answer(x[None], session.forced_thresholds(k))
         if left != k or logits.shape != (1, classes) or not np.isfinite([*logits[0], score]).all():
             raise BundleError(f"exit {k + 1} does not answer with {classes} finite numbers")
 
