@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from pi_dynn import Preprocess, Session, build_bundle, create_model
+from pi_dynn import Session
 from pi_dynn.clock import PerfClock
 from pi_dynn.errors import CalibrationError
 from pi_dynn.latency.latency_model import (
@@ -183,19 +183,3 @@ def test_operations_do_the_work_of_their_step(session, inputs, result):
     text = profile_table(opened)
     assert "filter: inverse transform" in text and "MLP, all" in text and "head, all" not in text
     assert Profile.from_dict(opened.to_dict()) == opened
-
-
-def test_the_stem_of_a_convolutional_network_has_its_own_work():
-    model = create_model("efficientnet_lite0", num_classes=10, image_size=32, exits=[3]).eval()
-    bundle = build_bundle(
-        model,
-        exits=[3],
-        thresholds=[0.5],
-        precision="fp32",
-        labels=[str(i) for i in range(10)],
-        preprocess=Preprocess(size=32),
-    )
-    session = Session(bundle, threads=1)
-    network = session.timed_network()
-    work = count_work(network, torch.zeros(1, 3, 32, 32), session.forced_thresholds(1))
-    assert network.steps[0].kind == "stem" and work[0].macs == 16 * 16 * 32 * 27

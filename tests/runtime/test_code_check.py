@@ -1,5 +1,6 @@
 """Code in a bundle computes, and does nothing else: what torch would run is refused before torch sees it."""
 
+import ast
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from pi_dynn.errors import BundleError
 from pi_dynn.runtime.archive import MANIFEST_FILE, plain_files
 from pi_dynn.runtime.bundle import Bundle, load_bundle, pack_files
-from pi_dynn.runtime.code_check import complaint_about
+from pi_dynn.runtime.code_check import _parsed, complaint_about
 from pi_dynn.runtime.torchscript import pack_bundle
 
 
@@ -142,3 +143,17 @@ def test_what_is_refused(line, reason):
 )
 def test_what_networks_do_passes(line):
     assert complaint_about(BODY.format(line).encode()) is None
+
+
+def test_a_file_that_python_failed_on_is_parsed_again(monkeypatch):
+    """CPython up to 3.12 may end in a SystemError beside other threads."""
+    tries, parse = [], ast.parse
+
+    def fails_twice(text):
+        tries.append(text)
+        if len(tries) < 3:
+            raise SystemError("AST constructor recursion depth mismatch")
+        return parse(text)
+
+    monkeypatch.setattr("pi_dynn.runtime.code_check.ast.parse", fails_twice)
+    assert isinstance(_parsed("x = 1"), ast.Module) and len(tries) == 3

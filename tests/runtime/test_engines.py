@@ -102,3 +102,4 @@ def test_relative_error_of_broken_outputs():
     good = [torch.ones(1, 2)]
     assert relative_error([torch.tensor([[1.0, float("nan")]])], good) == float("inf")
     assert relative_error(good, good) == 0.0
+    assert relative_error([torch.tensor([[6.0, 0.0]])], [torch.tensor([[2.0, 0.0]])]) == pytest.approx(2.0)

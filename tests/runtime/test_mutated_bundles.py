@@ -71,3 +71,10 @@ def test_a_size_that_the_network_does_not_take_is_one_line(bundle, tmp_path):
     with pytest.raises(BundleError, match="images of 1 px that its manifest promises .*: export it again") as caught:
         Session(lied, threads=1, engine="fp32")
     assert "\n" not in str(caught.value)
+    assert "failed in the TorchScript interpreter" not in str(caught.value)  # the first of many lines, no reason
+
+
+def test_exits_beyond_the_last_block_are_named(bundle):
+    values = bundle.manifest.to_dict() | {"exit_blocks": [3, bundle.manifest.depth]}
+    with pytest.raises(BundleError, match=f"do not rise from 0 to below {bundle.manifest.depth - 1}"):
+        type(bundle.manifest).from_dict(values)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pi_dynn import Preprocess, Session, build_bundle
+from pi_dynn.latency.profile import count_work
 from pi_dynn.models import create_model
 from tests.networks import random_gfnet
 
@@ -105,3 +106,10 @@ def test_every_convolution_of_a_stage_is_an_operation():
     steps = session_of(model, "fp32").timed_network(inside=True).steps
     convolutions = [step.operation for step in steps if step.kind == "stage" and step.block_index == 3]
     assert "addition" in convolutions and "convolution 8" in convolutions
+
+
+def test_the_stem_of_a_convolutional_network_has_its_own_work():
+    session = session_of(create_model("efficientnet_lite0", num_classes=10, image_size=32, exits=[3]).eval(), "fp32")
+    network = session.timed_network()
+    work = count_work(network, torch.zeros(1, 3, 32, 32), session.forced_thresholds(1))
+    assert network.steps[0] == ("stem", None, "") and work[0].macs == 16 * 16 * 32 * 27

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Accuracy against predicted milliseconds of the bundles that come along, for every threshold: a table and a figure.
+
+    python benchmarks/arm/frontier.py DATASET --split calibration/ucm_split.json --plot docs/plots
+
+Milliseconds of one thread are predicted from counts on emulated cores (docs/arm.md), with the mean error that is
+printed. The full depth of EfficientNet-Lite0 in ONNX is what people would run instead. The thresholds are swept on
+the images that are shown, so a curve says what exits can give; the star is the bundle's own, chosen on other images.
+"""
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from pi_dynn import Session, load_bundle
+from pi_dynn.calibrate.outcomes import leave_at
+from pi_dynn.cli.options import open_part
+from pi_dynn.evaluate.outputs import collect_outputs
+from pi_dynn.figures import new_figure, save_figure, styled
+from pi_dynn.latency.boards import board_model, predict_exits
+from pi_dynn.latency.emulated import count_exits
+from pi_dynn.text import milliseconds, percent, table
+
+BUNDLES = {  # name in the figure -> bundle, whether it is in ONNX
+    "Lite0, ONNX": ("lite0", True),
+    "Lite0, TorchScript": ("lite0", False),
+    "GFNet, ONNX": ("gfnet", True),
+    "GFNet, TorchScript": ("gfnet", False),
+}
+BOARDS = ("pi4", "pi5")
+SWEPT = np.linspace(0.0, 1.001, 60)
+BEYOND = 0.95  # of the best accuracy: points below are not drawn
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(exists=True, path_type=Path))
+@click.option("--split", type=click.Path(exists=True, path_type=Path))
+@click.option("--part", default="test", show_default=True)
+@click.option("--plot", type=click.Path(path_type=Path), help="Folder for frontier.svg and frontier.png.")
+def main(dataset: Path, split: Path | None, part: str, plot: Path | None) -> None:
+    """Print what each bundle comes to on each board; draw the curves."""
+    data = open_part(dataset, split, part)
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {board: {} for board in BOARDS}
+    rows, errors = [], {}
+    for name, (bundle_name, onnx) in BUNDLES.items():
+        bundle = load_bundle(bundle_name, onnx=onnx)
+        session = Session(bundle)
+        outputs = collect_outputs(session, data)
+        samples = np.arange(len(outputs.labels))
+        accuracies, cells = [], {}
+        limits = [bundle.manifest.thresholds, session.forced_thresholds(session.exits)]
+        for board in BOARDS:
+            model = board_model(board)
+            counts = count_exits(bundle, model.board.core, click.echo)
+            predicted = predict_exits(model, counts, [1] * (session.exits + 1))
+            errors[predicted.title] = predicted.mean_error
+            exit_ms = np.array([1e3 * one.latency_s for one in predicted.exits])
+            points = []
+            for thresholds in [*limits, *([float(value)] * session.exits for value in SWEPT)]:
+                exits = leave_at(outputs.scores, thresholds)
+                points.append((float(exit_ms[exits].mean()), 100 * float(outputs.right[exits, samples].mean())))
+            curves[board][name] = points
+            cells[board] = points[:2]
+            accuracies = [accuracy / 100 for _, accuracy in points[:2]]
+        for number, what in enumerate(("with exits", "full depth")):
+            times = [milliseconds(cells[board][number][0] / 1e3) for board in BOARDS]
+            rows.append((f"{name}, {what}", percent(accuracies[number]), *times))
+    click.echo(table(("bundle", "accuracy", "Raspberry Pi 4", "Raspberry Pi 5"), rows, markdown=True))
+    click.echo(", ".join(f"{title}: mean error of a prediction {percent(error)}" for title, error in errors.items()))
+    if plot is not None:
+        save_figure(frontier_figure(curves, len(samples)), plot, "frontier")
+
+
+@styled
+def frontier_figure(curves: dict[str, dict[str, list[tuple[float, float]]]], images: int):
+    """A panel for each board: the curve of every bundle, a star for its own thresholds, a square for full depth."""
+    figure, panels = new_figure(columns=len(curves), width=7.6, height=3.4)
+    for axes, (board, of_bundles) in zip(panels, curves.items(), strict=True):
+        for number, (name, (own, full, *swept)) in enumerate(of_bundles.items()):
+            best = max(accuracy for _, accuracy in swept)
+            points = sorted({point for point in swept if point[1] >= BEYOND * best})
+            style = "-" if name.endswith("ONNX") else "--"
+            axes.plot(*zip(*points, strict=True), style, color=f"C{number}", label=name)
+            axes.plot(*own, "*", ms=10, color=f"C{number}")
+            axes.plot(*full, "s", color=f"C{number}")
+        title = {"pi4": "Raspberry Pi 4", "pi5": "Raspberry Pi 5"}[board]
+        axes.set(xlabel="predicted milliseconds, one thread", title=title, xlim=(0, None))
+    panels[0].set_ylabel(f"accuracy on {images} images (%)")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
