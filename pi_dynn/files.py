@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,11 +29,22 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(stream.fileno())
         Path(name).chmod(0o644)  # mkstemp makes it private
         Path(name).replace(path)
+        _sync_folder(path.parent)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, name):
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name survive a power cut, too, where the file system can do that."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:

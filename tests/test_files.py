@@ -37,3 +37,12 @@ def test_a_place_that_cannot_be_written_is_named_not_its_temporary_file(tmp_path
     with pytest.raises(PermissionError) as raised:
         write_text(tmp_path / "answers.csv", "")
     assert raised.value.filename == str(tmp_path / "answers.csv")
+
+
+def test_the_folder_is_synced_after_the_rename(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(
+        "pi_dynn.files.os.fsync", lambda handle: (synced.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))
+    )
+    write_text(tmp_path / "answers.csv", "first")
+    assert synced[-1] == str(tmp_path) and len(synced) == 2
