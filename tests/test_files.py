@@ -1,5 +1,6 @@
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -41,8 +42,11 @@ def test_a_place_that_cannot_be_written_is_named_not_its_temporary_file(tmp_path
 
 def test_the_folder_is_synced_after_the_rename(tmp_path, monkeypatch):
     synced, fsync = [], os.fsync
-    monkeypatch.setattr(
-        "pi_dynn.files.os.fsync", lambda handle: (synced.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))
-    )
+
+    def watched(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    monkeypatch.setattr("pi_dynn.files.os.fsync", watched)
     write_text(tmp_path / "answers.csv", "first")
-    assert synced[-1] == str(tmp_path) and len(synced) == 2
+    assert synced[-1] == tmp_path and len(synced) == 2
