@@ -17,7 +17,7 @@ from pi_dynn import Session, load_bundle
 from pi_dynn.calibrate.outcomes import leave_at
 from pi_dynn.cli.options import open_part
 from pi_dynn.evaluate.outputs import collect_outputs
-from pi_dynn.figures import new_figure, save_figure, styled
+from pi_dynn.figures import COLOURS, new_figure, save_figure, styled
 from pi_dynn.latency.boards import board_model, predict_exits
 from pi_dynn.latency.emulated import count_exits
 from pi_dynn.text import milliseconds, percent, table
@@ -81,9 +81,9 @@ def frontier_figure(curves: dict[str, dict[str, list[tuple[float, float]]]], ima
             best = max(accuracy for _, accuracy in swept)
             points = sorted({point for point in swept if point[1] >= BEYOND * best})
             style = "-" if name.endswith("ONNX") else "--"
-            axes.plot(*zip(*points, strict=True), style, color=f"C{number}", label=name)
-            axes.plot(*own, "*", ms=10, color=f"C{number}")
-            axes.plot(*full, "s", color=f"C{number}")
+            axes.plot(*zip(*points, strict=True), style, color=COLOURS[number], label=name)
+            axes.plot(*own, "*", ms=10, color=COLOURS[number])
+            axes.plot(*full, "s", color=COLOURS[number])
         title = {"pi4": "Raspberry Pi 4", "pi5": "Raspberry Pi 5"}[board]
         axes.set(xlabel="predicted milliseconds, one thread", title=title, xlim=(0, None))
     panels[0].set_ylabel(f"accuracy on {images} images (%)")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pi_dynn.energy.records import EnergyResult
 from pi_dynn.energy.text import source
-from pi_dynn.figures import GREY, ORANGE, RED, exits_figure, new_figure, styled
+from pi_dynn.figures import COLOURS, GREY, ORANGE, RED, exits_figure, new_figure, styled
 from pi_dynn.latency.records import Profile
 from pi_dynn.report.saved import Answers, PowerTrace, SavedRuns
 from pi_dynn.text import mega, milliseconds
@@ -45,7 +45,7 @@ def accuracy_energy_figure(results: Sequence[EnergyResult]) -> "Figure":
     for number, result in enumerate(results):
         if result.net_j is None or result.acc1 is None:
             continue
-        energy_mj, colour, good = 1e3 * result.net_j, f"C{number}", result.measured and result.valid
+        energy_mj, colour, good = 1e3 * result.net_j, COLOURS[number % len(COLOURS)], result.measured and result.valid
         low, high = result.net_ci95_j or (result.net_j, result.net_j)
         place, error = (energy_mj, 100 * result.acc1), [[energy_mj - 1e3 * low], [1e3 * high - energy_mj]]
         axes.errorbar(*place, xerr=error, fmt="o", color=colour, markerfacecolor=colour if good else "none")
