@@ -1,5 +1,7 @@
 """None of these: the promise for any distribution, and what the similarity is."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,8 +18,10 @@ def test_the_rank_of_the_limit_keeps_the_promise(images, alpha, seed):
     values = np.random.default_rng(seed).standard_cauchy(images)
     rank = int(alpha * (images + 1))
     if rank < 1:
-        with pytest.raises(CalibrationError, match="or more are needed"):
+        with pytest.raises(CalibrationError, match="or more are needed") as caught:
             fit_rejection(values, MEANS, alpha)
+        need = int(re.search(r"(\d+) or more", str(caught.value))[1])
+        assert need > len(values) and fit_rejection([0.5] * need, MEANS, alpha).images == need
         return
     rejection = fit_rejection(values, MEANS, alpha)
     # A new image is as likely to come in any of the N + 1 places among them: rank places lie below the limit.
