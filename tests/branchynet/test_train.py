@@ -28,7 +28,7 @@ def test_one_epoch_ends_in_tables_and_a_second_run_trains_no_more(images, tmp_pa
     arguments = ["--data", str(images), "--out", str(out), "--epochs", "1", "--batch-size", "8"]
     main(arguments, standalone_mode=False)
     said = capsys.readouterr().out
-    assert said.startswith("joint   1 ") and "the published sign: unsure images leave" in said
+    assert said.startswith("joint, epoch 1: ") and "the published sign: unsure images leave" in said
     assert "0.900    not reached" in said
     assert {path.name for path in out.iterdir()} >= {"branchynet.pt", "study.txt", "cutoffs.png", "desired.png"}
     main(arguments, standalone_mode=False)
