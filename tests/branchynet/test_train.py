@@ -32,7 +32,7 @@ def test_one_epoch_ends_in_tables_and_a_second_run_trains_no_more(images, tmp_pa
     assert "0.900    not reached" in said
     assert {path.name for path in out.iterdir()} >= {"branchynet.pt", "study.txt", "cutoffs.png", "desired.png"}
     main(arguments, standalone_mode=False)
-    assert "joint   1 " not in capsys.readouterr().out
+    assert "joint, epoch 1" not in capsys.readouterr().out
 
 
 def test_it_borrows_nothing_from_another_script():
