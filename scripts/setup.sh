@@ -12,7 +12,9 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --dev) extras+=(dev) ;;
     --lite) lite=yes ;;
-    --with) IFS=, read -ra more <<< "${2:?setup.sh: --with needs names, such as serve,watch}"; extras+=("${more[@]}"); shift ;;
+    --with)
+      [ -n "${2:-}" ] || { echo "setup.sh: --with needs names of extras, such as serve,watch" >&2; exit 2; }
+      IFS=, read -ra more <<< "$2"; extras+=("${more[@]}"); shift ;;
     -h | --help) sed -n '2,6s/^# //p' "$0"; exit 0 ;;
     *) echo "setup.sh: unknown option '$1'; there are --dev, --lite and --with EXTRA,..." >&2; exit 2 ;;
   esac
@@ -47,6 +49,9 @@ if [ -n "$lite" ]; then
   install --requirement .venv/lite.txt
   echo "setup.sh: 3 of 3, pi_dynn"
   install --no-deps --editable .
+  if .venv/bin/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)'; then
+    echo "setup.sh: torch is in .venv from before and stays; for an installation without it remove .venv first"
+  fi
 else
   echo "setup.sh: 2 of 3, pi_dynn${list:+ with $list} and torch, some hundreds of megabytes"
   install --editable ".${list:+[$list]}"

@@ -90,7 +90,7 @@ def frame_object(path: str, frame: int, time: str, age_s: float, answer: Predict
 def watch_line(summary: WatchSummary) -> str:
     """The watch in one line, as a log has it."""
     line = f"{'; '.join(summary_line(summary).splitlines())}; {summary.dropped} of {summary.frames} frames dropped"
-    if summary.skipped:
+    if summary.skipped or summary.saved_energy is not None:
         line += f", {summary.skipped} skipped"
     if summary.saved_energy is not None:
         line += f" (saves {significant(summary.saved_energy.net_j)} J, {summary.saved_energy.meter_label})"

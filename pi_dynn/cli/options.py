@@ -209,6 +209,9 @@ def with_thresholds(command: Callable) -> Callable:
     ) -> Any:
         if sum((threshold is not None, thresholds is not None, no_exit)) > 1:
             raise click.UsageError("give only one of --threshold, --thresholds and --no-exit")
+        for other, given in (("--deadline-ms", kwargs.get("deadline_ms")), ("--exits", kwargs.get("exits"))):
+            if no_exit and given is not None:
+                raise click.UsageError(f"--no-exit and {other} cannot both be kept: leave one out")
         limits = NEVER if no_exit else threshold if thresholds is None else thresholds
         return command(*args, thresholds=limits, **kwargs)
 

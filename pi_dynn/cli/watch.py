@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from pi_dynn.cli.calibration_options import battery_percent, check_planning, chosen_plan
 from pi_dynn.cli.options import SessionChoice, with_choice, with_thresholds
@@ -79,6 +80,13 @@ def command(
         raise click.UsageError("--home-assistant needs the broker: give --mqtt mqtt://host/topic")
     if given["at_least_s"] is not None and not given["motion"]:
         raise click.UsageError("--at-least says how often a still picture is answered: give --motion, too")
+    unsure = [
+        name
+        for name in ("unsure_below", "quota_mb")
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if unsure and given["save_unsure"] is None:
+        raise click.UsageError(f"--{unsure[0].replace('_', '-')} is about --save-unsure DIR: give that, too")
     planning = {name: given[name] for name in ("calibration", "budget_ms", "budget_mj")}
     check_planning(planning, given["adaptive"], given["thresholds"], batch_size=1)
     if given["joules_per_day"] is not None and not any(planning.values()):
@@ -86,6 +94,8 @@ def command(
     if service is not None:
         from pi_dynn.data.watch_sources import without_password
 
+        if dry_run and service != "install":
+            raise click.UsageError("--dry-run prints what --service install would write: leave one of them out")
         check_password(mqtt, words)
         unit = described_service(without_password(source), words, given["save_unsure"])
         if not dry_run:

@@ -42,8 +42,10 @@ def _region(context: click.Context, parameter: click.Parameter, value: list[floa
         return None
     try:
         return Region(*value)
-    except (TypeError, InputError) as error:
+    except TypeError as error:
         raise click.BadParameter("expected four numbers X,Y,W,H: shares of the picture, or pixels") from error
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 when_options = cloup.option_group(

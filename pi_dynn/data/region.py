@@ -26,6 +26,8 @@ class Region:
         values = (self.x, self.y, self.width, self.height)
         if not all(map(math.isfinite, values)) or min(values) < 0 or 0 in (self.width, self.height):
             raise InputError(f"the region {self} is empty; give X,Y,W,H such as 0.25,0.5,0.5,0.5, or pixels")
+        if max(values) <= 1.0 and max(self.x + self.width, self.y + self.height) > 1.0 + 1e-9:
+            raise InputError(f"the region {self} reaches beyond the picture, whose shares end at 1")
 
     def __str__(self) -> str:
         return ",".join(f"{value:g}" for value in (self.x, self.y, self.width, self.height))

@@ -31,6 +31,7 @@ def tiny_network(monkeypatch, tmp_path, pi_dynn):
     monkeypatch.setattr("pi_dynn.train.learn.plan.MOST_EPOCHS", 4)
     monkeypatch.setattr(learning, "HEADS_STEPS", 20)
     monkeypatch.setattr("pi_dynn.train.learn.finish.LEAST_TO_CHOOSE", 10)
+    monkeypatch.setattr("pi_dynn.train.learn.text.LEAST_TO_CHOOSE", 10)
 
 
 @pytest.fixture(scope="module")

@@ -209,7 +209,12 @@ def test_the_password_of_a_broker_stays_out_of_the_unit(pi_dynn, units, monkeypa
         (("--at-least", "5"), "give --motion, too"),
         (("--dry-run",), "give one of them"),
         (("--roi", "1,2,3"), "four numbers"),
-        (("--roi", "0,0,0,0"), "four numbers"),
+        (("--roi", "0,0,0,0"), "is empty"),
+        (("--roi", "0.5,0,0.8,1"), "reaches beyond the picture"),
+        (("--unsure-below", "0.9"), "give that, too"),
+        (("--service", "remove", "--dry-run"), "leave one of them out"),
+        (("--no-exit", "--deadline-ms", "5"), "--no-exit and --deadline-ms cannot both be kept"),
+        (("--no-exit", "--exits", "3"), "--no-exit and --exits cannot both be kept"),
         (("--agree", "0"), "--agree"),
     ],
 )

@@ -38,11 +38,11 @@ from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.session import Session
 from pi_dynn.stats import wilson_interval
+from pi_dynn.train.learn.settings import LEAST_TO_CHOOSE
 from pi_dynn.train.records import Answer, ClassAccuracy
 
 SCORE = "max-probability"
 TOLERATED_LOSS = 0.003  # share of the calibration part that leaving early may spoil
-LEAST_TO_CHOOSE = 50  # images exits are chosen by: fewer tell nothing of a harm of a few points
 ENOUGH_IMAGES = 1000  # to choose by, so that one view of each does
 MOST_VIEWS = 8
 MOST_EXITS = 4

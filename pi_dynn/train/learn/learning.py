@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,12 @@ class Learning:
         pretrained.pretrained_file(self.network)  # a missing package is said before any work is done
         with clear_write_errors(settings.work):
             self.callback.on_stage(f"looking at {settings.folder}")
-            self.data = open_learn_data(settings)
+            try:
+                self.data = open_learn_data(settings)
+            except PiDynnError:
+                with suppress(OSError):  # of something from before
+                    settings.work.rmdir()
+                raise
             self.callback.on_look(self.data.look, self.data.counts)
             self.plan = self._plan()
             self.callback.on_plan(self.plan)

@@ -7,6 +7,7 @@ from shlex import quote
 from pi_dynn.data.look import FolderLook
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.text import milliseconds, percent, table
+from pi_dynn.train.learn.settings import LEAST_TO_CHOOSE
 from pi_dynn.train.records import Answer, LearnPlan, LearnResult
 
 MOST_LINES = 8  # of files that are left out; all are in look.json
@@ -104,6 +105,20 @@ def headline(result: LearnResult) -> str:
     )
 
 
+def _epochs(result: LearnResult) -> str:
+    """How long the network learned, and that the time was up before the plan was."""
+    early = 0 < result.epochs < result.plan.epochs and result.unfinished is None
+    return f"{result.epochs} epochs" + (f" of {result.plan.epochs}, for the time was up" if early else "")
+
+
+def _no_exits(result: LearnResult) -> str:
+    """Why there are no exits."""
+    few = result.parts.get("calibrate", 0)
+    if few >= LEAST_TO_CHOOSE:
+        return "none: leaving early would not have paid"
+    return f"none: {few} images to calibrate do not tell when leaving early is safe, which takes {LEAST_TO_CHOOSE}"
+
+
 def learned_text(result: LearnResult) -> str:
     """The summary a person reads at the end, with the line to try next."""
     plan = result.plan
@@ -111,11 +126,11 @@ def learned_text(result: LearnResult) -> str:
     lines = [
         *([f"stopped early: {result.unfinished}; what follows is the best so far"] if result.unfinished else []),
         headline(result),
-        f"kept: {result.kept} ({plan.model} at {plan.image_size} px, {result.epochs} epochs; on the calibrate part "
+        f"kept: {result.kept} ({plan.model} at {plan.image_size} px, {_epochs(result)}; on the calibrate part "
         f"{', '.join(parts)})",
         _precision_text(result),
         _rejection_text(result),
-        f"exits after blocks {', '.join(map(str, result.exit_blocks)) or 'none'}",
+        f"exits after blocks {', '.join(map(str, result.exit_blocks)) or _no_exits(result)}",
         *predicted_lines(result),
         f"bundle {result.bundle}, {f'page {result.page}, ' if result.page else ''}card {result.card}",
         f"took {timedelta(seconds=round(result.took_s))}",
