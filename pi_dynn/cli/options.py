@@ -209,7 +209,8 @@ def with_thresholds(command: Callable) -> Callable:
     ) -> Any:
         if sum((threshold is not None, thresholds is not None, no_exit)) > 1:
             raise click.UsageError("give only one of --threshold, --thresholds and --no-exit")
-        for other, given in (("--deadline-ms", kwargs.get("deadline_ms")), ("--exits", kwargs.get("exits"))):
+        exits = kwargs["choice"].exits if "choice" in kwargs else kwargs.get("exits")
+        for other, given in (("--deadline-ms", kwargs.get("deadline_ms")), ("--exits", exits)):
             if no_exit and given is not None:
                 raise click.UsageError(f"--no-exit and {other} cannot both be kept: leave one out")
         limits = NEVER if no_exit else threshold if thresholds is None else thresholds

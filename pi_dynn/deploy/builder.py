@@ -189,7 +189,8 @@ def deploy_form(model: nn.Module, exits: list[int], precision: str, engine: str 
             if precision != "fp32":
                 raise ModelError(
                     f"the convolutions of {type(model).__name__} have no {precision} form: pass "
-                    f'precision="{INT8_STATIC}" with calibration images (--precision {INT8_STATIC} --data PATH), or "fp32"'
+                    f'precision="{INT8_STATIC}" with calibration images (--precision {INT8_STATIC} --data PATH), '
+                    'or "fp32"'
                 )
             return deploy_chain(model, exits)
     raise ModelError(f"{type(model).__name__} has no deploy form yet")
