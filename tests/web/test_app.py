@@ -97,6 +97,9 @@ class Held:
         self.threads, self.manifest, self.exits = session.threads, session.manifest, session.exits
         self.begun, self.go = threading.Event(), threading.Event()
 
+    def set_threads(self) -> None:
+        self._session.set_threads()
+
     def classify(self, *arguments, **options):
         self.begun.set()
         assert self.go.wait(30)
