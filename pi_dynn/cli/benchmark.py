@@ -178,6 +178,9 @@ def _show_throughput(
     from pi_dynn.latency.throughput import device_throughput, session_throughput
 
     session, clock = choice.open(), PerfClock()
+    if batch_size is None:
+        what = "looking for the largest batch that fits into memory, up to 2,048 images: minutes on a small machine"
+        click.echo(f"{what}, where --batch-size 8 is often faster", err=True)
     if device is None:
         result = session_throughput(session, clock, batch_size, seconds)
     else:
