@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pi_dynn.data import decode
-from pi_dynn.data.decode import decode_image, to_rgb
+from pi_dynn.data.decode import ImageBytes, decode_image, to_rgb
 from pi_dynn.errors import InputError
 
 LEFT_RED = Image.new("RGB", (40, 30), "red")
@@ -140,3 +140,8 @@ def test_denied_file(tmp_path, monkeypatch):
     monkeypatch.setattr(decode.Image, "open", denied)
     with pytest.raises(InputError, match="not readable"):
         decode_image(tmp_path / "secret.png")
+
+
+def test_an_empty_file_in_memory_is_called_empty():
+    with pytest.raises(InputError, match="the file is empty"):
+        decode_image(ImageBytes(b"", "upload"))

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.errors import InputError
 
 
 def test_same_numbers_as_torchvision():
@@ -67,3 +68,15 @@ def test_draft_decoding_barely_moves_the_input(tmp_path):
     preprocess = Preprocess(size=128)
     whole = preprocess(Image.open(path))
     torch.testing.assert_close(preprocess(path), whole, rtol=0, atol=0.06)
+
+
+def test_pixels_are_taken_like_the_picture_they_make_and_ready_floats_as_they_are():
+    picture = Image.effect_noise((50, 40), 80).convert("RGB")
+    preprocess = Preprocess(size=32)
+    array = preprocess.array(np.asarray(picture))
+    assert array.shape == (3, 32, 32) and np.array_equal(array, preprocess.array(picture))
+    for ready in (array, torch.from_numpy(array)):
+        assert np.array_equal(preprocess.array(ready), array)
+    for wrong in (np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), 7):
+        with pytest.raises(InputError):
+            preprocess.array(wrong)

@@ -30,3 +30,8 @@ def test_impossible_positions_are_refused_in_one_line(exits, text):
         resolve_exits(exits, 6)
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_last_block_that_may_have_an_exit_is_named():
+    with pytest.raises(ModelError, match=r"choose from 0\.\.5"):
+        resolve_exits([6], 7)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from pi_dynn.exits.scores import EntropyGate, score_at
+from pi_dynn.exits.scores import EntropyGate, MarginGate, MaxProbabilityGate, score_at
 
 
 def entropy(logits):
@@ -48,3 +48,16 @@ def test_scripted_equals_eager():
     gate, logits = EntropyGate(4), torch.randn(3, 4)
     assert_close(torch.jit.script(gate)(logits), gate(logits))
     assert not gate.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("gate", "score_of"),
+    [
+        (MaxProbabilityGate, lambda top: top[:, 0]),
+        (MarginGate, lambda top: top[:, 0] - top[:, 1]),
+    ],
+)
+def test_scores_of_probabilities_are_what_they_say(gate, score_of):
+    logits = 2 * torch.randn(50, 6, generator=torch.Generator().manual_seed(2))
+    top = torch.softmax(logits.double(), 1).sort(descending=True).values
+    assert_close(torch.sigmoid(gate()(logits).double()), score_of(top), rtol=0, atol=1e-6)
