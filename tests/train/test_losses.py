@@ -202,5 +202,5 @@ def test_a_line_of_an_epoch_is_in_words():
     row |= {"utility": -0.9046, "gated_accuracy": 0.934, "mean_cost": 0.52, "acc_7": 0.9}
     assert epoch_text("bilevel", row) == (
         "gates and heads, epoch 12: loss 0.412, accuracy with exits 93.4 %, mean cost 52.0 % "
-        "(320 images/s, 2 % of the time waiting for them)"
+        "(320 images/s, 2 % waiting)"
     )
