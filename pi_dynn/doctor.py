@@ -6,6 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -215,9 +216,14 @@ def doctor_text(findings: Sequence[Finding]) -> str:
             topic = finding.topic
             lines.append(topic)
         if finding.name != "advice":
-            lines.append(f"  {finding.name:<{width}}  {finding.value}")
+            lines.append(_wrapped(f"  {finding.name:<{width}}  {finding.value}", width + 4))
     problems = [finding for finding in findings if finding.problem is not None]
     lines += ["", f"{len(problems)} problems" if len(problems) != 1 else "1 problem"]
     for finding in problems:
-        lines += [f"  {finding.topic}: {finding.problem}", f"    cure: {finding.cure}"]
+        lines += [_wrapped(f"  {finding.topic}: {finding.problem}", 4), f"    cure: {finding.cure}"]  # to be pasted
     return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: int) -> str:
+    """Lines of at most 110 columns; no word is broken."""
+    return textwrap.fill(text, 110, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

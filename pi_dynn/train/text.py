@@ -43,7 +43,7 @@ def plan_text(plan: TrainPlan) -> str:
 def epoch_text(name: str, row: Mapping[str, float]) -> str:
     """One line for one epoch: the loss, figures on the calibrate part, and the speed."""
     figures = "".join(f", {text} {percent(row[key])}" for key, text in FIGURES.items() if key in row)
-    speed = f"{row['images_per_s']:.0f} images/s, {percent(row['waited'], 0)} of the time waiting for them"
+    speed = f"{row['images_per_s']:.0f} images/s, {percent(row['waited'], 0)} waiting"
     return f"{STAGES.get(name, name)}, epoch {row['epoch']:.0f}: loss {row['loss']:.3f}{figures} ({speed})"
 
 
