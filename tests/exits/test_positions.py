@@ -33,5 +33,5 @@ def test_impossible_positions_are_refused_in_one_line(exits, text):
 
 
 def test_the_last_block_that_may_have_an_exit_is_named():
-    with pytest.raises(ModelError, match=r"choose from 0\.\.5"):
-        resolve_exits([6], 7)
+    with pytest.raises(ModelError, match=r"choose from 0\.\.7"):
+        resolve_exits([8], 9)
