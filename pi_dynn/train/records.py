@@ -7,6 +7,8 @@ from pi_dynn.calibrate.records import OperatingPoint
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.records import Record
 
+LEAST_TO_CHOOSE = 50  # images exits are chosen by: fewer tell nothing of a harm of a few points
+
 
 @dataclass(frozen=True)
 class TrainPlan(Record):

@@ -38,8 +38,7 @@ from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.session import Session
 from pi_dynn.stats import wilson_interval
-from pi_dynn.train.learn.settings import LEAST_TO_CHOOSE
-from pi_dynn.train.records import Answer, ClassAccuracy
+from pi_dynn.train.records import LEAST_TO_CHOOSE, Answer, ClassAccuracy
 
 SCORE = "max-probability"
 TOLERATED_LOSS = 0.003  # share of the calibration part that leaving early may spoil

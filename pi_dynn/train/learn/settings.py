@@ -11,7 +11,6 @@ from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.train.records import BoardLatency
 
 ONNX_SUFFIX = ".onnx.zip"
-LEAST_TO_CHOOSE = 50  # images exits are chosen by: fewer tell nothing of a harm of a few points
 DEFAULT_MODEL = "efficientnet_lite0"
 DEFAULT_SIZES = (160, 128, 96)  # pixels, the preferred one first
 
