@@ -124,11 +124,19 @@ def test_a_full_queue_says_when_to_come_back_and_loses_nothing(session):
     assert len(answered) == 3 and all(reply.status_code == 200 for reply in answered)
 
 
+class Slow(Held):
+    """A session that takes longer than several samples of a meter, however fast the machine is."""
+
+    def classify(self, *arguments, **options):
+        PerfClock().sleep(0.05)
+        return self._session.classify(*arguments, **options)
+
+
 def test_energy_of_an_answer_and_its_label(session):
     clock = PerfClock()
     with ExitStack() as stack:
         power = stack.enter_context(LivePower(stack.enter_context(open_meter("fake", clock=clock)), clock))
-        app = build_app(LiveClassifier(session, clock, power), WebSettings())
+        app = build_app(LiveClassifier(Slow(session), clock, power), WebSettings())
         client = stack.enter_context(TestClient(app))
         while power.power_w is None:
             clock.sleep(0.01)
