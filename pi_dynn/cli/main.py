@@ -88,15 +88,14 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader (head, less) has seen enough. Python would complain once more while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitStatus.OK)
-    except ModuleNotFoundError as error:
-        if os.environ.get("PI_DYNN_DEBUG") or error.name not in NOT_IN_LITE:
-            raise
-        _fail(f"this needs {error.name}, which `setup.sh --lite` leaves out: run ./scripts/setup.sh", ExitStatus.ERROR)
     except (ImportError, OSError, MemoryError) as error:
         if os.environ.get("PI_DYNN_DEBUG"):
             raise
         if isinstance(error, OSError) and error.filename and error.strerror:
             _fail(f"{error.filename}: {error.strerror}", ExitStatus.ERROR)
+        if isinstance(error, ModuleNotFoundError) and error.name in NOT_IN_LITE:
+            lite = f"this needs {error.name}, which `setup.sh --lite` leaves out: run ./scripts/setup.sh"
+            _fail(lite, ExitStatus.ERROR)
         hint = cuda_hint() if isinstance(error, ImportError | OSError) else None
         _fail(f"{type(error).__name__}: {error}; {hint or 'PI_DYNN_DEBUG=1 shows where'}", ExitStatus.ERROR)
 

@@ -99,3 +99,9 @@ def test_its_requirements_are_all_but_torch_and_what_needs_it():
 def test_set_up_refuses_what_it_does_not_know(arguments):
     answer = subprocess.run(["bash", ROOT / "scripts" / "setup.sh", *arguments], capture_output=True, text=True)
     assert answer.returncode != 0 and "setup.sh" in answer.stderr
+
+
+def test_any_other_missing_module_is_one_line_as_well():
+    program = LITE.replace('("torch", "torchvision", "safetensors", "onnx")', '("PIL",)')
+    answer = subprocess.run([sys.executable, "-c", program, "classify"], capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 1 and len(answer.stderr.splitlines()) == 1 and "PIL" in answer.stderr
