@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Drawn = TypeVar("Drawn")
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
-GREY, PALE = "#666666", "#DDDDDD"
+GREY = "#666666"
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY)
 STYLE = {
     "font.size": 9,
@@ -35,7 +35,6 @@ STYLE = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.3,
     "lines.markersize": 4.5,
-    "savefig.dpi": 200,
 }
 
 

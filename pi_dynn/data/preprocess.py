@@ -55,7 +55,7 @@ class Preprocess(Record):
     def normalised(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (..., size, size, 3) to the normalised float32 (..., 3, size, size)."""
         mean, std = (255 * np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
-        planes = np.ascontiguousarray(np.moveaxis(pixels, -1, -3)).astype(np.float32)
+        planes = np.moveaxis(pixels, -1, -3).astype(np.float32, order="C")
         planes -= mean
         planes /= std
         return planes
@@ -82,9 +82,9 @@ class Preprocess(Record):
             return self.normalised(self.pixels(decode_image(image, draft_px=round(2 * self.size / self.crop))))
         if isinstance(image, Image.Image):
             return self.normalised(self.pixels(to_rgb(image)))
-        if isinstance(image, np.ndarray) and image.dtype == np.float32:
-            return self._ready(image)
         if isinstance(image, np.ndarray):
+            if image.dtype == np.float32:
+                return self._ready(image)
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise InputError(f"expected a uint8 array (H, W, 3), got {image.dtype} {image.shape}")
             return self.normalised(self.pixels(Image.fromarray(image)))

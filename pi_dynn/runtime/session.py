@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from pi_dynn.board import usable_cores
+from pi_dynn.calibrate.reject import similarity
+from pi_dynn.calibrate.scores import softmax
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.data.prefetch import prefetch
 from pi_dynn.data.preprocess import AnyImage
@@ -61,7 +63,7 @@ class Session:
         self.exits = len(self.manifest.exit_blocks)
         self.enabled = enabled_exits(self.manifest, exits)
         self.rejection = None if accept_all else self.manifest.rejection
-        self._class_means = None if self.rejection is None else np.array(self.rejection.class_means, np.float32)
+        self._class_means = None if self.rejection is None else np.array(self.rejection.class_means)
         self._warm_up()
         if threads is None:
             x, limits, of = self._blank(), self.forced_thresholds(self.exits), self.bundle.sha256
@@ -244,14 +246,13 @@ class Session:
             yield self._prediction(*row, share_s, top)
 
     def _prediction(self, logits: np.ndarray, exit_index: int, score: float, latency_s: float, top: int) -> Prediction:
-        odds = np.exp(logits.astype(np.float64) - logits.max())
         best = np.argsort(-logits, kind="stable")[: max(top, 1)]
         labels = [self.manifest.labels[i] for i in best]
-        probabilities = (odds[best] / odds.sum()).tolist()
-        similarity, accepted = None, True
+        probabilities = softmax(logits.astype(np.float64))[best].tolist()
+        likeness, accepted = None, True
         if self.rejection is not None and self._class_means is not None:
-            similarity = float((self._class_means[exit_index] @ logits).max() / np.linalg.norm(logits))
-            accepted = similarity >= self.rejection.limit
+            likeness = float(similarity(logits[None], self._class_means[exit_index])[0])
+            accepted = likeness >= self.rejection.limit
         return Prediction(
             label=labels[0],
             class_index=int(best[0]),
@@ -262,7 +263,7 @@ class Session:
             latency_s=latency_s,
             top=list(zip(labels, probabilities, strict=True)),
             accepted=accepted,
-            similarity=similarity,
+            similarity=likeness,
         )
 
     def _warm_up(self) -> None:
