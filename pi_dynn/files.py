@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +18,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = _temporary_file(path)
     except OSError as error:
         error.filename = str(path)  # not the temporary file's, which nobody chose
         raise
@@ -26,15 +26,34 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)  # mkstemp makes it private
-        Path(name).replace(path)
+            os.fchmod(handle, 0o644)
+            os.fsync(handle)
+            if not name.exists():
+                # with a folder's handle Python calls linkat, which follows the link; link would not
+                os.link(f"/proc/self/fd/{handle}", name, src_dir_fd=handle)
+        name.replace(path)
         _sync_folder(path.parent)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, name):
+        name.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(name), f"/proc/self/fd/{handle}"):
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def _temporary_file(path: Path) -> tuple[int, Path]:
+    """The handle of a new file in the folder of `path`, and the name it has or is to get before it is renamed.
+
+    Where the file system can do that it has no name while it is written: of a killed process nothing stays behind.
+    """
+    if hasattr(os, "O_TMPFILE"):
+        with suppress(OSError):
+            return os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o600), _temporary_name(path)
+    name = _temporary_name(path)
+    return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600), name
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,7 +15,8 @@ def test_positions(exits, blocks):
 @pytest.mark.parametrize(
     ("exits", "text"),
     [
-        ([5], "after block 5: choose from 0..4"),
+        ([5], "after block 5: choose from 0..4 (the last block, 5, always answers)"),
+        ([6], "after block 6: choose from 0..4"),
         ([-1], "after block -1"),
         ([3, 1], "must rise"),
         ([2, 2], "without repeats"),
