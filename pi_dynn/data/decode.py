@@ -174,8 +174,7 @@ def _scale_and_check(path: str | Path, image: Image.Image, draft_px: int | None,
     if width < 1 or height < 1:
         raise InputError(f"{path}: the image is {width} x {height} pixels, so there is nothing to classify")
     if draft_px is not None:
-        scale = draft_px / min(image.size)
-        image.draft("RGB", (round(width * scale), round(height * scale)))
+        image.draft("RGB", (draft_px, draft_px))  # of both sides, so the shorter one decides
     pixels = image.width * image.height
     if image.info.get("progressive"):
         pixels = width * height  # a progressive JPEG is held whole before it is scaled

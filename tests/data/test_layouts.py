@@ -38,6 +38,16 @@ def test_class_lists_and_published_sizes_fit_together():
         "cifar10": 10,
         "imagenet": 1000,
     }
+    sizes = {layout.name: (layout.images, layout.image_size) for layout in LAYOUTS.values()}
+    assert sizes == {
+        "nasc-tg2": (20_000, 128),
+        "patternnet": (30_400, 256),
+        "resisc45": (31_500, 256),
+        "ucm": (2_100, 256),
+        "aid": (10_000, 600),
+        "cifar10": (60_000, 32),
+        "imagenet": (1_331_167, 224),
+    }
     for layout in LAYOUTS.values():
         assert len(set(layout.classes)) == len(layout.classes) in (0, layout.num_classes)
         assert list(layout.classes) == sorted(layout.classes)
@@ -241,4 +251,7 @@ def test_a_set_of_batches_opens_as_train_and_test(tmp_path, batch, suffix, below
     assert {name: len(part) for name, part in parts.items()} == {"calibrate": 14, "train": 21}
     (folder / f"data_batch_4{suffix}").unlink()
     with pytest.raises(DatasetError, match="1 of the 6 files of CIFAR-10 are missing, first data_batch_4"):
+        open_cifar(folder)
+    with pytest.raises(DatasetError, match=f"2 of the 6 files of CIFAR-10 are missing, first data_batch_4{suffix};"):
+        (folder / f"test_batch{suffix}").unlink()
         open_cifar(folder)

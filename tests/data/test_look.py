@@ -98,3 +98,23 @@ def test_a_split_is_stratified_and_keeps_groups(tmp_path):
     assert len(grouped_split([list(range(9))], [0] * 9, shares, seed=0)["train"]) == 9
     for group in groups:
         assert len({name for name, members in split.items() if set(group) & set(members)}) == 1
+
+
+def test_a_fingerprint_is_64_rises_of_brightness_and_a_thumbnail():
+    rising = Image.fromarray(np.tile(np.arange(0, 252, 7, dtype=np.uint8), (36, 1)))
+    for picture, rises in ((rising, True), (rising.transpose(Image.Transpose.FLIP_LEFT_RIGHT), False)):
+        bits, small = fingerprint(picture.convert("RGB"))
+        assert bits.shape == (64,) and small.shape == (192,) and (bits == rises).all()
+
+
+def test_pairs_are_found_whatever_pieces_they_are_compared_in(monkeypatch):
+    monkeypatch.setattr("pi_dynn.data.groups._CHUNK", 2)
+    generator = np.random.default_rng(0)
+    bits, small = generator.random((7, 64)) < 0.5, generator.integers(0, 256, (7, 192), dtype=np.uint8)
+    for copied, to in ((0, 1), (0, 5), (3, 6)):
+        bits[to], small[to] = bits[copied], small[copied]
+    assert sorted(pairs_alike(bits, small)) == [(0, 1), (0, 5), (1, 5), (3, 6)]
+
+
+def test_names_with_one_image_each_say_nothing_of_groups():
+    assert named_groups(["a_1.png", "b_1.png", "c_1.png"]) == [None] * 3

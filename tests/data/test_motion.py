@@ -164,3 +164,9 @@ def test_regions_that_are_none():
             Region(*values)
     with pytest.raises(InputError, match="no pixel of a picture of 100 x 80"):
         Region(200, 10, 20, 20).of(np.zeros((80, 100, 3), np.uint8))
+
+
+def test_thumbnails_of_a_panorama_look_at_all_of_its_height():
+    fine = np.random.default_rng(0).integers(0, 256, (8 * motion.ROWS, 80 * motion.COLUMNS, 3), dtype=np.uint8)
+    exact = fine.reshape(motion.ROWS, 8, motion.COLUMNS, 80, 3).mean((1, 3))
+    np.testing.assert_allclose(thumbnail(fine), exact, atol=1.01)  # rounded twice

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.data.preprocess import Preprocess, turned_and_flipped
 from pi_dynn.errors import InputError
 
 
@@ -80,3 +80,10 @@ def test_pixels_are_taken_like_the_picture_they_make_and_ready_floats_as_they_ar
     for wrong in (np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), 7):
         with pytest.raises(InputError):
             preprocess.array(wrong)
+
+
+def test_the_eight_views_are_the_turns_and_then_the_turns_mirrored():
+    images = np.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4)
+    turns = [np.rot90(images, quarter, (2, 3)) for quarter in range(4)]
+    expected = np.concatenate([*turns, *(turn[..., ::-1] for turn in turns)])
+    assert np.array_equal(turned_and_flipped(torch.from_numpy(images)).numpy(), expected)

@@ -1,8 +1,11 @@
 """Copies of ImageNet-C, -A, -R and -Sketch, and the classes of a network among theirs."""
 
+import dataclasses
+
 import pytest
 from PIL import Image
 
+from pi_dynn.data import robustness
 from pi_dynn.data.robustness import open_hard_images, read_wnids, wnids_of
 from pi_dynn.errors import DatasetError
 
@@ -58,3 +61,18 @@ def test_wnids_come_from_labels_or_a_file(tmp_path):
         read_wnids(path, 3)
     with pytest.raises(DatasetError, match="cannot be read"):
         read_wnids(tmp_path / "none", 3)
+
+
+def test_a_whole_copy_needs_no_permission_and_the_published_sizes_are_known(tmp_path, monkeypatch):
+    sizes = {name: (layout.num_classes, layout.images) for name, layout in robustness.LAYOUTS.items()}
+    assert sizes == {
+        "imagenet-c": (1000, 50_000),
+        "imagenet-a": (200, 7_500),
+        "imagenet-r": (200, 30_000),
+        "imagenet-sketch": (1000, 50_889),
+    }
+    small = dataclasses.replace(robustness.LAYOUTS["imagenet-r"], num_classes=3, images=6)
+    monkeypatch.setitem(robustness.LAYOUTS, "imagenet-r", small)
+    fill(tmp_path, WNIDS, 2)
+    (part,) = open_hard_images(tmp_path, "imagenet-r", LABELS, WNIDS)
+    assert len(part.data) == 6
