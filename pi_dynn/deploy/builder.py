@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.deploy.fuse import fuse_norms
+from pi_dynn.deploy.fuse import HeadOnMaps, fuse_norms
 from pi_dynn.deploy.gfnet import deploy_gfnet, deploy_pyramid, linear_form
 from pi_dynn.deploy.global_filter import SeparableFilter
 from pi_dynn.deploy.network import EarlyExitNetwork, assemble
@@ -208,6 +208,9 @@ def script_and_freeze(network: EarlyExitNetwork) -> torch.jit.ScriptModule:
     frozen = copy.deepcopy(network)
     frozen.stem, frozen.last_stage = _freeze(frozen.stem), _freeze(frozen.last_stage)
     frozen.stages = nn.ModuleList(_freeze(stage) for stage in frozen.stages)
+    for head in frozen.heads:
+        if isinstance(head, HeadOnMaps):
+            head.maps = _freeze(head.maps)
     return script(frozen)
 
 

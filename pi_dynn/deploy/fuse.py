@@ -6,6 +6,7 @@ input itself, is one convolution; two heads on the same features are one linear 
 """
 
 import copy
+from collections import OrderedDict
 from functools import singledispatch
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from pi_dynn.errors import ModelError
 from pi_dynn.models.conv_norm import ConvNorm, MeanOfHeads, NormLinear, ResidualDepthwise, pooled
+from pi_dynn.models.efficientnet_lite import ExpandedHead
 
 
 class PooledLinear(nn.Linear):
@@ -21,6 +23,13 @@ class PooledLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(pooled(x)[:, : self.in_features], self.weight, self.bias)
+
+
+class HeadOnMaps(nn.Sequential):
+    """The head of an exit with convolutions of its own, `maps`, before its `answer`: (B, C, H, W) -> (B, classes)."""
+
+    def __init__(self, maps: nn.Module, answer: nn.Module) -> None:
+        super().__init__(OrderedDict(maps=maps, answer=answer))
 
 
 def fuse_norms(model: nn.Module) -> nn.Module:
@@ -71,6 +80,14 @@ def _(module: NormLinear) -> PooledLinear:
     scale, shift = norm_as_affine(norm)
     weight = linear.weight.double()
     return linear_of(weight * scale, linear.bias.double() + weight @ shift)
+
+
+@fused_form.register
+def _(module: ExpandedHead) -> HeadOnMaps:
+    conv, norm, relu = module.maps
+    scale, shift = norm_as_affine(norm)
+    widened = conv_like(conv, conv.weight.double() * scale[:, None, None, None], shift)
+    return HeadOnMaps(nn.Sequential(widened, relu), fused_form(module.answer))
 
 
 @fused_form.register

@@ -214,7 +214,7 @@ def exported_graphs(network: torch.jit.ScriptModule, x: Tensor) -> dict[str, "Mo
     with torch.jit.optimized_execution(False):
         for k, (stage, head, gate) in enumerate(zip(stages[:-1], heads, gates, strict=True)):
             features, stage = stage(x), without_writes_into_views(stage, x)
-            part = StageWithExit(stage, head, gate, list(features.shape))
+            part = StageWithExit(stage, _head_in_floats(head, features), gate, list(features.shape))
             graphs[stage_file(k)] = exported(part, x, ["features", "logits", "gate"])
             x = features
         shape = list(stages[-1](x).shape)
@@ -231,6 +231,14 @@ def _in_floats(parts: list[torch.jit.ScriptModule], x: Tensor) -> list[torch.jit
         made.append(fake_quantised(part, x) if is_static_int8(part) else part)
         x = part(x)
     return made
+
+
+def _head_in_floats(head: torch.jit.ScriptModule, features: Tensor) -> nn.Module:
+    """The same for the head of an exit, of which only convolutions of its own are in int8."""
+    if not is_static_int8(head):
+        return head
+    maps, answer = head.children()
+    return script(nn.Sequential(fake_quantised(maps, features), answer))
 
 
 def in_whole_tensors(network: AnyModule) -> AnyModule:

@@ -2,8 +2,8 @@
 
 Of GFNet the matrix products of stem and blocks are quantised, and so is what they return. Stages of convolutions
 go through torch's FX path, each traced on its own, so that the exits between stages stay real decisions; FX refuses
-to trace what branches on values, so no branch is frozen. Heads and gates stay in fp32, and so does a stage that
-cannot be traced.
+to trace what branches on values, so no branch is frozen. The linear layers of heads, and gates, stay in fp32, and so
+does a stage that cannot be traced.
 """
 
 import copy
@@ -23,6 +23,7 @@ from torch.ao.quantization import (
 from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
+from pi_dynn.deploy.fuse import HeadOnMaps
 from pi_dynn.deploy.network import EarlyExitNetwork
 from pi_dynn.deploy.quant_linear import FloatLinear, StaticQuantLinear
 from pi_dynn.deploy.quantisable import FloatClamp, quantisable
@@ -120,21 +121,25 @@ def quantise_statically(
     quantised, kept = copy.deepcopy(network), {}
     inputs = list(images.split(BATCH))
 
-    def part(module: nn.Module, name: str) -> nn.Module:
+    def part(module: nn.Module, name: str, leads_on: bool = True) -> nn.Module:
         nonlocal inputs
         made = module
         if any(isinstance(child, (nn.Conv2d, nn.Linear)) for child in module.modules()):
             made, reason = _quantised(module, inputs)
             if reason is not None:
                 kept[name] = reason
-        inputs = [module(x) for x in inputs]  # the stages after it are shown what fp32 makes of the images
+        if leads_on:  # the stages after it are shown what fp32 makes of the images
+            inputs = [module(x) for x in inputs]
         return made
 
     with using_engine(engine), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.ao is announced as deprecated; every supported torch has it
-        stages = [*network.stages, network.last_stage]
+        stages, made = [*network.stages, network.last_stage], []
         quantised.stem = part(network.stem, "stem")
-        made = [part(stage, f"stage {k}") for k, stage in enumerate(stages)]
+        for k, stage in enumerate(stages):
+            made.append(part(stage, f"stage {k}"))
+            if k < len(network.heads) and isinstance(network.heads[k], HeadOnMaps):
+                quantised.heads[k].maps = part(network.heads[k].maps, f"head {k}", leads_on=False)
         quantised.stages, quantised.last_stage = nn.ModuleList(made[:-1]), made[-1]
         if all(got is stage for got, stage in zip(made, stages, strict=True)):
             reason = next(iter(kept.values()), "there is no convolution in them")

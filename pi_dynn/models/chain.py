@@ -32,6 +32,7 @@ class ChainNetwork(nn.Module):
 
     # TorchScript: an empty list gets its type from the class body, never from __init__.
     exit_blocks: list[int]
+    best_exit_heads = "cls"  # the `exit_heads` to learn new classes with
 
     def __init__(self, num_classes: int, image_size: int, depth: int, exits: Sequence[int] | str | None) -> None:
         """Raises: ModelError for exits at impossible blocks."""
@@ -54,6 +55,9 @@ class ChainNetwork(nn.Module):
     def exit_head(self, k: int) -> nn.Module:
         """The head of exit number `k`: features after its block -> logits (B, classes)."""
         return self.intermediate_heads[k]
+
+    def start_exits(self) -> None:
+        """Let exits begin with the network's own pretrained weights, where they can; here they cannot."""
 
     def forward_exits(self, x: Tensor) -> list[tuple[int, Tensor, Tensor]]:
         """Every exit's (block_index, logits (B, classes), gate (B,)); the final answer comes last, gate 1."""

@@ -6,6 +6,7 @@ Shape letters: B batch, C channels, H W feature map.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 
 from pi_dynn.errors import ModelError
 from pi_dynn.models.chain import Chain, ChainNetwork, check_plain
+from pi_dynn.models.conv_norm import NormLinear
 from pi_dynn.models.registry import register_model
 
 STEM, HEAD = 32, 1280  # channels, the same at every size
 STRIDES = 32  # an image is a multiple of it: then every feature map is even where it is halved
+EXPANDED, ENOUGH_CHANNELS = "expanded", 160  # heads that widen, and the width from which they gain nothing
 NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.01
 
 
@@ -96,8 +99,27 @@ class InvertedResidual(nn.Module):
         return x + y if self.adds else y
 
 
+class ExpandedHead(nn.Sequential):
+    """An exit that first widens its block's few channels as the next block does: (B, C, H, W) -> (B, classes).
+
+    A block's output is narrow and made for the next block. On ImageNet's weights a linear layer answers UC Merced from
+    what the next block widens it to more often right, by up to 8 points at the early exits.
+    """
+
+    def __init__(self, channels: int, wide: int, num_classes: int) -> None:
+        maps = OrderedDict(conv=convolution(channels, wide, 1), norm=batch_norm(wide), relu=nn.ReLU6())
+        super().__init__(OrderedDict(maps=nn.Sequential(maps), answer=NormLinear(wide, num_classes)))
+
+    def start_as(self, block: InvertedResidual) -> None:
+        """Take the weights the next block widens with."""
+        self.maps.conv.load_state_dict(block._expand_conv.state_dict())
+        self.maps.norm.load_state_dict(block._bn0.state_dict())
+
+
 class EfficientNetLite(ChainNetwork):
     """EfficientNet-Lite with exits after some of its blocks."""
+
+    best_exit_heads = EXPANDED
 
     def __init__(
         self,
@@ -107,10 +129,15 @@ class EfficientNetLite(ChainNetwork):
         image_size: int,
         exits: Sequence[int] | str | None = None,
         dropout: float | None = None,
+        exit_heads: str = "cls",
         **form: object,
     ) -> None:
-        """Raises: ModelError for an image size that is no multiple of 32, and for exits or a `form` it cannot have."""
-        check_plain(size, **form)
+        """`exit_heads` is "cls", linear on pooled features, or "expanded".
+
+        Raises: ModelError for an image size that is no multiple of 32, and for exits or a `form` it cannot have.
+        """
+        expanded = exit_heads == EXPANDED
+        check_plain(size, exit_heads="cls" if expanded else exit_heads, **form)
         if image_size < STRIDES or image_size % STRIDES:
             raise ModelError(f"image_size={image_size}: {size} takes multiples of {STRIDES} px")
         width, depth, _, usual_dropout = SIZES[size]
@@ -128,11 +155,26 @@ class EfficientNetLite(ChainNetwork):
         self._dropout = nn.Dropout(usual_dropout if dropout is None else dropout)
         self._fc = nn.Linear(HEAD, num_classes)
         self.add_exits([shape[1] for shape in shapes])
+        for k, block in enumerate(self.exit_blocks if expanded else []):
+            channels, _, _, _, expansion = shapes[block + 1]
+            if channels < ENOUGH_CHANNELS:
+                self.intermediate_heads[k] = ExpandedHead(channels, channels * expansion, num_classes)
+
+    def start_exits(self) -> None:
+        """Let exits that widen begin with the weights of the blocks behind them."""
+        for head, block in zip(self.intermediate_heads, self.exit_blocks, strict=True):
+            if isinstance(head, ExpandedHead):
+                head.start_as(self._blocks[block + 1])
 
     def chain(self) -> Chain:
         stem = nn.Sequential(self._pad, self._conv_stem, self._bn0, self._relu)
-        head = (self._conv_head, self._bn1, self._relu, self._avg_pooling, nn.Flatten(), self._dropout, self._fc)
-        return Chain(stem, [[block] for block in self._blocks], nn.Sequential(*head))
+        blocks: list[list[nn.Module]] = [[block] for block in self._blocks]
+        blocks[-1] += [
+            self._conv_head,
+            self._bn1,
+            self._relu,
+        ]  # a convolution, so no part of the head, which stays fp32
+        return Chain(stem, blocks, nn.Sequential(self._avg_pooling, nn.Flatten(), self._dropout, self._fc))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self._relu(self._bn0(self._conv_stem(self._pad(x))))

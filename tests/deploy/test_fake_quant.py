@@ -20,6 +20,9 @@ NETWORKS = {
     "sequential": lambda: attach_exits(small_sequential(), [1, 2], 5, image_size=SIZE),
     "relu6": lambda: attach_exits(with_relu6(), [0, 1], 5, image_size=SIZE),
     "lite0": lambda: create_model("efficientnet_lite0", num_classes=5, image_size=SIZE, exits=[4]),
+    "expanded": lambda: create_model(
+        "efficientnet_lite0", num_classes=5, image_size=SIZE, exits=[3, 13], exit_heads="expanded"
+    ),
 }
 
 

@@ -39,13 +39,15 @@ def test_padding_that_a_convolution_cannot_do_stays():
 
 
 @torch.no_grad()
-def test_nothing_of_efficientnet_lite_is_computed_in_floats():
+@pytest.mark.parametrize(("blocks", "channels"), [(range(6), 3), ([15], 192)])
+def test_nothing_of_efficientnet_lite_is_computed_in_floats(blocks, channels):
     torch.manual_seed(0)
     model = with_trained_norms(create_model("efficientnet_lite0", num_classes=5, image_size=32))
     chain = model.chain()
-    stage = nn.Sequential(chain.stem, *(module for block in chain.blocks[:6] for module in block))
+    modules = [module for block in blocks for module in chain.blocks[block]]
+    stage = nn.Sequential(*([chain.stem] if channels == 3 else []), *modules)
     with using_engine("qnnpack"):
-        made, reason = _quantised(stage, [torch.randn(4, 3, 32, 32)])
+        made, reason = _quantised(stage, [torch.randn(4, channels, 32, 32)])
     assert reason is None
     changes = [node for node in made.graph.nodes if node.name.startswith(("quantize", "dequantize"))]
     assert len(changes) == 2  # once into int8, once out of it

@@ -25,8 +25,10 @@ def start_network(name: str, classes: int, image_size: int) -> tuple[ChainNetwor
     """
     whole = create_model(name, num_classes=classes, image_size=image_size, exits="all").eval()
     blocks = exits_worth_having(whole)
-    model = create_model(name, num_classes=classes, image_size=image_size, exits=blocks)
+    form = {"image_size": image_size, "exits": blocks, "exit_heads": whole.best_exit_heads}
+    model = create_model(name, num_classes=classes, **form)
     start = load_pretrained(model)
+    model.start_exits()
     return stored_as(model, torch.channels_last), start
 
 

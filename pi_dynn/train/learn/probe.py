@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pi_dynn.models.chain import ChainNetwork
+from pi_dynn.models.efficientnet_lite import ExpandedHead
 from pi_dynn.train.engine import Stage
 
 LABEL_SMOOTHING = 0.1
@@ -17,7 +18,8 @@ FEATURE_BATCH = 32
 def all_heads(model: ChainNetwork) -> list[nn.Module]:
     """What answers from pooled features at every exit, and the linear layer of the last answer."""
     last = [module for module in model.chain().head.modules() if isinstance(module, nn.Linear)][-1]
-    return [*model.intermediate_heads, last]
+    exits = (head.answer if isinstance(head, ExpandedHead) else head for head in model.intermediate_heads)
+    return [*exits, last]
 
 
 @torch.no_grad()
