@@ -47,6 +47,8 @@ class _StraightLine(nn.Module):
         self.nodes: list[Node] = []
         self.layers = nn.ModuleList()
         scales: dict[str, float] = {}  # of what is rounded
+        made_by: dict[str, Layer] = {}  # what a convolution gave, cut or not
+        self.same: dict[str, str] = {}  # a cut that its convolution makes
         for node in graph.nodes():
             if node.kind() == "prim::Constant":
                 value = node.output().toIValue()
@@ -57,12 +59,18 @@ class _StraightLine(nn.Module):
                     value = value.item()  # a scale, which is no part of the trace
                 self.known[node.output().debugName()] = value
             elif node.kind() not in _CHECKS:
-                self.nodes.append(node)
                 names = [value.debugName() for value in node.inputs()]
+                if node.kind() == "aten::narrow" and names[0] in made_by:
+                    made_by[names[0]].spans[self.known[names[1]]] = (self.known[names[2]], self.known[names[3]])
+                    made_by[node.output().debugName()] = made_by[names[0]]
+                    self.same[node.output().debugName()] = self.same.get(names[0], names[0])
+                else:
+                    self.nodes.append(node)
                 if node.kind() in FLOAT_FORMS and len(names) > 1:
                     layer, place = self.known.get(names[1]), 1 if node.kind() == "aten::quantize_per_tensor" else -2
                     if isinstance(layer, Layer):
                         layer.keep_bias_in_int32(scales[names[0]])
+                        made_by[node.output().debugName()] = layer
                     scales[node.output().debugName()] = self.known[names[place]]
                 elif names and names[0] in scales:
                     scales[node.output().debugName()] = scales[names[0]]
@@ -70,9 +78,10 @@ class _StraightLine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         values = self.known | {self.entry: x}
         for node in self.nodes:
-            inputs = [values[value.debugName()] for value in node.inputs()]
+            names = (value.debugName() for value in node.inputs())
+            inputs = [values[self.same.get(name, name)] for name in names]
             values[node.output().debugName()] = _run(node, inputs)
-        return values[self.exit]
+        return values[self.same.get(self.exit, self.exit)]
 
 
 class Layer(nn.Module):
@@ -87,6 +96,7 @@ class Layer(nn.Module):
         self.register_buffer("bias", bias)
         self.register_buffer("scales", weight.q_per_channel_scales().float())
         self.register_buffer("points", weight.q_per_channel_zero_points().int())
+        self.spans: dict[int, tuple[int, int]] = {}  # dimension: first and number of the outputs that are kept
         if convolution:
             self.stride, self.padding = _quantized.conv2d_stride(packed), _quantized.conv2d_padding(packed)
             self.dilation, self.groups = _quantized.conv2d_dilation(packed), _quantized.conv2d_groups(packed)
@@ -99,6 +109,21 @@ class Layer(nn.Module):
         """
         if self.bias is not None:
             self.scales = torch.maximum(self.scales, self.bias.abs() / (input_scale * 2.0**30))
+
+    def padded(self, x: Tensor) -> Tensor:
+        """What a convolution reads, zeros around it included, for the outputs that are kept.
+
+        qnnpack pads both sides alike, so it computes rows and columns that are cut off again.
+        """
+        padding = []
+        for dim in (3, 2):
+            stride, before, kernel = self.stride[dim - 2], self.padding[dim - 2], self.weight.shape[dim]
+            reach = self.dilation[dim - 2] * (kernel - 1) + 1
+            everything = (x.shape[dim] + 2 * before - reach) // stride + 1
+            first, count = self.spans.get(dim, (0, everything))
+            start = before - first * stride
+            padding += [start, (count - 1) * stride + reach - start - x.shape[dim]]
+        return F.pad(x, padding)
 
     def rounded_weight(self) -> Tensor:
         """The weight again; the rounding, which changes nothing, is what the exporter looks for."""
@@ -125,8 +150,8 @@ def _rounded(x: Tensor, scale: float, zero_point: int) -> Tensor:
 
 
 def _convolution(x: Tensor, layer: Layer, scale: float, zero_point: int) -> Tensor:
-    weight = layer.rounded_weight()
-    return F.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+    x, padding = (layer.padded(x), [0, 0]) if layer.spans else (x, layer.padding)
+    return F.conv2d(x, layer.rounded_weight(), layer.bias, layer.stride, padding, layer.dilation, layer.groups)
 
 
 def _linear(x: Tensor, layer: Layer, scale: float, zero_point: int) -> Tensor:

@@ -55,6 +55,23 @@ def test_weights_are_stored_in_int8_by_channel(pair):
         assert weight.dtype == "int8" and scale.shape == weight.shape[:1]
 
 
+def test_nothing_is_computed_that_is_cut_off(pair):
+    """qnnpack pads both sides of a convolution alike; here those that stride pad one more at the end than before."""
+    graph = onnx.load_from_string(pair[1].read("full_depth.onnx")).graph
+    assert not {"Pad", "Slice"} & {node.op_type for node in graph.node}
+    pads = [
+        list(attribute.ints)
+        for node in graph.node
+        for attribute in node.attribute
+        if node.op_type == "Conv" and attribute.name == "pads"
+    ]
+    if pair[0].manifest.model == "efficientnet_lite0":
+        assert [side for side in pads if side[:2] != side[2:]] == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 2, 2]] + [
+            [0, 0, 1, 1],
+            [1, 1, 2, 2],
+        ]
+
+
 def test_steps_grow_only_where_a_bias_needs_it():
     """In steps of very small weights it would leave int32, where ONNX Runtime cuts it off without a word."""
     from torch.ao.nn.quantized import Conv2d
