@@ -145,3 +145,9 @@ def test_denied_file(tmp_path, monkeypatch):
 def test_an_empty_file_in_memory_is_called_empty():
     with pytest.raises(InputError, match="the file is empty"):
         decode_image(ImageBytes(b"", "upload"))
+
+
+@pytest.mark.parametrize("size", [(1, 7), (7, 1)])
+def test_a_picture_one_pixel_wide_or_high(tmp_path, size):
+    Image.new("RGB", size, (9, 8, 7)).save(tmp_path / "line.png")
+    assert decode_image(tmp_path / "line.png").size == size

@@ -326,8 +326,12 @@ class TestFolder:
     [
         ("/dev/video99", CameraUnavailable, "no such camera"),
         ("99", CameraUnavailable, "/dev/video99: no such camera"),
-        ("/dev/null", CameraUnavailable, "cannot be opened"),
-        ("http://who:secret@127.0.0.1:9/x", CameraUnavailable, r"http://127\.0\.0\.1:9/x: cannot be opened"),
+        ("/dev/null", CameraUnavailable, "cannot be opened; is another program using it"),
+        (
+            "http://who:secret@127.0.0.1:9/x",
+            CameraUnavailable,
+            r"http://127\.0\.0\.1:9/x: cannot be opened; check the address",
+        ),
         ("nothing/here", InputError, "no such folder, video file or camera"),
         (__file__, InputError, "not a video"),
     ],
@@ -424,3 +428,17 @@ def test_a_feed_tells_when_it_has_ended(tmp_path):
 def test_addresses_lose_their_password():
     assert without_password("rtsp://who:p@ss@host:554/a?b") == "rtsp://host:554/a?b"
     assert without_password("/dev/video0") == "/dev/video0"
+
+
+def test_the_fake_camera_counts_its_frames_in_its_pictures():
+    camera = FakeCamera(CLOCK, 0.0)
+    capture = camera.open()
+    for frame in range(3):
+        assert capture.grab()
+        picture = capture.retrieve()
+        assert picture.shape == (120, 160, 3) and np.array_equal(picture[7, :, 1], np.arange(160) + frame)
+
+
+def test_a_source_that_is_there_is_not_lost(tmp_path):
+    with open_feed(str(tmp_path), CLOCK) as feed:
+        assert feed.lost_s == 0.0

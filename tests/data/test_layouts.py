@@ -48,6 +48,15 @@ def test_class_lists_and_published_sizes_fit_together():
         "cifar10": (60_000, 32),
         "imagenet": (1_331_167, 224),
     }
+    assert {name: layout.per_class for name, layout in LAYOUTS.items()} == {
+        "nasc-tg2": 2_000,
+        "patternnet": 800,
+        "resisc45": 700,
+        "ucm": 100,
+        "aid": None,
+        "cifar10": 6_000,
+        "imagenet": None,
+    }
     for layout in LAYOUTS.values():
         assert len(set(layout.classes)) == len(layout.classes) in (0, layout.num_classes)
         assert list(layout.classes) == sorted(layout.classes)
@@ -143,6 +152,10 @@ def test_missing_and_strange_classes(tiny, tmp_path):
     fill(tmp_path, {"wetland": 3})
     with pytest.raises(DatasetError, match="lacks 1 classes, first 'dry_land'; expected Tiny Scenes"):
         open_data(tmp_path, "tiny", partial=True)
+    (tmp_path / "none" / "moor").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "none" / "moor" / "0.png")
+    with pytest.raises(DatasetError, match="lacks 2 classes, first 'wet land'"):
+        open_data(tmp_path / "none", "tiny", partial=True)
     fill(tmp_path, {"dryland": 3, "moor": 1})
     with pytest.raises(DatasetError, match="has a strange class 'moor'"):
         open_data(tmp_path, "tiny", partial=True)

@@ -118,3 +118,20 @@ def test_pairs_are_found_whatever_pieces_they_are_compared_in(monkeypatch):
 
 def test_names_with_one_image_each_say_nothing_of_groups():
     assert named_groups(["a_1.png", "b_1.png", "c_1.png"]) == [None] * 3
+
+
+def test_small_images_are_counted_in_the_advice(tmp_path):
+    coloured_noise(tmp_path, 7)
+    for i in range(2):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (63, 80, 3), np.uint8)).save(
+            tmp_path / f"red/s{i}.png"
+        )
+    assert "2 images are smaller than 64 px: what they show may be lost" in looked(tmp_path).look.advice
+
+
+def test_folders_inside_a_class_stay_together(tmp_path):
+    coloured_noise(tmp_path, 8)
+    for i in range(8):
+        (tmp_path / "red" / f"day{i % 2}").mkdir(exist_ok=True)
+        (tmp_path / "red" / f"{i}.png").rename(tmp_path / "red" / f"day{i % 2}" / f"{i}.png")
+    assert len([group for group in looked(tmp_path).look.together if group[0].startswith("red/day")]) == 2

@@ -170,3 +170,18 @@ def test_thumbnails_of_a_panorama_look_at_all_of_its_height():
     fine = np.random.default_rng(0).integers(0, 256, (8 * motion.ROWS, 80 * motion.COLUMNS, 3), dtype=np.uint8)
     exact = fine.reshape(motion.ROWS, 8, motion.COLUMNS, 80, 3).mean((1, 3))
     np.testing.assert_allclose(thumbnail(fine), exact, atol=1.01)  # rounded twice
+
+
+@pytest.mark.parametrize(("cells", "moved"), [(motion.LEAST_CELLS - 1, False), (motion.LEAST_CELLS, True)])
+def test_as_many_cells_have_to_differ_as_are_named(scene, cells, moved):
+    detector = calibrated(scene)
+    changed = scene.copy()
+    changed[:10, : 10 * cells] = 250 - changed[:10, : 10 * cells]  # a cell is 10 x 10 pixels
+    changed[:10, : 10 * cells] = np.where(changed[:10, : 10 * cells] < 128, 0, 255)
+    assert detector.moved(changed, 20 * SECOND_NS) is moved
+
+
+def test_a_region_in_shares_ends_inside_the_picture():
+    for beyond in ((0.5, 0.0, 0.6, 1.0), (0.0, 0.5, 1.0, 0.6)):
+        with pytest.raises(InputError, match="reaches beyond the picture"):
+            Region(*beyond)

@@ -59,6 +59,8 @@ def test_wnids_come_from_labels_or_a_file(tmp_path):
     assert read_wnids(path, 2) == WNIDS[:2]
     with pytest.raises(DatasetError, match="has 2 lines for the bundle's 3 classes"):
         read_wnids(path, 3)
+    with pytest.raises(DatasetError, match="has 2 lines for the bundle's 1 classes"):
+        read_wnids(path, 1)
     with pytest.raises(DatasetError, match="cannot be read"):
         read_wnids(tmp_path / "none", 3)
 
