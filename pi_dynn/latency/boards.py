@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from pi_dynn.errors import InputError
 from pi_dynn.latency.records import Board, BoardTimings, ExitCounts, PredictedExit, PredictedLatency
+from pi_dynn.power.estimate import power_model
 
+CORES = 4  # of every board that is predicted
 Counts = Mapping[str, float]  # by name of the term
 
 
@@ -93,8 +95,16 @@ def predict_exits(model: BoardModel, counts: Sequence[ExitCounts], images: Seque
     exits = rows[fastest]
     total = sum(images)
     mean_s = sum(one.images * one.latency_s for one in exits) / total if total else exits[-1].latency_s
+    power = power_model(model.board.title, CORES)
     return PredictedLatency(
-        model.board.name, model.board.title, fastest, exits, mean_s, model.mean_error, model.worst_error
+        model.board.name,
+        model.board.title,
+        fastest,
+        exits,
+        mean_s,
+        model.mean_error,
+        model.worst_error,
+        (power.full_w - power.idle_w) / CORES,
     )
 
 

@@ -278,6 +278,8 @@ class PredictedLatency(Record):
     """Latency on a board that was not measured, on one thread; the last of `exits` is full depth.
 
     `mean_s` is over the images given. The errors are shares, of predicting published networks from the others.
+    `net_power_w` is what one busy core adds to the board's idle power by a model, so that times `mean_s` is the energy
+    of an answer above idle.
     """
 
     KIND = "predicted latency"
@@ -289,3 +291,4 @@ class PredictedLatency(Record):
     mean_s: float
     mean_error: float
     worst_error: float
+    net_power_w: float

@@ -13,7 +13,7 @@ from pi_dynn.latency.records import (
     ProfileStep,
     Throughput,
 )
-from pi_dynn.text import mega, milliseconds, percent, significant, table
+from pi_dynn.text import cost_text, mega, milliseconds, percent, significant, table
 
 HEADERS = ("step", "hits", "total", "per hit", "share", "multiply-adds", "moved", "GMAC/s", "of the roof")
 
@@ -161,10 +161,11 @@ def throughput_table(results: Sequence[Throughput], markdown: bool = False) -> s
 
 
 def predicted_table(predictions: Sequence[PredictedLatency], markdown: bool = False) -> str:
-    """Milliseconds of every exit on each board and their share of full depth's, then the mean over the images."""
+    """Share of full depth, milliseconds and energy of every exit on each board, then the mean over the images."""
 
     def cell(one: PredictedLatency, latency_s: float) -> str:
-        return f"{percent(latency_s / one.exits[-1].latency_s, 0)}, {milliseconds(latency_s)}"
+        share = percent(latency_s / one.exits[-1].latency_s, 0)
+        return f"{share}, {milliseconds(latency_s)}, {cost_text(latency_s * one.net_power_w, 'J')}"
 
     rows = [
         (f"block {first.block_index}", str(first.images), *(cell(one, one.exits[k].latency_s) for one in predictions))
@@ -178,7 +179,10 @@ def predicted_table(predictions: Sequence[PredictedLatency], markdown: bool = Fa
 
 def predicted_notes(predictions: Sequence[PredictedLatency]) -> list[str]:
     """What the predictions are, and how far they may be off."""
-    lines = ["predicted from counts on emulated cores, one thread; this is no measurement"]
+    lines = [
+        "predicted from counts on emulated cores, one thread; this is no measurement; the energy, above idle, is by a "
+        "quarter of what full load adds to the board's power"
+    ]
     return lines + [
         f"{one.title}: published networks were predicted with a mean error of {percent(one.mean_error, 0)}, "
         f"{percent(one.worst_error, 0)} at worst"

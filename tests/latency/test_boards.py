@@ -75,6 +75,8 @@ def test_the_fastest_engine_is_taken_and_exits_are_weighted():
     assert PredictedLatency.from_dict(json.loads(json.dumps(one.to_dict()))) == one
     lines = predicted_table([one, predict_exits(board_model("pi5"), counts, [2, 0, 1])]).splitlines()
     assert lines[1].split()[:4] == ["block", "3", "2", "33"] and lines[-1].startswith("mean")
+    assert one.net_power_w == pytest.approx(0.6 * 5.1 / 4)  # published logs of a Pi 4: 0.97 to 1.09 W
+    assert lines[1].split()[4:8] == ["%,", f"{1e3 * times[0]:.2f}", "ms,", f"{1e3 * times[0] * one.net_power_w:.2f}"]
     assert any("no measurement" in line for line in predicted_notes([one]))
     with pytest.raises(InputError, match="no engine"):
         predict_exits(board_model("pi4"), [], [])
