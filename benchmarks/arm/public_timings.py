@@ -19,13 +19,15 @@ import click
 import torch
 from torch import nn
 
-from pi_dynn import Preprocess, build_bundle
+from pi_dynn import Preprocess, build_bundle, load_bundle
 from pi_dynn.data.torchvision_ops import torchvision
+from pi_dynn.errors import InputError
 from pi_dynn.files import write_text
-from pi_dynn.latency.boards import board_model, board_timings
+from pi_dynn.latency.boards import board_model, board_timings, timed_network
 from pi_dynn.latency.emulated import count_exits, guest_rows
-from pi_dynn.latency.records import Board, BoardTimings, TimedNetwork
+from pi_dynn.latency.records import Board, BoardBenchmark, BoardTimings, TimedNetwork
 from pi_dynn.latency.text import board_model_text
+from pi_dynn.records import read_record
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.train.learn.fine_tune import start_network
 
@@ -148,9 +150,26 @@ def count_pretrained(name: str, size: int) -> dict[str, dict[str, int]]:
     return {board.core: count_exits(bundle, board.core)[-1].counts for board in BOARDS}
 
 
+def measured_network(file: Path, bundle_file: Path) -> TimedNetwork:
+    """What somebody measured with a bundle, counted here. Raises: InputError."""
+    benchmark = read_record(BoardBenchmark, file, InputError, "ask for it again")
+    bundle = load_bundle(bundle_file)
+    if bundle.sha256 != benchmark.bundle_sha256:
+        raise InputError(f"{file} is of another bundle than {bundle_file}: give the one it was measured with")
+    return timed_network(benchmark, {board.core: count_exits(bundle, board.core) for board in BOARDS})
+
+
 @click.command()
+@click.option(
+    "--measured",
+    "measured",
+    type=(click.Path(exists=True, path_type=Path), click.Path(exists=True, path_type=Path)),
+    metavar="FILE BUNDLE",
+    multiple=True,
+    help="Also fit to what `pi-dynn benchmark --save FILE` wrote of BUNDLE on a board.",
+)
 @click.option("--pretrained", is_flag=True, help="Count the networks that learn may choose, too; else they are kept.")
-def main(pretrained: bool) -> None:
+def main(measured: tuple[tuple[Path, Path], ...], pretrained: bool) -> None:
     """Count the networks of the published table, and write the file."""
     if pretrained or not OUT.exists():
         ours = {f"{name}@{size}": count_pretrained(name, size) for name, sizes in PRETRAINED.items() for size in sizes}
@@ -168,6 +187,7 @@ def main(pretrained: bool) -> None:
         )
         for name, (size, pi4_ms, pi5_ms) in PUBLISHED_MS.items()
     ]
+    networks += [measured_network(file, bundle) for file, bundle in measured]
     timings = BoardTimings(SOURCE, RUNTIME, BOARDS, networks, ours)
     write_text(OUT, json.dumps(timings.to_dict(), indent=1) + "\n")
     board_timings.cache_clear()

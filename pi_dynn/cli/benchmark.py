@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,9 +24,10 @@ from pi_dynn.cli.options import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pi_dynn.board import BoardSnapshot
     from pi_dynn.cli.options import NamedSource
     from pi_dynn.latency.benchmark import Variant
-    from pi_dynn.latency.records import ColdStart
+    from pi_dynn.latency.records import ColdStart, LatencyRow
     from pi_dynn.runtime.session import Session
 
 
@@ -74,6 +77,12 @@ def positive(text: str) -> int:
 @click.option("--device", metavar="NAME", help="... of the network alone on a GPU, such as cuda, in floats.")
 @layout_options
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
+@click.option(
+    "--save",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also write the latencies and this board's state, to send to others or for `report`.",
+)
 @json_option
 @session_options
 def command(
@@ -92,6 +101,7 @@ def command(
     layout: str | None,
     partial: bool,
     markdown: bool,
+    save: Path | None,
     as_json: bool,
     choice: SessionChoice,
 ) -> None:
@@ -108,6 +118,7 @@ def command(
       pi-dynn benchmark --thread-counts all --each-exit --cold-start
       pi-dynn benchmark --threads 1 --against eager,onnxruntime
       pi-dynn benchmark --predict pi4,pi5
+      pi-dynn benchmark --threads 1 --each-exit --save my_pi4.json
       pi-dynn benchmark --throughput --bundle recnext_t.pt
     """
     if throughput:
@@ -119,6 +130,7 @@ def command(
     if predict is not None:
         _show_predictions(predict, named, choice, markdown, as_json)
         return
+    from pi_dynn.board import Board
     from pi_dynn.clock import PerfClock
     from pi_dynn.latency.benchmark import measure
     from pi_dynn.latency.text import cold_start_table, latency_table
@@ -130,7 +142,10 @@ def command(
     variants = _variants(sessions, inputs, counts, each_exit)
     if against is not None:
         variants += _peer_variants(sessions[0], inputs, against, counts[0])
+    before = Board().snapshot()
     rows = measure(variants, rounds, sessions[0].threads, PerfClock())
+    if save is not None:
+        _save(save, sessions, rows, before)
     starts = _cold_starts(choice.bundle, sessions, first) if cold_start else []
     if as_json:
         for line in (*(row.to_dict() for row in rows), *({"cold_start": start.to_dict()} for start in starts)):
@@ -141,6 +156,25 @@ def command(
         click.echo("\n" + cold_start_table(starts, markdown))
     threads = ", ".join(str(count or sessions[0].threads) for count in counts)
     click.echo(f"{len(inputs)} images, {rounds} answers each, {threads} threads, interleaved", err=True)
+
+
+def _save(path: Path, sessions: "Sequence[Session]", rows: "list[LatencyRow]", before: "BoardSnapshot") -> None:
+    """Write the rows of one bundle with the board as it was before and is now."""
+    from pi_dynn.board import Board
+    from pi_dynn.files import write_text
+    from pi_dynn.latency.records import BoardBenchmark
+
+    bundle = sessions[0].bundle
+    engines = [session.engine for session in sessions]
+    size = bundle.manifest.preprocess.size
+    versions = {}
+    for package in ("pi_dynn", "torch", "onnxruntime"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    saved = BoardBenchmark(
+        bundle.manifest.model, bundle.sha256, size, engines, versions, before, Board().snapshot(), rows
+    )
+    write_text(path, json.dumps(saved.to_dict(), indent=1) + "\n")
 
 
 def _show_predictions(

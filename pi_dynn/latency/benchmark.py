@@ -13,7 +13,7 @@ from torch import Tensor
 from pi_dynn.clock import Clock
 from pi_dynn.errors import PiDynnError
 from pi_dynn.latency.peers import Peer
-from pi_dynn.latency.records import ColdStart, LatencyRow
+from pi_dynn.latency.records import FULL_DEPTH, ColdStart, LatencyRow
 from pi_dynn.runtime.session import Session
 from pi_dynn.stats import bootstrap_interval, bootstrap_ratio_interval, median, percentile
 
@@ -59,7 +59,7 @@ def session_variants(
         return lambda i: session.classify(inputs[i % len(inputs)], thresholds)
 
     *blocks, last = session.manifest.blocks
-    full = Variant(f"{name}, full depth", "none taken", timed(session.forced_thresholds(len(blocks))), threads, last)
+    full = Variant(f"{name}, full depth", FULL_DEPTH, timed(session.forced_thresholds(len(blocks))), threads, last)
     each = [
         Variant(f"{name}, block {block}", "all at this one", timed(session.forced_thresholds(k)), threads, block)
         for k, block in enumerate(blocks)

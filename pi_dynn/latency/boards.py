@@ -14,8 +14,17 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
+from pi_dynn.board import invalidating_changes
 from pi_dynn.errors import InputError
-from pi_dynn.latency.records import Board, BoardTimings, ExitCounts, PredictedExit, PredictedLatency
+from pi_dynn.latency.records import (
+    Board,
+    BoardBenchmark,
+    BoardTimings,
+    ExitCounts,
+    PredictedExit,
+    PredictedLatency,
+    TimedNetwork,
+)
 from pi_dynn.power.estimate import power_model
 
 CORES = 4  # of every board that is predicted
@@ -106,6 +115,50 @@ def predict_exits(model: BoardModel, counts: Sequence[ExitCounts], images: Seque
         model.worst_error,
         (power.full_w - power.idle_w) / CORES,
     )
+
+
+def timed_network(benchmark: BoardBenchmark, counts: Mapping[str, Sequence[ExitCounts]]) -> TimedNetwork:
+    """What somebody measured on a board, for the fit; `counts` are of the same bundle, by core.
+
+    The time is that of the clock the published ones are at.
+
+    Raises: InputError saying why it cannot be used.
+    """
+    reasons = unfit_reasons(benchmark)
+    if reasons:
+        raise InputError(f"{benchmark.bundle} on {benchmark.before.model} is of no use for predictions: {reasons[0]}")
+    board, hertz = _board_called(benchmark.before.model), benchmark.before.frequency_max_hz
+    assert board is not None and hertz is not None and benchmark.full_depth_s is not None  # as `unfit_reasons` found
+    measured_s = {board.name: benchmark.full_depth_s * hertz / board.clock_hz}
+    deepest = {
+        core: min((one for one in rows if one.exit_index == rows[-1].exit_index), key=_instructions)
+        for core, rows in counts.items()
+    }
+    name = f"{benchmark.bundle} on {benchmark.before.model}"
+    return TimedNetwork(name, benchmark.image_size, measured_s, {core: one.counts for core, one in deepest.items()})
+
+
+def unfit_reasons(benchmark: BoardBenchmark) -> list[str]:
+    """Why a benchmark cannot be taken into the fit; empty if it can."""
+    before, reasons = benchmark.before, []
+    if _board_called(before.model) is None:
+        titles = " and ".join(board.title for board in board_timings().boards)
+        reasons.append(f"it is of {before.model or 'an unknown board'}; predictions are for {titles}")
+    if benchmark.full_depth_s is None:
+        reasons.append("no full depth on one thread: measure with --threads 1")
+    if before.frequency_max_hz is None:
+        reasons.append("the highest clock is unknown")
+    if before.governor != "performance":
+        reasons.append(f"the governor is {before.governor}: set it to performance")
+    return [*reasons, *invalidating_changes(before, benchmark.after)]
+
+
+def _board_called(model: str) -> Board | None:
+    return next((board for board in board_timings().boards if model.startswith(board.title)), None)
+
+
+def _instructions(counts: ExitCounts) -> int:
+    return counts.counts["instructions"]
 
 
 def pretrained_latency_s(model: BoardModel, name: str, image_size: int) -> float | None:

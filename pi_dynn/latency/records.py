@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pi_dynn.board import BoardSnapshot
 from pi_dynn.records import Record
+
+FULL_DEPTH = "none taken"  # `exits` of a LatencyRow
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,34 @@ class LatencyRow(Record):
                 block = int(number) - 1
                 values = values | {"name": f"{name}, block {block}", "block_index": block}
         return super().from_dict(values)
+
+
+@dataclass(frozen=True)
+class BoardBenchmark(Record):
+    """Latencies of a bundle on a board, which it describes before and after; `benchmark --save` writes it for others.
+
+    Raises: ValueError without rows.
+    """
+
+    KIND = "board benchmark"
+
+    bundle: str
+    bundle_sha256: str
+    image_size: int
+    engines: list[str]
+    versions: dict[str, str]
+    before: BoardSnapshot
+    after: BoardSnapshot
+    rows: list[LatencyRow]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError("there are no rows")
+
+    @property
+    def full_depth_s(self) -> float | None:
+        """The least median at full depth on one thread, the engine's that is fastest there; None without one."""
+        return min((row.median_s for row in self.rows if row.exits == FULL_DEPTH and row.threads == 1), default=None)
 
 
 @dataclass(frozen=True)

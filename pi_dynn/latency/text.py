@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from pi_dynn.latency.boards import BoardModel
+from pi_dynn.latency.boards import BoardModel, unfit_reasons
 from pi_dynn.latency.records import (
+    BoardBenchmark,
     ColdStart,
     LatencyCheck,
     LatencyModel,
@@ -188,6 +189,23 @@ def predicted_notes(predictions: Sequence[PredictedLatency]) -> list[str]:
         f"{percent(one.worst_error, 0)} at worst"
         for one in predictions
     ]
+
+
+def board_benchmark_text(benchmark: BoardBenchmark, markdown: bool = False) -> str:
+    """The latencies, what they were measured with, and whether predictions can be fitted to them."""
+    board = benchmark.before
+    clock = "unknown" if board.frequency_max_hz is None else f"{board.frequency_max_hz / 1e6:.0f} MHz"
+    versions = ", ".join(f"{name} {version}" for name, version in benchmark.versions.items())
+    reasons = unfit_reasons(benchmark)
+    lines = [
+        latency_table(benchmark.rows, markdown),
+        "",
+        f"{benchmark.bundle} ({benchmark.bundle_sha256[:12]}), {', '.join(benchmark.engines)}; {versions}; "
+        f"governor {board.governor or 'unknown'}, {clock}",
+        *(f"of no use for predictions: {reason}" for reason in reasons),
+        *([] if reasons else ["of use for predictions: benchmarks/arm/public_timings.py takes it in"]),
+    ]
+    return "\n".join(lines)
 
 
 def board_model_text(model: BoardModel) -> str:

@@ -7,7 +7,7 @@ from pi_dynn.energy.text import board_table, exit_table, interval, marked, net_e
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import Profile, ProfileStep
-from pi_dynn.latency.text import cold_start_table, latency_table, profile_table
+from pi_dynn.latency.text import board_benchmark_text, cold_start_table, latency_table, profile_table
 from pi_dynn.report.saved import Answers, SavedRuns, TestTiming, TrainingLog
 from pi_dynn.stats import median, percentile
 from pi_dynn.text import milliseconds, percent, significant, table
@@ -30,6 +30,7 @@ def tables_of(runs: SavedRuns, differences: Sequence[EnergyDifference], markdown
     grids += [(f"Answers of {answers.name}", answers_table(answers, markdown)) for answers in runs.answers]
     if runs.latencies:
         grids.append(("Latency", latency_table(runs.latencies, markdown)))
+    grids += [(f"Latency on {one.before.model}", board_benchmark_text(one, markdown)) for one in runs.boards]
     if runs.cold_starts:
         grids.append(("Fresh processes", cold_start_table(runs.cold_starts, markdown)))
     grids += [
@@ -62,6 +63,7 @@ def json_objects(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> li
         *runs.energy,
         *runs.evaluations,
         *runs.latencies,
+        *runs.boards,
         *runs.cold_starts,
         *runs.profiles,
         *runs.answers,
@@ -139,7 +141,8 @@ def _evaluation(result: Evaluation, markdown: bool) -> str:
 def csv_rows(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> Iterable[dict[str, object]]:
     """One flat row per energy result, difference, evaluation, latency variant, step and benchmark; `kind` first."""
     steps = [_named_step(profile, step) for profile in runs.profiles for step in profile.steps]
-    records = (*runs.energy, *differences, *runs.evaluations, *runs.latencies, *runs.cold_starts)
+    latencies = [*runs.latencies, *(row for one in runs.boards for row in one.rows)]
+    records = (*runs.energy, *differences, *runs.evaluations, *latencies, *runs.cold_starts)
     for values in (*(one.to_dict() for one in records), *steps, *(one.to_dict() for one in (*runs.tests, *runs.logs))):
         yield _flat(values)
 

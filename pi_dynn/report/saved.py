@@ -14,7 +14,7 @@ from pi_dynn.energy.records import EnergyResult, EnergyRun
 from pi_dynn.energy.runs import replay_run
 from pi_dynn.errors import InputError
 from pi_dynn.evaluate.records import Evaluation
-from pi_dynn.latency.records import ColdStart, LatencyRow, Profile
+from pi_dynn.latency.records import BoardBenchmark, ColdStart, LatencyRow, Profile
 from pi_dynn.power import Trace
 from pi_dynn.records import Prediction, Record, kind_of, parsed_json
 
@@ -87,6 +87,7 @@ class SavedRuns:
     traces: list[PowerTrace] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     latencies: list[LatencyRow] = field(default_factory=list)
+    boards: list[BoardBenchmark] = field(default_factory=list)
     cold_starts: list[ColdStart] = field(default_factory=list)
     profiles: list[Profile] = field(default_factory=list)
     answers: list[Answers] = field(default_factory=list)
@@ -98,11 +99,13 @@ _SUMMARIES = {record.KIND: record for record in (ClassifySummary, WatchSummary)}
 _RECORDS: dict[str, tuple[type[Record], str]] = {  # kind: its class, and its field of SavedRuns
     Evaluation.KIND: (Evaluation, "evaluations"),
     LatencyRow.KIND: (LatencyRow, "latencies"),
+    BoardBenchmark.KIND: (BoardBenchmark, "boards"),
     ColdStart.KIND: (ColdStart, "cold_starts"),
     Profile.KIND: (Profile, "profiles"),
 }
 _WRITERS = (
-    "`energy --save`, pytest-benchmark, --json of classify, evaluate, benchmark or profile, or a folder of `train`"
+    "`energy --save`, `benchmark --save`, pytest-benchmark, --json of classify, evaluate, benchmark or profile, or a "
+    "folder of `train`"
 )
 PUBLISHED_FIGURE = "test_acc1"  # percent, in the logs of RecNeXt, LSNet and others after DeiT: a JSON object an epoch
 FIGURES = ("accuracy", "joint_accuracy", "gated_accuracy", "mean_accuracy")  # of log.csv, the one that counts first

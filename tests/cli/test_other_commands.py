@@ -157,6 +157,21 @@ def test_benchmark_tables(pi_dynn, tiny_bundle_path, photographs):
     assert all(row["n"] == 5 and row["ci95_s"][0] <= row["median_s"] <= row["ci95_s"][1] for row in rows)
 
 
+def test_a_boards_figures_are_saved_and_reported(pi_dynn, tiny_bundle_path, photographs, tmp_path):
+    saved = tmp_path / "board.json"
+    arguments = ("benchmark", photographs, "--bundle", tiny_bundle_path, "--threads", 1, "--n", 5, "--save", saved)
+    table = pi_dynn(*arguments).out.splitlines()
+    reported = pi_dynn("report", saved).out
+    assert all(line.rstrip() in reported for line in table)
+    assert "of no use for predictions: it is of" in reported and "predictions are for Raspberry Pi 4" in reported
+    values = json.loads(saved.read_text())
+    [shown] = [json.loads(line) for line in pi_dynn("report", saved, "--json").out.splitlines()]
+    assert shown == values and values["kind"] == "board benchmark" and len(values["bundle_sha256"]) == 64
+    saved.write_text(json.dumps(values | {"rows": []}))
+    failed = pi_dynn("report", saved)
+    assert failed.status == 1 and "is damaged" in failed.err
+
+
 def test_benchmark_of_threads_peers_and_fresh_processes(pi_dynn, tiny_bundle_path, photographs, tmp_path):
     arguments = ("benchmark", photographs, "--bundle", tiny_bundle_path, "--n", 5, "--json")
     outcome = pi_dynn(*arguments, "--thread-counts", "1,2", "--against", "eager", "--cold-start")

@@ -9,11 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pi_dynn.board import BoardSnapshot
 from pi_dynn.errors import InputError
 from pi_dynn.latency import boards, emulated
-from pi_dynn.latency.boards import board_model, board_timings, predict_exits
-from pi_dynn.latency.records import Board, BoardTimings, ExitCounts, PredictedLatency, TimedNetwork
-from pi_dynn.latency.text import board_model_text, predicted_notes, predicted_table
+from pi_dynn.latency.boards import board_model, board_timings, predict_exits, timed_network
+from pi_dynn.latency.records import (
+    Board,
+    BoardBenchmark,
+    BoardTimings,
+    ExitCounts,
+    LatencyRow,
+    PredictedLatency,
+    TimedNetwork,
+)
+from pi_dynn.latency.text import board_benchmark_text, board_model_text, predicted_notes, predicted_table
 
 BOARD = Board("desk", "A desk", "cortex-a72", 1e9, ["instructions", "miss_l1"])
 
@@ -128,3 +137,57 @@ def test_the_file_holds_what_it_says():
         for board in timings.boards:
             counts = [network.counts[board.core][term] for term in board.terms]
             assert np.all(np.array(counts) > 0)
+
+
+def board_benchmark(**changes) -> BoardBenchmark:
+    board = BoardSnapshot(
+        model="Raspberry Pi 4 Model B Rev 1.4",
+        machine="aarch64",
+        kernel="6.12",
+        python="3.13",
+        cores=4,
+        governor="performance",
+        frequency_hz=1.5e9,
+        frequency_max_hz=1.5e9,
+        temperature_c=50.0,
+        throttle_bits=0,
+        memory_total_bytes=4 << 30,
+        memory_available_bytes=3 << 30,
+        load_average=0.1,
+        other_load_percent=1.0,
+        omp_num_threads=None,
+    )
+    rows = [
+        LatencyRow("slow, full depth", "none taken", 1, 100, 0.072, 0.08, 0.09, (0.07, 0.074), 1.0),
+        LatencyRow("fast, full depth", "none taken", 1, 100, 0.060, 0.07, 0.08, (0.05, 0.07), 1.2),
+        LatencyRow("fast, full depth", "none taken", 4, 100, 0.020, 0.03, 0.04, (0.01, 0.03), 3.0),
+        LatencyRow("fast, with exits", "as they come", 1, 100, 0.010, 0.03, 0.04, (0.01, 0.03), 6.0),
+    ]
+    board = replace(board, **{name: changes.pop(name) for name in list(changes) if hasattr(board, name)})
+    given = {"rows": rows, "after": board, **changes}
+    return BoardBenchmark("mine", "0" * 64, 128, ["slow", "fast"], {"torch": "2.9"}, board, **given)
+
+
+def test_what_somebody_measured_joins_the_published_networks():
+    counts = {"cortex-a72": [*exit_counts("onednn", 10**7), *exit_counts("qnnpack", 2 * 10**7)]}
+    network = timed_network(board_benchmark(), counts)
+    assert network.measured_s == {"pi4": pytest.approx(0.060 * 1.5 / 1.8)}  # at the clock of the published times
+    assert network.counts["cortex-a72"]["instructions"] == 3 * 10**7  # the full depth of the cheaper engine
+    assert "of use for predictions" in board_benchmark_text(board_benchmark())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": "Raspberry Pi 3 Model B"}, "predictions are for Raspberry Pi 4 and Raspberry Pi 5"),
+        ({"governor": "ondemand"}, "the governor is ondemand"),
+        ({"frequency_max_hz": None}, "the highest clock is unknown"),
+        ({"throttle_bits": 4}, "throttled throughout"),
+        ({"rows": board_benchmark().rows[2:]}, "no full depth on one thread"),
+    ],
+)
+def test_what_was_measured_badly_is_not_taken(changes, reason):
+    benchmark = board_benchmark(**changes)
+    with pytest.raises(InputError, match=f"mine on Raspberry Pi .* is of no use for predictions: .*{reason}"):
+        timed_network(benchmark, {})
+    assert reason in board_benchmark_text(benchmark)
