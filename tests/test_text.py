@@ -12,7 +12,7 @@ from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import LatencyRow
 from pi_dynn.latency.text import latency_table
 from pi_dynn.records import Prediction
-from pi_dynn.text import milliseconds, percent, significant, table
+from pi_dynn.text import folded, milliseconds, percent, significant, table
 
 ANSWER = Prediction("beach", 3, 0.9876, 1, 4, 0.91, 0.00312, [("beach", 0.9876), ("river", 0.01)])
 SUMMARY = ClassifySummary(4, 1, 2.0, 2.0, 0.0051, [1, 3], [4, 11], "onednn", 4, "abc", False)
@@ -97,3 +97,17 @@ def test_model_card_tables():
     assert "| 64px | 64 px | 2 | 0.001 to 1e-05 | 128 | 1.5 | 80.0 % |" in model_card.phase_rows([phase], log, "acc_11")
     assert "| block 2 | 55.00 % |" in model_card.depth_rows({2: 0.55})
     assert "| 3 | 100.00 % | 75.00 % | -25.00 |" in model_card.seed_rows({3: EVALUATION})
+
+
+def test_a_table_wider_than_the_terminal_goes_on_below(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "11")
+    assert table(("a", "bb", "cc", "dd"), [("x", "1", "2", "3")]) == "a  bb  cc\nx   1   2\n\na  dd\nx   3"
+    monkeypatch.setenv("COLUMNS", "3")  # a column stays whole
+    assert table(("name", "value"), [("x", "1")]) == "name  value\nx         1"
+
+
+def test_long_lines_are_broken_between_words(monkeypatch):
+    text = "a hash 0123456789abcdef\n\n  a line of many words"
+    assert folded(text) == text  # not on a terminal
+    monkeypatch.setenv("COLUMNS", "12")
+    assert folded(text) == "a hash\n  0123456789abcdef\n\n  a line of\n    many\n    words"

@@ -29,6 +29,7 @@ from pi_dynn.cli.options import (
     named_or_samples,
     session_options,
 )
+from pi_dynn.cli.printing import show
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus, show_error
 
@@ -136,7 +137,10 @@ def show_answers(
         except KeyboardInterrupt:
             interrupted = True
     summary = tally.summary(interrupted)
-    click.echo(json.dumps({"summary": summary.to_dict()}) if as_json else summary_line(summary))
+    if as_json:
+        click.echo(json.dumps({"summary": summary.to_dict()}))
+    else:
+        show(summary_line(summary))
     if interrupted:
         return ExitStatus.INTERRUPTED
     return ExitStatus.ERROR if summary.failed else ExitStatus.OK

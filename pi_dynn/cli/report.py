@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pi_dynn.cli.options import json_option
+from pi_dynn.cli.printing import show
 from pi_dynn.cli.status import ExitStatus
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def command(
     if html_path is not None:
         _write_page(html_path, title, runs, saved, tables_of(saved, differences, True, True), notes)
     for note in notes:
-        click.echo(f"Note: {note}", err=True)
+        show(f"Note: {note}", err=True)
     return ExitStatus.OK if all(result.valid for result in energies) else ExitStatus.MEASUREMENT_INVALID
 
 

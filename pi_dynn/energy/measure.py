@@ -22,6 +22,7 @@ from pi_dynn.energy.records import EnergyRecording, Subject, TimedPass
 from pi_dynn.errors import InputError
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
+from pi_dynn.text import counted
 
 if TYPE_CHECKING:
     from pi_dynn.energy.rehearsal import RehearsedSession
@@ -185,7 +186,9 @@ class _MeasurementRun:
         self._notes += advice(before)
         images = min(len(candidate.inputs) for candidate in self._candidates)
         if images < _FEW_IMAGES:
-            self._notes.append(f"the mix of exits is that of {images} images: give more of your own with --data")
+            self._notes.append(
+                f"the mix of exits is that of {counted(images, 'image')}: give more of your own with --data"
+            )
         interrupted = False
         try:
             with parts.working():

@@ -13,9 +13,9 @@ from pi_dynn.latency.records import (
     ProfileStep,
     Throughput,
 )
-from pi_dynn.text import mega, milliseconds, percent, significant, table
+from pi_dynn.text import counted, mega, milliseconds, percent, significant, table
 
-HEADERS = ("step", "hits", "total", "per hit", "share", "multiply-adds", "moved", "GMAC/s", "of the roof")
+HEADERS = ("step", "hits", "total", "per hit", "share", "mult-adds", "moved", "GMAC/s", "of roof")
 
 
 def profile_table(profile: Profile, markdown: bool = False) -> str:
@@ -83,8 +83,8 @@ def profile_notes(profile: Profile) -> list[str]:
     """Notes on the table: what was profiled, the cost of the marks, and the roofline."""
     low, high = profile.disturbance_ci95
     lines = [
-        f"{profile.model} {profile.precision} on {profile.engine}, {profile.threads} threads, {profile.n} answers; "
-        f"median without marks {milliseconds(profile.latency_s)}",
+        f"{profile.model} {profile.precision} on {profile.engine}, {counted(profile.threads, 'thread')}, "
+        f"{counted(profile.n, 'answer')}; median without marks {milliseconds(profile.latency_s)}",
         f"time with the marks over time without, in turns: {profile.disturbance:.3f} (95 % {low:.3f} .. {high:.3f})",
     ]
     if profile.roofline is not None:
@@ -146,7 +146,7 @@ def cold_start_table(starts: Sequence[ColdStart], markdown: bool = False) -> str
     cells = []
     for start in starts:
         parts = (start.import_s, start.read_s, start.ready_s, start.first_s)
-        name, peak = f"{start.engine}, {start.threads} threads", f"{start.peak_bytes / 1e6:.0f} MB"
+        name, peak = f"{start.engine}, {counted(start.threads, 'thread')}", f"{start.peak_bytes / 1e6:.0f} MB"
         cells.append((name, *(milliseconds(part) for part in (*parts, sum(parts))), peak))
     return table(COLD_HEADERS, cells, markdown=markdown)
 
