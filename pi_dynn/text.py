@@ -11,15 +11,15 @@ from io import StringIO
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number with at least `digits` significant digits, without an exponent.
+    """A number with at least `digits` significant digits, without an exponent and without a sign before zero.
 
-    >>> significant(0.1234), significant(12.34), significant(1234.5, 4), significant(float("inf"))
-    ('0.12', '12.3', '1,234', 'inf')
+    >>> significant(0.1234), significant(12.34), significant(1234.5, 4), significant(-1e-9), significant(float("inf"))
+    ('0.12', '12.3', '1,234', '0.00', 'inf')
     """
     if not math.isfinite(value):
         return str(value)
-    whole = len(str(int(abs(value))))
-    return f"{value:,.{max(0, digits - whole)}f}"
+    decimals = max(0, digits - len(str(int(abs(value)))))
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 
 def milliseconds(seconds: float, digits: int = 3) -> str:

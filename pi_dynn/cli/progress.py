@@ -59,16 +59,21 @@ def progress(description: str, total: int | None = None, enabled: bool = True) -
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    console = Console(file=sys.stderr)  # by name: it would follow a redirected stderr
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    with bar, _printing_above(console):
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def _printing_above(console: "Console") -> Iterator[None]:
+    """What is printed on terminals in the body appears above the bar of the console."""
     with ExitStack() as stack:
-        # The files are named here: the console would follow the redirected ones.
-        console = Console(file=sys.stderr)
-        bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
-        stack.enter_context(bar)
         if sys.stdout.isatty():
             stack.enter_context(redirect_stdout(_AboveBar(console)))
         stack.enter_context(redirect_stderr(_AboveBar(console)))
-        task = bar.add_task(description, total=total)
-        yield lambda: bar.advance(task)
+        yield
 
 
 @contextmanager
@@ -84,7 +89,16 @@ def stage_progress() -> Iterator[Callable[[str, float, float], None]]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]} left"))
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+    console = Console(file=sys.stderr)
+    bar = Progress(
+        *columns,
+        console=console,
+        transient=True,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with bar, _printing_above(console):
         task = bar.add_task("", total=None, left="?")
 
         def show(what: str, done_s: float, total_s: float) -> None:

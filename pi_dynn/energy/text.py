@@ -76,7 +76,10 @@ def exit_table(result: EnergyResult, markdown: bool = False) -> str:
     if result.exit_sum_j is not None:
         net = net_energy(result.exit_sum_j, result.exit_sum_ci95_j)
         rows.append(("share-weighted sum", "", "", "", net, interval(result.exit_sum_ci95_j), source(result)))
-    return table((f"exits of {result.name}", *EXIT_HEADERS), rows, markdown=markdown)
+    lines: list[tuple[str, ...]] = [(f"exits of {result.name}", *EXIT_HEADERS), *rows]
+    if all(row.net_j is None for row in result.exits):  # energies are measured with --each-exit
+        lines = [(*line[:4], line[-1]) for line in lines]
+    return table(lines[0], lines[1:], markdown=markdown)
 
 
 def power_lines(result: EnergyResult) -> str:
