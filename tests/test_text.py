@@ -7,6 +7,7 @@ import model_card
 from pi_dynn.calibrate.records import ExitRow
 from pi_dynn.classify.records import ClassifySummary
 from pi_dynn.classify.text import csv_row, label_width, prediction_line, prediction_object, summary_line
+from pi_dynn.errors import InputError
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import LatencyRow
@@ -45,17 +46,20 @@ def test_tables():
     assert table(("a", "b"), [("x", "1")], markdown=True) == "| a | b |\n| --- | ---: |\n| x | 1 |"
 
 
-def test_one_answer():
+def test_one_answer(monkeypatch):
     assert prediction_line("p.jpg", ANSWER, 4) == (
         "beach           98.8 %  exit 2 of 4 (block 4)    3.12 ms  p.jpg\n  river          1.0 %"
     )
     assert prediction_line("p.jpg", replace(ANSWER, label="golfcourse", accepted=False, top=[]), 4) == (
         "none of these        -  exit 2 of 4 (block 4)    3.12 ms  p.jpg  (nearest: golf course)"
     )
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = prediction_line("p.jpg", replace(ANSWER, top=[]), 4)
+    assert narrow == "beach           98.8 %  exit 2 of 4   3.12 ms  p.jpg"
     assert label_width(["a", "denseresidential"]) == len("dense residential")
     assert label_width(["x" * 100]) == 30
     assert prediction_object("p.jpg", ANSWER)["top"][1] == ("river", 0.01)
-    assert csv_row("p.jpg", None, "broken")["error"] == "broken"
+    assert csv_row("p.jpg", InputError("bro\nken"))["error"] == "bro ken"
     assert csv_row("p.jpg", ANSWER)["exit_index"] == 1
 
 
