@@ -5,6 +5,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import click
 
+from pi_dynn.cli.options import SessionChoice
 from pi_dynn.cli.progress import progress
 
 
@@ -38,3 +39,16 @@ def test_without_a_terminal_there_is_no_bar(capsys):
         click.echo("answer")
         advance()
     assert capsys.readouterr() == ("answer\n", "")
+
+
+def test_who_waits_for_the_first_answer_is_told_why(tiny_bundle_path, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    choice, note = SessionChoice(tiny_bundle_path, "auto", None, None), "Note: timing the engines and threads"
+    shown = []
+    for _ in range(2):
+        terminal = Terminal()
+        with redirect_stderr(terminal):
+            choice.open()
+        terminal.flush()
+        shown.append(terminal.buffer.getvalue().decode())
+    assert shown[0].count(note) == 1 and shown[1] == ""
