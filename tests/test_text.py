@@ -56,6 +56,8 @@ def test_one_answer(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     narrow = prediction_line("p.jpg", replace(ANSWER, top=[]), 4)
     assert narrow == "beach           98.8 %  exit 2 of 4   3.12 ms  p.jpg"
+    none = prediction_line("p.jpg", replace(ANSWER, accepted=False, top=[]), 4)
+    assert none.splitlines()[1] == "  (nearest: beach)"
     assert label_width(["a", "denseresidential"]) == len("dense residential")
     assert label_width(["x" * 100]) == 30
     assert prediction_object("p.jpg", ANSWER)["top"][1] == ("river", 0.01)

@@ -34,14 +34,16 @@ _NARROW = 100  # columns of a terminal where names of files have more use than t
 def prediction_line(path: str, answer: Prediction, exits: int, width: int = len(NONE)) -> str:
     """One image as a line: label, probability, exit, time of the network, file; `width` is that of the labels.
 
-    A narrow terminal shows exits without their blocks.
+    A narrow terminal shows exits without their blocks, and the nearest class below "none of these".
     """
     nearest = shown(label_words(answer.label))
     label, probability, remark = nearest, percent(answer.probability), ""
     if not answer.accepted:
         label, probability, remark = NONE, "-", f"  (nearest: {nearest})"
     left = f"exit {answer.exit_index + 1} of {exits}"
-    if (columns() or _NARROW) >= _NARROW:
+    if (columns() or _NARROW) < _NARROW:
+        remark = remark and f"\n{remark}"
+    else:
         left = f"{left} (block {answer.block_index})".ljust(len("exit 1 of 1 (block 11)"))
     line = f"{label:<{width}}  {probability:>7}  {left}  "
     line += f"{milliseconds(answer.latency_s):>8}  {shown(path)}{remark}"

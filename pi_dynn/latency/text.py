@@ -15,7 +15,7 @@ from pi_dynn.latency.records import (
 )
 from pi_dynn.text import counted, mega, milliseconds, percent, significant, table
 
-HEADERS = ("step", "hits", "total", "per hit", "share", "mult-adds", "moved", "GMAC/s", "of roof")
+HEADERS = ("step", "hits", "per hit", "share", "mult-adds", "moved", "GMAC/s", "of roof")
 
 
 def profile_table(profile: Profile, markdown: bool = False) -> str:
@@ -42,7 +42,9 @@ def step_name(step: ProfileStep) -> str:
         return f"stage to block {step.block_index}"
     if step.kind == "block":
         return f"block {step.block_index}"
-    return step.kind if step.kind.startswith("final") else f"{step.kind} after block {step.block_index}"
+    if step.kind.startswith("final"):
+        return step.kind
+    return f"{step.kind.removeprefix('exit ')} after block {step.block_index}"
 
 
 def operation_name(step: ProfileStep) -> str:
@@ -60,7 +62,6 @@ def _grouped(named: Sequence[tuple[str, ProfileStep]]) -> dict[str, list[Profile
 def _row(name: str, steps: Sequence[ProfileStep]) -> tuple[str, ...]:
     """One line for one or several steps; a hit of several is one hit of each."""
     hits = sum(step.hits for step in steps)
-    total_s = sum(step.total_s for step in steps)
     median_s = sum(step.per_hit_s * step.hits for step in steps)
     macs = sum(step.macs * step.hits for step in steps)
     moved = sum(step.moved_bytes * step.hits for step in steps)
@@ -69,7 +70,6 @@ def _row(name: str, steps: Sequence[ProfileStep]) -> tuple[str, ...]:
     return (
         name,
         str(hits),
-        milliseconds(total_s),
         f"{1e6 * median_s / hits:,.0f} us",
         percent(sum(step.share for step in steps)),
         "-" if several else mega(steps[0].macs),
