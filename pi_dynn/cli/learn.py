@@ -161,7 +161,7 @@ def _console(as_json: bool) -> "LearnCallback":
 
         def on_stage(self, name: str) -> None:
             if not as_json:
-                click.echo(f"... {name}", err=True)
+                show(f"... {name}", err=True)
 
         def on_epoch(self, name: str, row: dict[str, Any]) -> None:
             tell(epoch_text(name, row), {"stage": name, **row})

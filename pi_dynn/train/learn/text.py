@@ -95,12 +95,17 @@ def class_table(result: LearnResult, markdown: bool = False) -> str:
 
 
 def headline(result: LearnResult) -> str:
-    """The accuracy with its interval, and what exits save and cost, in one line."""
+    """The accuracy with its interval, and what exits save and cost if there are any, in one line."""
     judged = result.evaluation
+    right = (
+        f"{percent(judged.acc1)} of {counted(judged.images, 'test image')} right (95 % interval "
+        f"{percent(result.interval[0])} to {percent(result.interval[1])})"
+    )
+    if not result.exit_blocks:
+        return right
     saved = 1 - judged.mean_macs / judged.full_depth_macs
     return (
-        f"{percent(judged.acc1)} of {judged.images} test images right (95 % interval {percent(result.interval[0])} to "
-        f"{percent(result.interval[1])}), {percent(saved)} of the multiply-adds saved by leaving early, which "
+        f"{right}, {percent(saved)} of the multiply-adds saved by leaving early, which "
         f"{'costs' if result.exits_cost >= 0 else 'gains'} {100 * abs(result.exits_cost):.2f} points"
     )
 
@@ -115,9 +120,9 @@ def _no_exits(result: LearnResult) -> str:
     """Why there are no exits."""
     few = result.parts.get("calibrate", 0)
     if few >= LEAST_TO_CHOOSE:
-        return "none: leaving early would not have paid"
+        return "no exits: leaving early would not have paid"
     images = counted(few, "image")
-    return f"none: {images} to calibrate cannot tell when leaving early is safe, which takes {LEAST_TO_CHOOSE}"
+    return f"no exits: {images} to calibrate cannot tell when leaving early is safe, which takes {LEAST_TO_CHOOSE}"
 
 
 def learned_text(result: LearnResult) -> str:
@@ -131,7 +136,7 @@ def learned_text(result: LearnResult) -> str:
         f"{', '.join(parts)})",
         _precision_text(result),
         _rejection_text(result),
-        f"exits after blocks {', '.join(map(str, result.exit_blocks)) or _no_exits(result)}",
+        f"exits after blocks {', '.join(map(str, result.exit_blocks))}" if result.exit_blocks else _no_exits(result),
         *predicted_lines(result),
         f"bundle {result.bundle}, {f'page {result.page}, ' if result.page else ''}card {result.card}",
         f"took {timedelta(seconds=round(result.took_s))}",
