@@ -6,7 +6,6 @@ import platform
 import signal
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -17,6 +16,7 @@ from pi_dynn.errors import MeterNotFound, PowerError, TorchUnusable
 from pi_dynn.power import EnergyMeter, open_meter
 from pi_dynn.power.ina.i2c_scan import I2cBus, scan_i2c
 from pi_dynn.records import Finding
+from pi_dynn.text import counted, folded
 from pi_dynn.torch_build import CURE, check_torch, cuda_hint
 
 METERS = ("ina219", "ina226", "ina228", "ina260", "pi-ina219", "hwmon", "iio", "rapl", "pmic")
@@ -216,14 +216,9 @@ def doctor_text(findings: Sequence[Finding]) -> str:
             topic = finding.topic
             lines.append(topic)
         if finding.name != "advice":
-            lines.append(_wrapped(f"  {finding.name:<{width}}  {finding.value}", width + 4))
+            lines.append(folded(f"  {finding.name:<{width}}  {finding.value}", width + 2))
     problems = [finding for finding in findings if finding.problem is not None]
-    lines += ["", f"{len(problems)} problems" if len(problems) != 1 else "1 problem"]
+    lines += ["", counted(len(problems), "problem")]
     for finding in problems:
-        lines += [_wrapped(f"  {finding.topic}: {finding.problem}", 4), f"    cure: {finding.cure}"]  # to be pasted
+        lines += [folded(f"  {finding.topic}: {finding.problem}"), f"    cure: {finding.cure}"]  # to be pasted
     return "\n".join(lines)
-
-
-def _wrapped(text: str, indent: int) -> str:
-    """Lines of at most 110 columns; no word is broken."""
-    return textwrap.fill(text, 110, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

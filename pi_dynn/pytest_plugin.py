@@ -185,10 +185,12 @@ class WithBenchmark:
         if self._name != "fake":  # which does not wait
             reporter = self._config.pluginmanager.get_plugin("terminalreporter")
             if reporter is not None:
+                from pi_dynn.text import counted
+
                 minutes, seconds = divmod(round(count * each_s), 60)
                 reporter.write_line(
-                    f"energy of {count} benchmarks: about {minutes} min {seconds} s more "
-                    f"({one.trials} trials of {one.trial_s:g} s each, idle power between them)"
+                    f"energy of {counted(count, 'benchmark')}: about {minutes} min {seconds} s more "
+                    f"({counted(one.trials, 'trial')} of {one.trial_s:g} s each, idle power between them)"
                 )
 
     @pytest.hookimpl(optionalhook=True)

@@ -24,6 +24,12 @@ def private_cache(tmp_path_factory, monkeypatch):
     monkeypatch.delenv("PI_DYNN_ENGINE", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def no_columns(monkeypatch):
+    """The terminal of the person who runs the tests does not shape what is printed."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def reference():
     """The module that reads and fills reference cases."""

@@ -7,12 +7,13 @@ import model_card
 from pi_dynn.calibrate.records import ExitRow
 from pi_dynn.classify.records import ClassifySummary
 from pi_dynn.classify.text import csv_row, label_width, prediction_line, prediction_object, summary_line
+from pi_dynn.errors import InputError
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import LatencyRow
 from pi_dynn.latency.text import latency_table
 from pi_dynn.records import Prediction
-from pi_dynn.text import milliseconds, percent, significant, table
+from pi_dynn.text import folded, milliseconds, percent, significant, table
 
 ANSWER = Prediction("beach", 3, 0.9876, 1, 4, 0.91, 0.00312, [("beach", 0.9876), ("river", 0.01)])
 SUMMARY = ClassifySummary(4, 1, 2.0, 2.0, 0.0051, [1, 3], [4, 11], "onednn", 4, "abc", False)
@@ -45,17 +46,22 @@ def test_tables():
     assert table(("a", "b"), [("x", "1")], markdown=True) == "| a | b |\n| --- | ---: |\n| x | 1 |"
 
 
-def test_one_answer():
+def test_one_answer(monkeypatch):
     assert prediction_line("p.jpg", ANSWER, 4) == (
         "beach           98.8 %  exit 2 of 4 (block 4)    3.12 ms  p.jpg\n  river          1.0 %"
     )
     assert prediction_line("p.jpg", replace(ANSWER, label="golfcourse", accepted=False, top=[]), 4) == (
         "none of these        -  exit 2 of 4 (block 4)    3.12 ms  p.jpg  (nearest: golf course)"
     )
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = prediction_line("p.jpg", replace(ANSWER, top=[]), 4)
+    assert narrow == "beach           98.8 %  exit 2 of 4   3.12 ms  p.jpg"
+    none = prediction_line("p.jpg", replace(ANSWER, accepted=False, top=[]), 4)
+    assert none.splitlines()[1] == "  (nearest: beach)"
     assert label_width(["a", "denseresidential"]) == len("dense residential")
     assert label_width(["x" * 100]) == 30
     assert prediction_object("p.jpg", ANSWER)["top"][1] == ("river", 0.01)
-    assert csv_row("p.jpg", None, "broken")["error"] == "broken"
+    assert csv_row("p.jpg", InputError("bro\nken"))["error"] == "bro ken"
     assert csv_row("p.jpg", ANSWER)["exit_index"] == 1
 
 
@@ -97,3 +103,17 @@ def test_model_card_tables():
     assert "| 64px | 64 px | 2 | 0.001 to 1e-05 | 128 | 1.5 | 80.0 % |" in model_card.phase_rows([phase], log, "acc_11")
     assert "| block 2 | 55.00 % |" in model_card.depth_rows({2: 0.55})
     assert "| 3 | 100.00 % | 75.00 % | -25.00 |" in model_card.seed_rows({3: EVALUATION})
+
+
+def test_a_table_wider_than_the_terminal_goes_on_below(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "11")
+    assert table(("a", "bb", "cc", "dd"), [("x", "1", "2", "3")]) == "a  bb  cc\nx   1   2\n\na  dd\nx   3"
+    monkeypatch.setenv("COLUMNS", "3")  # a column stays whole
+    assert table(("name", "value"), [("x", "1")]) == "name  value\nx         1"
+
+
+def test_long_lines_are_broken_between_words(monkeypatch):
+    text = "a hash 0123456789abcdef\n\n  a line of many words"
+    assert folded(text) == text  # not on a terminal
+    monkeypatch.setenv("COLUMNS", "12")
+    assert folded(text) == "a hash\n  0123456789abcdef\n\n  a line of\n    many\n    words"

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pi_dynn.classify.records import ClassifySummary, WatchSummary
+from pi_dynn.errors import InputError
 from pi_dynn.records import Prediction
-from pi_dynn.text import counted, label_words, milliseconds, percent, shown, significant
+from pi_dynn.text import columns, counted, label_words, milliseconds, percent, shown, significant
 
 CSV_FIELDS = (
     *("path", "label", "class_index", "probability", "exit_index", "block_index", "score", "latency_s", "error"),
@@ -27,14 +28,24 @@ def label_width(labels: Sequence[str]) -> int:
     return max(len(NONE), *(min(len(shown(label_words(label))), _WIDEST_LABEL) for label in labels))
 
 
+_NARROW = 100  # columns of a terminal where names of files have more use than the numbers of blocks
+
+
 def prediction_line(path: str, answer: Prediction, exits: int, width: int = len(NONE)) -> str:
-    """One image as a line: label, probability, exit, time of the network, file; `width` is that of the labels."""
+    """One image as a line: label, probability, exit, time of the network, file; `width` is that of the labels.
+
+    A narrow terminal shows exits without their blocks, and the nearest class below "none of these".
+    """
     nearest = shown(label_words(answer.label))
     label, probability, remark = nearest, percent(answer.probability), ""
     if not answer.accepted:
         label, probability, remark = NONE, "-", f"  (nearest: {nearest})"
-    left = f"exit {answer.exit_index + 1} of {exits} (block {answer.block_index})"
-    line = f"{label:<{width}}  {probability:>7}  {left:<{len('exit 1 of 1 (block 11)')}}  "
+    left = f"exit {answer.exit_index + 1} of {exits}"
+    if (columns() or _NARROW) < _NARROW:
+        remark = remark and f"\n{remark}"
+    else:
+        left = f"{left} (block {answer.block_index})".ljust(len("exit 1 of 1 (block 11)"))
+    line = f"{label:<{width}}  {probability:>7}  {left}  "
     line += f"{milliseconds(answer.latency_s):>8}  {shown(path)}{remark}"
     others = "".join(
         f"\n  {shown(label_words(label)):<{width - 2}}  {percent(probability):>7}"
@@ -51,9 +62,9 @@ def prediction_object(path: str, answer: Prediction) -> dict[str, Any]:
     return {"path": path} | fields
 
 
-def csv_row(path: str, answer: Prediction | None, error: str = "") -> dict[str, Any]:
+def csv_row(path: str, answer: Prediction | InputError) -> dict[str, Any]:
     """One image as a CSV row."""
-    fields = {} if answer is None else answer.to_dict()
+    fields, error = (answer.to_dict(), "") if isinstance(answer, Prediction) else ({}, " ".join(str(answer).split()))
     return {name: fields.get(name, "") for name in CSV_FIELDS} | {"path": path, "error": error}
 
 

@@ -33,6 +33,7 @@ from pi_dynn.errors import CameraUnavailable, InputError
 from pi_dynn.power.estimate import PowerModel
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
+from pi_dynn.text import counted
 
 AWAY_S = 10.0  # a camera that was lost for longer is told to be away
 GIVE_UP_S = 600.0  # under a supervisor, which starts the program anew: some drivers need that
@@ -119,7 +120,7 @@ class Watcher:
         """
         lost_s = self._feed.lost_s
         self._session.poll()
-        self._supervisor.beat(f"{self._feed.seen} frames; {'the camera is lost' if lost_s else 'watching'}")
+        self._supervisor.beat(f"{counted(self._feed.seen, 'frame')}; {'the camera is lost' if lost_s else 'watching'}")
         self._tell_presence()
         if self._supervisor.there and lost_s > GIVE_UP_S:
             raise CameraUnavailable(f"{self._feed.name}: lost for {GIVE_UP_S / 60:.0f} minutes; to be started anew")

@@ -20,6 +20,8 @@ from pi_dynn.cli.options import (
     named_or_samples,
     session_options,
 )
+from pi_dynn.cli.printing import show
+from pi_dynn.text import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,8 +156,8 @@ def command(
     click.echo(latency_table(rows, markdown))
     if starts:
         click.echo("\n" + cold_start_table(starts, markdown))
-    threads = ", ".join(str(count or sessions[0].threads) for count in counts)
-    click.echo(f"{len(inputs)} images, {rounds} answers each, {threads} threads, interleaved", err=True)
+    threads = ", ".join(counted(count or sessions[0].threads, "thread") for count in counts)
+    click.echo(f"{counted(len(inputs), 'image')}, {counted(rounds, 'answer')} each, {threads}, interleaved", err=True)
 
 
 def _save(path: Path, sessions: "Sequence[Session]", rows: "list[LatencyRow]", before: "BoardSnapshot") -> None:
@@ -199,8 +201,7 @@ def _show_predictions(
             click.echo(json.dumps(one.to_dict()))
         return
     click.echo(predicted_table(predictions, markdown))
-    for line in predicted_notes(predictions):
-        click.echo(line)
+    show("\n".join(predicted_notes(predictions)))
 
 
 def _show_throughput(
@@ -272,7 +273,7 @@ def _sessions(choice: SessionChoice, engines: list[str]) -> list["Session"]:
         except EngineUnavailable as error:
             if len(engines) == 1:
                 raise
-            click.echo(f"Note: {error}", err=True)
+            show(f"Note: {error}", err=True)
     if not sessions:
         raise EngineUnavailable(f"none of the engines {', '.join(engines)} works here: choose others or auto")
     return sessions
@@ -287,7 +288,7 @@ def _variants(
     for session in sessions:
         name = f"{session.manifest.precision} {session.engine}"
         for count in counts:
-            title = name if len(counts) == 1 else f"{name}, {count} threads"
+            title = name if count is None or len(counts) == 1 else f"{name}, {counted(count, 'thread')}"
             variants += session_variants(session, inputs, title, each_exit, count)
     return variants
 

@@ -19,9 +19,11 @@ from pi_dynn.cli.options import (
     session_options,
     split_option,
 )
+from pi_dynn.cli.printing import show
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.rule_options import budget_and_unit, rule_options, rule_settings
 from pi_dynn.cli.status import ExitStatus, show_error
+from pi_dynn.text import counted
 
 if TYPE_CHECKING:  # slow to import
     from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, RuleResult, StaticNetwork
@@ -272,13 +274,15 @@ def _show(shown: Calibrated, as_json: bool, flops: list[float] | None, plot: Pat
     else:
         if len(choice.points) > 1 and choice.points[0].settings:
             click.echo(text.points_table(choice.points, record.exits, record.cost_unit) + "\n")
-        click.echo(text.record_text(record, choice.point, choice.before) + "\n")
+        show(text.record_text(record, choice.point, choice.before) + "\n")
         click.echo(text.reliability_table(rows))
         if shown.compared is not None:
-            click.echo(f"\non part {shown.compared}, {len(evaluated.labels)} images that no rule was chosen on:")
-            click.echo(text.comparison_text(results, len(evaluated.labels), record.images, str(record.part)))
+            click.echo(
+                f"\non part {shown.compared}, {counted(len(evaluated.labels), 'image')} that no rule was chosen on:"
+            )
+            show(text.comparison_text(results, len(evaluated.labels), record.images, str(record.part)))
     for note in text.empty_exit_notes(record):
-        click.echo(f"Note: {note}", err=True)
+        show(f"Note: {note}", err=True)
     if plot is not None:
         _plot(plot, shown, results, rows)
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from pi_dynn.cli.printing import show
+
 if TYPE_CHECKING:
     from pi_dynn.calibrate.adapt import BoardState
     from pi_dynn.calibrate.drift import Drift
@@ -105,11 +107,11 @@ def planned_answers(
     watch = DriftWatch(plan.point.exit_rates)
 
     def on_drift(drift: "Drift") -> None:
-        click.echo(f"Note: {drift_line(drift, session.manifest.blocks)}", err=True)
+        show(f"Note: {drift_line(drift, session.manifest.blocks)}", err=True)
 
     def on_move(point: "OperatingPoint") -> None:
         watch.expect(point.exit_rates)
-        click.echo(f"Note: {move_line(point, plan.record.cost_unit)}", err=True)
+        show(f"Note: {move_line(point, plan.record.cost_unit)}", err=True)
 
     if not adaptive:
         answers = session.answer_stream(images, batch_size, plan.point.thresholds, deadline_s, top)

@@ -29,6 +29,7 @@ from pi_dynn.cli.options import (
     named_or_samples,
     session_options,
 )
+from pi_dynn.cli.printing import discard_stdout, show
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus, show_error
 
@@ -122,7 +123,7 @@ def show_answers(
     total: int | None = None,
 ) -> int:
     """Print every answer, of images in `folder` by their names in it, and the summary; the exit status."""
-    from pi_dynn.classify.text import label_width, summary_line
+    from pi_dynn.classify.text import csv_row, label_width, summary_line
 
     interrupted = False
     with ExitStack() as stack:
@@ -131,12 +132,22 @@ def show_answers(
         width = label_width(session.manifest.labels)
         try:
             for path, answer in answers:
-                show_answer(path, answer, as_json, session, write_csv, width, folder)
+                if write_csv is not None:
+                    write_csv(csv_row(path, answer))
+                try:
+                    show_answer(path, answer, as_json, session, width, folder)
+                except BrokenPipeError:
+                    if write_csv is None:
+                        raise
+                    discard_stdout()  # the file is written whole
                 advance()
         except KeyboardInterrupt:
             interrupted = True
     summary = tally.summary(interrupted)
-    click.echo(json.dumps({"summary": summary.to_dict()}) if as_json else summary_line(summary))
+    if as_json:
+        click.echo(json.dumps({"summary": summary.to_dict()}))
+    else:
+        show(summary_line(summary))
     if interrupted:
         return ExitStatus.INTERRUPTED
     return ExitStatus.ERROR if summary.failed else ExitStatus.OK
@@ -147,12 +158,11 @@ def show_answer(
     answer: "Prediction | InputError",
     as_json: bool,
     session: "Session | ClusterSession",
-    write_csv: Callable[[dict[str, Any]], object] | None,
     width: int,
     folder: str,
 ) -> None:
-    """Print one answer or error, dim if it is unsure, and write it to the CSV file if there is one."""
-    from pi_dynn.classify.text import csv_row, prediction_line, prediction_object
+    """Print one answer or error, dim if it is unsure."""
+    from pi_dynn.classify.text import prediction_line, prediction_object
     from pi_dynn.errors import InputError
 
     if isinstance(answer, InputError):
@@ -160,8 +170,6 @@ def show_answer(
         if as_json:
             click.echo(json.dumps({"path": path, "error": message}))
         show_error(message)
-        if write_csv is not None:
-            write_csv(csv_row(path, None, message))
     else:
         if as_json:
             click.echo(json.dumps(prediction_object(path, answer)))
@@ -169,8 +177,6 @@ def show_answer(
             line = prediction_line(path.removeprefix(folder), answer, session.exits + 1, width)
             unsure = not answer.accepted or answer.probability < _UNSURE
             click.echo(click.style(line, dim=True) if unsure and not os.environ.get("NO_COLOR") else line)
-        if write_csv is not None:
-            write_csv(csv_row(path, answer))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pi_dynn.cli.options import (
     sample_folder,
     session_options,
 )
+from pi_dynn.cli.printing import show
 from pi_dynn.cli.progress import stage_progress
 from pi_dynn.cli.status import ExitStatus
 
@@ -85,7 +86,7 @@ def command(**options: Any) -> int:
         """Print a note, before the trials that it is about if it can be; once."""
         if note not in said:
             said.append(note)
-            click.echo(f"Note: {note}", err=True)
+            show(f"Note: {note}", err=True)
 
     from pi_dynn.energy.runs import is_run, replay_run, save_run
 
@@ -209,7 +210,7 @@ def _show(
         for result in results:
             click.echo(json.dumps(result.to_dict()))
     else:
-        click.echo(energy_log(results) if as_log else energy_text(results, markdown))
+        show(energy_log(results) if as_log else energy_text(results, markdown))
     for note in energy_notes(results):
         say(note)
     if measurement.recording.interrupted:

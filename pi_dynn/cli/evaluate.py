@@ -21,6 +21,7 @@ from pi_dynn.cli.options import (
     session_options,
     split_option,
 )
+from pi_dynn.cli.printing import show
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.rule_options import SCORE_NAMES
 from pi_dynn.cli.status import ExitStatus, show_error
@@ -222,7 +223,10 @@ def _evaluate(
     judged = outputs if record is None else rescored(outputs, record)
     result = evaluate(session, data, judged, thresholds)
     text = evaluation_log if asked["as_log"] else evaluation_text
-    click.echo(json.dumps(result.to_dict()) if as_json else text(result))
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+    else:
+        show(text(result))
     if asked["per_class"] or asked["plot"] or asked["wrong"]:
         _show_classes(session, data, judged, thresholds, asked, as_json)
     if others is not None:
@@ -305,7 +309,7 @@ def _compare(
         for result in results:
             click.echo(json.dumps({"comparison": result.to_dict()}))
     else:
-        click.echo("\n" + comparison_text(results, reporting.images, finding.photographs, asked["choose_on"]))
+        show("\n" + comparison_text(results, reporting.images, finding.photographs, asked["choose_on"]))
 
 
 def _robustness(
@@ -335,5 +339,8 @@ def _robustness(
         return _collect(session, images, title, alter=alter, only_present=asked["layout"] is not None)
 
     result = evaluate_conditions(session, conditions, thresholds, record, dataset, asked["layout"], collect)
-    click.echo(json.dumps(result.to_dict()) if as_json else robustness_text(result))
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+    else:
+        show(robustness_text(result))
     return ExitStatus.ERROR if any(one.failed for one in result.conditions) else ExitStatus.OK

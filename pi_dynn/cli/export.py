@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pi_dynn.cli.options import BLOCKS, NUMBERS, threshold_option, thresholds_option
+from pi_dynn.text import counted
 
 
 @click.command()
@@ -103,6 +104,6 @@ def command(
     bundle.save(output)
     manifest = bundle.manifest
     click.echo(
-        f"{output}: {manifest.model} {manifest.precision}, {len(manifest.labels)} classes, "
-        f"{len(manifest.exit_blocks)} exits, {manifest.format}, {len(bundle.data) / 1e6:.1f} MB"
+        f"{output}: {manifest.model} {manifest.precision}, {counted(len(manifest.labels), 'class')}, "
+        f"{counted(len(manifest.exit_blocks), 'exit')}, {manifest.format}, {len(bundle.data) / 1e6:.1f} MB"
     )

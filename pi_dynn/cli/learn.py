@@ -9,7 +9,9 @@ import click
 import cloup
 
 from pi_dynn.cli.options import json_option
+from pi_dynn.cli.printing import show
 from pi_dynn.cli.status import ExitStatus
+from pi_dynn.text import counted
 
 if TYPE_CHECKING:
     from pi_dynn.data.folders import ImageFolder
@@ -107,7 +109,7 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
     from pi_dynn.files import write_text
     from pi_dynn.train.learn.learning import Learning, clear_write_errors
     from pi_dynn.train.learn.settings import LearnSettings
-    from pi_dynn.train.learn.text import learned_text, model_card
+    from pi_dynn.train.learn.text import learned_text, model_card, next_line
 
     out = output or Path(f"{folder.resolve().name}.pt")
     budget_ms = given.pop("budget_ms")
@@ -129,7 +131,11 @@ def command(folder: Path, output: Path | None, as_json: bool, **given: Any) -> i
         except InputError as error:  # without the extra [report]
             click.echo(f"no page is written: {error}", err=True)
             result = replace(result, page="")
-    click.echo(json.dumps({"result": result.to_dict()}) if as_json else learned_text(result))
+    if as_json:
+        click.echo(json.dumps({"result": result.to_dict()}))
+    else:
+        show(learned_text(result))
+        click.echo(f"try it: {next_line(result)}")  # in one piece, to be pasted
     interrupted = result.unfinished is not None and result.unfinished.startswith("interrupted")
     return ExitStatus.INTERRUPTED if interrupted else ExitStatus.OK
 
@@ -140,25 +146,25 @@ def _console(as_json: bool) -> "LearnCallback":
     from pi_dynn.train.learn.text import learn_plan_text, look_text
     from pi_dynn.train.text import epoch_text
 
-    def show(text: str, record: dict[str, Any]) -> None:
+    def tell(text: str, record: dict[str, Any]) -> None:
         if as_json:
             click.echo(json.dumps(record))
         else:
-            click.echo(text, err=True)
+            show(text, err=True)
 
     class Console(LearnCallback):
         def on_look(self, look: "FolderLook", parts: dict[str, int]) -> None:
-            show(look_text(look, parts), {"look": look.to_dict(), "parts": parts})
+            tell(look_text(look, parts), {"look": look.to_dict(), "parts": parts})
 
         def on_plan(self, plan: "LearnPlan") -> None:
-            show(learn_plan_text(plan), {"plan": plan.to_dict()})
+            tell(learn_plan_text(plan), {"plan": plan.to_dict()})
 
         def on_stage(self, name: str) -> None:
             if not as_json:
-                click.echo(f"... {name}", err=True)
+                show(f"... {name}", err=True)
 
         def on_epoch(self, name: str, row: dict[str, Any]) -> None:
-            show(epoch_text(name, row), {"stage": name, **row})
+            tell(epoch_text(name, row), {"stage": name, **row})
 
     return Console()
 
@@ -178,7 +184,10 @@ def _page(result: "LearnResult", test: "ImageFolder") -> str:
             headline=headline(result),
             warnings=[f"Stopped early: {result.unfinished}"] if result.unfinished else [],
             facts=[
-                ("network", f"{plan.model} at {plan.image_size} px, {result.kept} trained, {result.epochs} epochs"),
+                (
+                    "network",
+                    f"{plan.model} at {plan.image_size} px, {result.kept} trained, {counted(result.epochs, 'epoch')}",
+                ),
                 ("images", f"{sum(result.parts.values()):,}: {parts}; {result.left_out} left out"),
                 ("precision", result.precision if result.precision_reason is None else result.precision_reason),
                 ("bundle", result.bundle),

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 import click
 
 from pi_dynn import __version__
+from pi_dynn.cli.printing import discard_stdout
 from pi_dynn.cli.status import ExitStatus, show_error, status_of
 from pi_dynn.errors import PiDynnError
 from pi_dynn.torch_build import check_torch, cuda_hint, size_thread_teams
@@ -85,8 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _fail(str(error), status_of(error))
     except BrokenPipeError:
-        # The reader (head, less) has seen enough. Python would complain once more while flushing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         sys.exit(ExitStatus.OK)
     except (ImportError, OSError, MemoryError) as error:
         if os.environ.get("PI_DYNN_DEBUG"):

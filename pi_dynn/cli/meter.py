@@ -8,6 +8,7 @@ import click
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
 from pi_dynn.cli.options import json_option
 from pi_dynn.cli.status import ExitStatus
+from pi_dynn.text import counted
 
 
 @click.command()
@@ -82,7 +83,7 @@ def _line(values: dict[str, Any]) -> str:
         return f"{'-' if values[name] is None else format(values[name], '.3f')} {unit}"
 
     power, volts, amperes = text("power_w", "W"), text("voltage_v", "V"), text("current_a", "A")
-    return f"{power}  {volts}  {amperes}  {values['samples']} samples  {values['meter']}, {values['label']}"
+    return f"{power}  {volts}  {amperes}  {counted(values['samples'], 'sample')}  {values['meter']}, {values['label']}"
 
 
 def _serve(address: str, meter: Any, clock: Any) -> int:

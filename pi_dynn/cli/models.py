@@ -3,7 +3,6 @@
 import fnmatch
 import json
 from contextlib import suppress
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -18,9 +17,9 @@ from pi_dynn.cli.options import json_option
 def command(pattern: str, published: bool, as_json: bool) -> None:
     """List the networks that can be built, with their size at 1,000 classes; PATTERN chooses some by name.
 
-    Fused is the number of parameters once norms and branches are folded, as a bundle has them. Then: how many places
-    there are for exits, which int8 a bundle can have (onnx: in ONNX only, as all can), and the weights that
-    --pretrained starts from, with their source, licence and size.
+    Exits are the places where there can be one, int8 is the kind that a bundle can have beside that of ONNX. Below are
+    the weights that --pretrained starts from. --json adds the parameters of a bundle, whose norms and branches are
+    folded.
 
     \b
     Example:
@@ -34,61 +33,60 @@ def command(pattern: str, published: bool, as_json: bool) -> None:
     from pi_dynn.errors import UnknownModel
     from pi_dynn.models import list_models
     from pi_dynn.models.registry import canonical_name
-    from pi_dynn.text import table
+    from pi_dynn.text import names_like, table
 
     names = fnmatch.filter(list_models(), pattern)
     with suppress(UnknownModel):  # an alias, or a network of torchvision's
         names = names or [canonical_name(pattern)]
     if not names:
-        near = get_close_matches(pattern, list_models(), cutoff=0.75)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(list_models())}"
+        hint = names_like(pattern, list_models(), "pi-dynn models")
         raise UnknownModel(f"no network is called like {pattern!r}: {hint}")
     entries = [_described(name) for name in names]
     if as_json:
         for entry in entries:
             click.echo(json.dumps(entry))
         return
-    click.echo(
-        table(
-            ("name", "images", "parameters", "fused", "multiply-adds", "exits", "int8", "pretrained"),
-            map(_row, entries),
-        )
-    )
+    click.echo(table(("name", "pixels", "params", "mult-adds", "exits", "int8"), map(_row, entries)))
+    weights = [_weights_row(entry) for entry in entries if entry["pretrained"]]
+    if weights:
+        click.echo("\n" + table(("--pretrained", "size", "licence", "source"), weights))
 
 
 def _show_presets(pattern: str, as_json: bool) -> None:
     """Print the presets, each with the figures that were published for it."""
     from pi_dynn.errors import UnknownModel
     from pi_dynn.models.presets import presets
-    from pi_dynn.text import significant, table
+    from pi_dynn.text import names_like, significant, table
 
     chosen = [preset for name, preset in presets().items() if fnmatch.fnmatch(name, pattern)]
     if not chosen:
-        raise UnknownModel(f"no preset is called like {pattern!r}: choose from {', '.join(presets())}")
+        hint = names_like(pattern, presets(), "pi-dynn models --presets")
+        raise UnknownModel(f"no preset is called like {pattern!r}: {hint}")
     if as_json:
         for preset in chosen:
             click.echo(json.dumps(preset.to_dict() | {"parameters": preset.parameters}))
         return
     boards = list(dict.fromkeys(board for preset in presets().values() for board in preset.boards))
-    headers = ("preset", "network", "images", "parameters", "exits", "heads", "threshold", "acc@1", *boards)
-    rows = []
+    networks, figures = [], []
     for preset in chosen:
         limits = "-" if not preset.exits else "not published" if preset.thresholds is None else ""
-        figures = (preset.boards.get(board) for board in boards)
-        rows.append(
+        networks.append(
             (
                 preset.name,
                 f"{preset.model}{' distilled' if preset.distilled else ''}",
-                f"{preset.image_size} px",
-                f"{preset.parameters:,}",
+                str(preset.image_size),
+                f"{preset.parameters / 1e6:.2f} M",
+                f"{100 * preset.accuracy:.2f} %",
                 ",".join(map(str, preset.exits)) or "-",
                 preset.exit_heads if preset.exits else "-",
                 limits or ",".join(f"{value:g}" for value in preset.thresholds or ()),
-                f"{100 * preset.accuracy:.2f} %",
-                *(f"{significant(one[0], 4)} ms {significant(one[1], 4)} mJ" if one else "-" for one in figures),
             )
         )
-    click.echo(table(headers, rows))
+        pairs = (preset.boards.get(board) for board in boards)
+        cells = (f"{significant(one[0], 4)} / {significant(one[1], 4)}" if one else "-" for one in pairs)
+        figures.append((preset.name, *cells))
+    headers = ("preset", "network", "pixels", "params", "acc@1", "exits", "heads", "threshold")
+    click.echo(f"{table(headers, networks)}\n\n{table(('ms / mJ an answer', *boards), figures)}")
 
 
 def _described(name: str) -> dict[str, Any]:
@@ -115,15 +113,16 @@ def _described(name: str) -> dict[str, Any]:
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
-    weights = entry["pretrained"]
-    known = weights and f"{weights['source']}, {weights['licence']}, {weights['megabytes']:.1f} MB"
     return (
         entry["name"],
-        f"{entry['image_size']} px",
-        f"{entry['parameters']:,}",
-        f"{entry['fused_parameters']:,}",
+        str(entry["image_size"]),
+        f"{entry['parameters'] / 1e6:.2f} M",
         f"{entry['macs'] / 1e6:,.0f} M",
         str(entry["exits"]),
-        ", ".join(entry["int8"]),
-        known or "",
+        ", ".join(kind for kind in entry["int8"] if kind != "onnx") or "-",
     )
+
+
+def _weights_row(entry: dict[str, Any]) -> tuple[str, ...]:
+    weights = entry["pretrained"]
+    return entry["name"], f"{weights['megabytes']:.1f} MB", weights["licence"], weights["source"]

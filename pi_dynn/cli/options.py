@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pi_dynn.cli.printing import show
 from pi_dynn.errors import InputError
 from pi_dynn.records import NEVER
 
@@ -162,8 +163,20 @@ class SessionChoice:
         from pi_dynn.runtime.session import Session
 
         return Session(
-            self.load_bundle(), threads=self.threads, engine=self.engine, exits=self.exits, accept_all=self.accept_all
+            self.load_bundle(),
+            threads=self.threads,
+            engine=self.engine,
+            exits=self.exits,
+            accept_all=self.accept_all,
+            on_timing=_say_timing,
         )
+
+
+@cache
+def _say_timing() -> None:
+    """Tell somebody who waits, once, why the first answer takes longer."""
+    if sys.stderr.isatty():
+        show("Note: timing the engines and threads of this machine, once for this bundle", err=True)
 
 
 def session_options(command: Callable) -> Callable:

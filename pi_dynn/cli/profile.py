@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pi_dynn.cli.options import SessionChoice, decoded, exit_options, json_option, named_or_samples, session_options
+from pi_dynn.cli.printing import show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +73,7 @@ def command(
     else:
         click.echo(profile_table(result, markdown))
     for note in profile_notes(result):
-        click.echo(note, err=True)
+        show(note, err=True)
 
 
 def _fit(
@@ -91,6 +92,6 @@ def _fit(
         click.echo(json.dumps({"model": model.to_dict()}))
         click.echo(json.dumps({"check": check.to_dict()}))
     else:
-        click.echo(model_text(model, session.manifest.blocks) + "\n")
+        show(model_text(model, session.manifest.blocks) + "\n")
         click.echo(check_table(check, markdown))
     click.echo(f"kept in {path}; `pi-dynn calibrate --budget-ms` uses it", err=True)

@@ -1,9 +1,39 @@
 """Progress bars on stderr, shown only on a terminal."""
 
+import io
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class _AboveBar(io.TextIOBase):
+    """A stream in place of a terminal's, whose lines appear above the bar instead of in the middle of it.
+
+    Rich's own redirection has no encoding, so that click writes past it.
+    """
+
+    encoding, errors = "utf-8", "backslashreplace"
+
+    def __init__(self, console: "Console") -> None:
+        self._console, self._begun = console, ""
+
+    def write(self, text: str) -> int:
+        """Print the lines that are whole; the terminal wraps long ones, so that they are copied whole."""
+        from rich.text import Text
+
+        lines, end, self._begun = (self._begun + text).rpartition("\n")
+        if end:
+            self._console.print(Text.from_ansi(lines), soft_wrap=True)
+        return len(text)
+
+    def isatty(self) -> bool:
+        """Colours may be used."""
+        return True
 
 
 @contextmanager
@@ -29,9 +59,21 @@ def progress(description: str, total: int | None = None, enabled: bool = True) -
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+    console = Console(file=sys.stderr)  # by name: it would follow a redirected stderr
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    with bar, _printing_above(console):
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def _printing_above(console: "Console") -> Iterator[None]:
+    """What is printed on terminals in the body appears above the bar of the console."""
+    with ExitStack() as stack:
+        if sys.stdout.isatty():
+            stack.enter_context(redirect_stdout(_AboveBar(console)))
+        stack.enter_context(redirect_stderr(_AboveBar(console)))
+        yield
 
 
 @contextmanager
@@ -47,7 +89,16 @@ def stage_progress() -> Iterator[Callable[[str, float, float], None]]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]} left"))
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+    console = Console(file=sys.stderr)
+    bar = Progress(
+        *columns,
+        console=console,
+        transient=True,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with bar, _printing_above(console):
         task = bar.add_task("", total=None, left="?")
 
         def show(what: str, done_s: float, total_s: float) -> None:

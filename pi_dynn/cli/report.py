@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pi_dynn.cli.options import json_option
+from pi_dynn.cli.printing import show
 from pi_dynn.cli.status import ExitStatus
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ def command(
     differences = energy_differences(saved.energy, across)
     notes = energy_notes(saved.energy)
     energies: list[EnergyResult | TestTiming] = [*saved.energy, *saved.tests]
+    if csv_path is not None:  # before anything is printed, because a reader may end the program by closing the pipe
+        _write_csv(csv_path, saved, differences)
+    if html_path is not None:
+        _write_page(html_path, title, runs, saved, tables_of(saved, differences, True, True), notes)
     if as_json:
         for line in json_objects(saved, differences):
             click.echo(json.dumps(line))
@@ -71,12 +76,8 @@ def command(
         for result in energies:
             for reason in result.invalid_reasons:
                 click.echo(f"INVALID {result.name}: {reason}")
-    if csv_path is not None:
-        _write_csv(csv_path, saved, differences)
-    if html_path is not None:
-        _write_page(html_path, title, runs, saved, tables_of(saved, differences, True, True), notes)
     for note in notes:
-        click.echo(f"Note: {note}", err=True)
+        show(f"Note: {note}", err=True)
     return ExitStatus.OK if all(result.valid for result in energies) else ExitStatus.MEASUREMENT_INVALID
 
 

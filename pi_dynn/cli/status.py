@@ -2,8 +2,7 @@
 
 from enum import IntEnum, unique
 
-import click
-
+from pi_dynn.cli.printing import show
 from pi_dynn.errors import CameraUnavailable, MeterAmbiguous, MeterBusError, MeterDenied, MeterNotFound, TraceInvalid
 from pi_dynn.text import shown
 
@@ -37,4 +36,4 @@ def status_of(error: Exception) -> ExitStatus:
 
 def show_error(message: str) -> None:
     """One line on stderr for what went wrong, whatever characters a name in it has."""
-    click.echo(f"pi-dynn: error: {shown(' '.join(message.split()))}", err=True)
+    show(f"pi-dynn: error: {shown(' '.join(message.split()))}", err=True)

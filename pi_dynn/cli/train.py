@@ -12,6 +12,7 @@ import click
 import cloup
 
 from pi_dynn.cli.options import BLOCKS, BLOCKS_OR_ALL, NUMBERS
+from pi_dynn.cli.printing import show
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.train_options import (
     PATH,
@@ -247,7 +248,7 @@ class ConsoleCallback:
         if self._as_json:
             click.echo(json.dumps({"stage": name, **row}))
         else:
-            click.echo(epoch_text(name, row), err=True)
+            show(epoch_text(name, row), err=True)
         if self._log is not None:
             self._log.on_epoch(name, row)
 
@@ -286,10 +287,16 @@ def _show_plan(plan: "TrainPlan", as_json: bool, prints: bool) -> None:
     from pi_dynn.train.text import plan_text
 
     if prints:
-        click.echo(json.dumps({"plan": plan.to_dict()}) if as_json else plan_text(plan))
+        if as_json:
+            click.echo(json.dumps({"plan": plan.to_dict()}))
+        else:
+            show(plan_text(plan))
 
 
 def _show_result(result: "TrainResult", as_json: bool) -> None:
     from pi_dynn.train.text import result_text
 
-    click.echo(json.dumps({"result": result.to_dict()}) if as_json else result_text(result))
+    if as_json:
+        click.echo(json.dumps({"result": result.to_dict()}))
+    else:
+        show(result_text(result))

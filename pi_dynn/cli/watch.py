@@ -26,6 +26,7 @@ from pi_dynn.cli.watch_options import (
     when_options,
 )
 from pi_dynn.cli.watch_service import check_password, described_service, run_service
+from pi_dynn.text import counted
 
 if TYPE_CHECKING:
     from pi_dynn.classify.home_assistant import HomeAssistant
@@ -158,7 +159,7 @@ def _watch(source: str, choice: SessionChoice, mqtt: str | None, home_assistant:
             home=home,
             planned=None if plan is None else _planned(plan, first.threads, clock, **given),
         )
-        _say(f"watching {feed.name}  ({session.engine}, {session.threads} threads); Ctrl-C ends")
+        _say(f"watching {feed.name}  ({session.engine}, {counted(session.threads, 'thread')}); Ctrl-C ends")
         with asking_on_sighup(session):
             interrupted = _tell(watcher, supervisor, quiet=publisher is not None)
         stack.close()  # after the last message was waited for

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pi_dynn.classify.service import Service
 
 UNITS = Path("/etc/systemd/system")
+RUNNING = Path("/run/systemd/system")  # there where systemd runs: sd_booted(3)
 ENVIRONMENT = "/etc/pi-dynn.env"
 
 
@@ -60,6 +61,8 @@ def run_service(action: str, service: "Service", mqtt_from_environment: bool) ->
         return ExitStatus.ERROR if failed + systemctl("daemon-reload") else ExitStatus.OK
     from pi_dynn.files import write_text
 
+    if not RUNNING.is_dir():
+        raise click.ClickException("systemd does not run here, so nothing is installed; --dry-run prints the unit")
     for folder in service.writable:
         folder.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:

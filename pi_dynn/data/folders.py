@@ -12,6 +12,7 @@ from pi_dynn.data.decode import SUFFIXES, decode_image
 from pi_dynn.errors import DatasetError, InputError
 from pi_dynn.files import write_text
 from pi_dynn.records import Record, read_record
+from pi_dynn.text import counted
 
 
 @dataclass(frozen=True)
@@ -131,5 +132,7 @@ def load_split(path: str | Path, data: ImageFolder) -> dict[str, ImageFolder]:
     index = {data.relative(i): i for i in range(len(data))}
     missing = [name for names in parts.values() for name in names if name not in index]
     if missing:
-        raise DatasetError(f"{path}: {len(missing)} images of the split are not in {data.root}, first {missing[0]}")
+        raise DatasetError(
+            f"{path}: {counted(len(missing), 'image')} of the split not in {data.root}, first {missing[0]}"
+        )
     return {part: data.subset([index[name] for name in names]) for part, names in parts.items()}

@@ -15,6 +15,7 @@ from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.groups import fingerprint, joined, named_groups, pairs_alike
 from pi_dynn.errors import DatasetError, InputError
 from pi_dynn.records import Record
+from pi_dynn.text import counted
 
 LEAST_OF_A_CLASS = 6  # images: one to choose by, one to report on, four to learn from
 FEW_OF_A_CLASS = 30  # fewer than this, and more photographs help more than anything else
@@ -190,5 +191,5 @@ def _advice(counts: dict[str, int], sizes: list[int], unusable: int) -> list[str
         small = sum(side < DRAFT_PX for side in sizes)
         lines.append(f"{small} images are smaller than {DRAFT_PX} px: what they show may be lost")
     if unusable:
-        lines.append(f"{unusable} files are left out: the list is in look.json")
+        lines.append(f"left out: {counted(unusable, 'file')}, listed in look.json")
     return lines

@@ -6,6 +6,7 @@ It records only; `energy_results` computes the figures from its recording, now o
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,10 @@ from pi_dynn.data.layouts import open_images
 from pi_dynn.energy.protocol import EnergyParts, EnergySettings, Measurement, SampledRun
 from pi_dynn.energy.records import EnergyRecording, Subject, TimedPass
 from pi_dynn.errors import InputError
+from pi_dynn.power.meter import SIMULATED
 from pi_dynn.records import Prediction
 from pi_dynn.runtime.session import Session
+from pi_dynn.text import counted
 
 if TYPE_CHECKING:
     from pi_dynn.energy.rehearsal import RehearsedSession
@@ -185,13 +188,16 @@ class _MeasurementRun:
         self._notes += advice(before)
         images = min(len(candidate.inputs) for candidate in self._candidates)
         if images < _FEW_IMAGES:
-            self._notes.append(f"the mix of exits is that of {images} images: give more of your own with --data")
+            self._notes.append(
+                f"the mix of exits is that of {counted(images, 'image')}: give more of your own with --data"
+            )
         interrupted = False
         try:
             with parts.working():
                 with self._run.watching_peaks():
                     self._warm_up()
                 lengths = [self._measure_latency(case) for case in self._cases]
+            self._announce()
             with self._run.sampler:
                 self._sample(lengths)
         except KeyboardInterrupt:
@@ -210,6 +216,12 @@ class _MeasurementRun:
             peak_a=self._run.peak_a,
         )
         return Measurement(recording, self._run.sampler.trace())
+
+    def _announce(self) -> None:
+        """Say how long the rest takes; a simulation waits for nothing."""
+        if self._parts.meter.info.label != SIMULATED:
+            trials, duration = self._settings.trials * len(self._cases), timedelta(seconds=round(self._run.total_s))
+            self._parts.on_note(f"{counted(trials, 'trial')} with idle windows between them: about {duration} more")
 
     def _warm_up(self) -> None:
         """Run every depth on real images, because the first runs allocate memory and are slower."""

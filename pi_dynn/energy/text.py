@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pi_dynn.energy.records import COMPARED_WITHIN, EnergyDifference, EnergyResult
 from pi_dynn.errors import InputError
 from pi_dynn.stats import LEAST_TRIALS
-from pi_dynn.text import milliseconds, percent, significant, table
+from pi_dynn.text import counted, milliseconds, percent, significant, table
 
 DIGITS = 4  # significant, as the published tables have them
 HEADERS = (
@@ -76,19 +76,22 @@ def exit_table(result: EnergyResult, markdown: bool = False) -> str:
     if result.exit_sum_j is not None:
         net = net_energy(result.exit_sum_j, result.exit_sum_ci95_j)
         rows.append(("share-weighted sum", "", "", "", net, interval(result.exit_sum_ci95_j), source(result)))
-    return table((f"exits of {result.name}", *EXIT_HEADERS), rows, markdown=markdown)
+    lines: list[tuple[str, ...]] = [(f"exits of {result.name}", *EXIT_HEADERS), *rows]
+    if all(row.net_j is None for row in result.exits):  # energies are measured with --each-exit
+        lines = [(*line[:4], line[-1]) for line in lines]
+    return table(lines[0], lines[1:], markdown=markdown)
 
 
 def power_lines(result: EnergyResult) -> str:
     """Power, supply, throughput, sampling and uncertainty of a result."""
     board = "" if result.board is None else f"{result.board.model}, "
     lines = [
-        f"{result.name}: {board}{result.precision} {result.engine}, {result.threads} threads, "
+        f"{result.name}: {board}{result.precision} {result.engine}, {counted(result.threads, 'thread')}, "
         f"batch {result.batch_size}",
         f"  {marked(result.label, result.valid)}: idle {watts(result.idle_power_w)}  "
         f"active {watts(result.active_power_w)}  drift {drift(result.idle_drift_w_per_s)}",
         f"  FPS {result.images_per_s:.2f}  elapsed {milliseconds(result.elapsed_s, DIGITS)}  "
-        f"forward {milliseconds(result.latency_s, DIGITS)}  n {result.n:,} x {result.trials} trials",
+        f"forward {milliseconds(result.latency_s, DIGITS)}  n {result.n:,} x {counted(result.trials, 'trial')}",
         f"  {result.meter} ({result.scope}): {result.sample_rate_hz:.1f} samples/s, "
         f"largest gap {milliseconds(result.largest_gap_s, DIGITS)}{_supply(result)}",
     ]
@@ -157,7 +160,7 @@ def energy_notes(results: Sequence[EnergyResult]) -> list[str]:
             notes.append(f"{result.label}: {_NOT_MEASURED[result.label]}")
         if result.net_j is not None and result.net_ci95_j is None:
             notes.append(
-                f"{result.name}: no interval, {result.trials} trials give none: --trials 3 or more"
+                f"{result.name}: no interval with {counted(result.trials, 'trial')}: --trials 3 or more"
                 if result.trials < LEAST_TRIALS
                 else f"{result.name}: no interval, idle power was not measured between the trials: measure again"
             )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pi_dynn.calibrate.drift import Drift
 from pi_dynn.calibrate.records import CalibrationRecord, ExitReliability, OperatingPoint, Promise, RuleResult
 from pi_dynn.evaluate.records import ClassResult, ConditionResult, CorruptionSummary, Evaluation, RobustnessResult
-from pi_dynn.text import cost_text, mega, percent, table, threshold_text
+from pi_dynn.text import cost_text, counted, mega, percent, table, threshold_text
 
 
 def points_table(points: Sequence[OperatingPoint], exits: Sequence[int], unit: str, markdown: bool = False) -> str:
@@ -44,7 +44,7 @@ def record_text(record: CalibrationRecord, point: OperatingPoint, before: Operat
         )
     ]
     lines = [
-        f"{record.dataset}{part}: {record.images} images  (rule {record.rule}, score {record.score}"
+        f"{record.dataset}{part}: {counted(record.images, 'image')}  (rule {record.rule}, score {record.score}"
         f"{f', costs: {record.cost_source}' if record.cost_source else ''})",
         table(("exit", "threshold", "exit rate", "exit acc", "cost"), rows),
         _outcome_line("", point, record),
@@ -76,7 +76,7 @@ def _promise_line(promise: Promise) -> str:
 def empty_exit_notes(record: CalibrationRecord) -> list[str]:
     """One line for each early exit that no image left at."""
     return [
-        f"none of {record.images} images left at the exit after block {block}: its accuracy is not known"
+        f"none of {counted(record.images, 'image')} left at the exit after block {block}: its accuracy is not known"
         for block, rate in zip(record.exits[:-1], record.exit_rates[:-1], strict=True)
         if rate == 0.0
     ]
@@ -101,7 +101,7 @@ def move_line(point: OperatingPoint, unit: str) -> str:
 
 
 def comparison_table(results: Sequence[RuleResult], markdown: bool = False) -> str:
-    """One line per rule and thresholds: accuracy, mean cost, points beyond the sweep at that cost, and shares of exits.
+    """One line per rule and thresholds: accuracy, mean cost, points gained on the sweep at that cost, and exits.
 
     Settings of a rule that lead to the same thresholds share a line; a star marks the cheapest that is as right as full
     depth.
@@ -124,7 +124,7 @@ def comparison_table(results: Sequence[RuleResult], markdown: bool = False) -> s
                 " ".join(f"{100 * rate:.0f}" for rate in first.point.exit_rates),
             )
         )
-    headers = ("rule", "setting", "accuracy", "mean cost", "beyond sweep", "exits in %")
+    headers = ("rule", "setting", "accuracy", "mean cost", "gain", "exits in %")
     return table(headers, rows, left=2, markdown=markdown)
 
 
@@ -139,10 +139,11 @@ def comparison_text(results: Sequence[RuleResult], images: int, chosen_on: int, 
     """The comparison, with the images it was made on."""
     return "\n".join(
         (
-            f"rules at equal cost, chosen on {chosen_on} images of part {part}; * the cheapest as right as full depth:",
+            f"rules at equal cost, chosen on {counted(chosen_on, 'image')} of part {part}; "
+            "* the cheapest as right as full depth:",
             comparison_table(results),
-            f"beyond sweep: points more than the common threshold of the same cost on these {images} images, of which "
-            f"one is {100 / images:.2f} points",
+            f"gain: points of accuracy beyond the sweep, one threshold for all exits, at the same cost; one of these "
+            f"{counted(images, 'image')} is {100 / images:.2f} points",
         )
     )
 
@@ -179,10 +180,14 @@ def evaluation_text(result: Evaluation) -> str:
     lost = 100 * (result.full_depth_acc1 - result.acc1)
     change = f"exits gain {-lost:.3f} points" if lost < 0 else f"exits cost {lost:.3f} points"
     failed = f", {result.failed} could not be read" if result.failed else ""
-    rejected = () if result.rejected is None else (f"none of these: {percent(result.rejected)} of the images",)
+    rejected = (
+        ()
+        if result.rejected is None
+        else (f"none of these: {percent(result.rejected)} of the images, counted above by their nearest class",)
+    )
     return "\n".join(
         (
-            f"{result.dataset}: {result.images} images{failed}  ({result.precision}, {result.engine})",
+            f"{result.dataset}: {counted(result.images, 'image')}{failed}  ({result.precision}, {result.engine})",
             exits,
             f"* acc@1 {100 * result.acc1:.3f}  acc@5 {100 * result.acc5:.3f}  loss {result.loss:.3f}",
             f"full depth acc@1 {100 * result.full_depth_acc1:.3f}  {change}",
@@ -305,7 +310,7 @@ def _row(one: ConditionResult) -> tuple[str, ...]:
 
 def robustness_text(result: RobustnessResult) -> str:
     """The table, the mean corruption errors, and the meaning of a star."""
-    lines = [f"{result.dataset}: {result.conditions[0].images} images per line", conditions_table(result)]
+    lines = [f"{result.dataset}: {counted(result.conditions[0].images, 'image')} per line", conditions_table(result)]
     summary = result.summary
     if summary is not None:
         lines.append(

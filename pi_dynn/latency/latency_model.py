@@ -19,6 +19,7 @@ from pi_dynn.latency.records import LatencyCheck, LatencyModel
 from pi_dynn.runtime.machine_cache import MachineCache
 from pi_dynn.runtime.session import Session
 from pi_dynn.stats import median
+from pi_dynn.text import counted
 
 MODELS = MachineCache("latency.json")  # one per bundle, engine and number of threads
 _CHECK = ("exit norm", "head", "gate")
@@ -125,6 +126,6 @@ def saved_latency_model(session: Session) -> LatencyModel:
         return LatencyModel.from_dict(MODELS.get(session.bundle.sha256, session.engine, session.threads))
     except ValueError as error:  # of a damaged model, and of None
         raise CalibrationError(
-            f"no latency model of this bundle on engine {session.engine} with {session.threads} threads is saved "
+            f"no latency model of this bundle with {session.engine} and {counted(session.threads, 'thread')} is saved "
             "on this machine: fit one with `pi-dynn profile --fit`"
         ) from error

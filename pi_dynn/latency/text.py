@@ -14,9 +14,9 @@ from pi_dynn.latency.records import (
     ProfileStep,
     Throughput,
 )
-from pi_dynn.text import cost_text, mega, milliseconds, percent, significant, table
+from pi_dynn.text import cost_text, counted, mega, milliseconds, percent, significant, table
 
-HEADERS = ("step", "hits", "total", "per hit", "share", "multiply-adds", "moved", "GMAC/s", "of the roof")
+HEADERS = ("step", "hits", "per hit", "share", "mult-adds", "moved", "GMAC/s", "of roof")
 
 
 def profile_table(profile: Profile, markdown: bool = False) -> str:
@@ -43,7 +43,9 @@ def step_name(step: ProfileStep) -> str:
         return f"stage to block {step.block_index}"
     if step.kind == "block":
         return f"block {step.block_index}"
-    return step.kind if step.kind.startswith("final") else f"{step.kind} after block {step.block_index}"
+    if step.kind.startswith("final"):
+        return step.kind
+    return f"{step.kind.removeprefix('exit ')} after block {step.block_index}"
 
 
 def operation_name(step: ProfileStep) -> str:
@@ -61,7 +63,6 @@ def _grouped(named: Sequence[tuple[str, ProfileStep]]) -> dict[str, list[Profile
 def _row(name: str, steps: Sequence[ProfileStep]) -> tuple[str, ...]:
     """One line for one or several steps; a hit of several is one hit of each."""
     hits = sum(step.hits for step in steps)
-    total_s = sum(step.total_s for step in steps)
     median_s = sum(step.per_hit_s * step.hits for step in steps)
     macs = sum(step.macs * step.hits for step in steps)
     moved = sum(step.moved_bytes * step.hits for step in steps)
@@ -70,7 +71,6 @@ def _row(name: str, steps: Sequence[ProfileStep]) -> tuple[str, ...]:
     return (
         name,
         str(hits),
-        milliseconds(total_s),
         f"{1e6 * median_s / hits:,.0f} us",
         percent(sum(step.share for step in steps)),
         "-" if several else mega(steps[0].macs),
@@ -84,8 +84,8 @@ def profile_notes(profile: Profile) -> list[str]:
     """Notes on the table: what was profiled, the cost of the marks, and the roofline."""
     low, high = profile.disturbance_ci95
     lines = [
-        f"{profile.model} {profile.precision} on {profile.engine}, {profile.threads} threads, {profile.n} answers; "
-        f"median without marks {milliseconds(profile.latency_s)}",
+        f"{profile.model} {profile.precision} on {profile.engine}, {counted(profile.threads, 'thread')}, "
+        f"{counted(profile.n, 'answer')}; median without marks {milliseconds(profile.latency_s)}",
         f"time with the marks over time without, in turns: {profile.disturbance:.3f} (95 % {low:.3f} .. {high:.3f})",
     ]
     if profile.roofline is not None:
@@ -147,7 +147,7 @@ def cold_start_table(starts: Sequence[ColdStart], markdown: bool = False) -> str
     cells = []
     for start in starts:
         parts = (start.import_s, start.read_s, start.ready_s, start.first_s)
-        name, peak = f"{start.engine}, {start.threads} threads", f"{start.peak_bytes / 1e6:.0f} MB"
+        name, peak = f"{start.engine}, {counted(start.threads, 'thread')}", f"{start.peak_bytes / 1e6:.0f} MB"
         cells.append((name, *(milliseconds(part) for part in (*parts, sum(parts))), peak))
     return table(COLD_HEADERS, cells, markdown=markdown)
 

@@ -15,6 +15,7 @@ from torch import nn
 from pi_dynn.errors import UnknownModel
 from pi_dynn.models.registry import create_model
 from pi_dynn.records import Record
+from pi_dynn.text import names_like
 
 TEACHER = "gfnet_12_384"  # of every distilled network
 
@@ -76,5 +77,6 @@ def presets() -> dict[str, Preset]:
 def preset_named(name: str) -> Preset:
     """The preset of that name. Raises UnknownModel."""
     if name not in presets():
-        raise UnknownModel(f"no preset is named {name!r}: choose from {', '.join(presets())}")
+        hint = names_like(name, presets(), "pi-dynn models --presets")
+        raise UnknownModel(f"no preset is named {name!r}: {hint}")
     return presets()[name]

@@ -71,7 +71,7 @@ def known_pretrained(name: str) -> Pretrained:
     """As `pretrained_of`. Raises ModelError where there are none."""
     entry = pretrained_of(name)
     if entry is None:
-        raise ModelError(f"{name} has no pretrained weights: choose from {', '.join(pretrained_names())}")
+        raise ModelError(f"{name} has no pretrained weights: `pi-dynn models` lists those that have some")
     return entry
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from pi_dynn.errors import ModelError, UnknownModel
+from pi_dynn.text import names_like
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 _ALIASES: dict[str, str] = {}
@@ -36,7 +37,7 @@ def canonical_name(name: str) -> str:
     """The registered name behind `name`, which may be an alias; torchvision:NAME stays. Raises UnknownModel."""
     name = _ALIASES.get(name, name)
     if name not in _BUILDERS and not name.startswith(TORCHVISION):
-        raise UnknownModel(f"no model is named {name!r}: choose from {', '.join(list_models())}")
+        raise UnknownModel(f"no model is named {name!r}: {names_like(name, list_models(), 'pi-dynn models')}")
     return name
 
 

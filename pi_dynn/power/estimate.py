@@ -11,6 +11,7 @@ import psutil
 
 from pi_dynn.clock import Clock
 from pi_dynn.power.meter import ESTIMATED, EnergyMeter, MeterInfo, PowerSample
+from pi_dynn.text import counted
 
 _PERIOD_S = 0.1  # the kernel counts in hundredths of a second
 
@@ -47,7 +48,7 @@ _ANY_SOURCE = "Cloud Carbon Footprint methodology: average watts per hardware th
 def power_model(board: str, threads: int) -> PowerModel:
     """The model for a board of this name with this many hardware threads."""
     return board_model(board) or PowerModel(
-        f"processor (model, {threads} threads)", _ANY_IDLE_W * threads, _ANY_FULL_W * threads, _ANY_SOURCE
+        f"processor (model, {counted(threads, 'thread')})", _ANY_IDLE_W * threads, _ANY_FULL_W * threads, _ANY_SOURCE
     )
 
 

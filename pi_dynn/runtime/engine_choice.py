@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -24,10 +24,13 @@ WORST_RELATIVE_ERROR = 0.05  # dynamic int8 has errors of 1 to 3 %; those of a b
 WORST_STATIC_ERROR = 0.30  # ranges calibrated on images clip a picture of noise, and each engine rounds differently
 
 
-def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.jit.ScriptModule]:
+def open_network(
+    bundle: Bundle, engine: str, clock: Clock, on_timing: Callable[[], object] = lambda: None
+) -> tuple[str, torch.jit.ScriptModule]:
     """The chosen engine and a TorchScript bundle's network on it.
 
     `engine` is a name or "auto", for which `PI_DYNN_ENGINE` is used if it is set. An fp32 bundle has no choice.
+    `on_timing` is called before engines are timed.
 
     Raises: EngineUnavailable for an engine that is missing or computes wrong values.
     """
@@ -42,7 +45,7 @@ def open_network(bundle: Bundle, engine: str, clock: Clock) -> tuple[str, torch.
     if engine == "fp32":
         return "fp32", bundle.load_network("fp32")
     if engine == "auto":
-        return _fastest(bundle, clock)
+        return _fastest(bundle, clock, on_timing)
     network, reduce_range = _tested(bundle, engine)
     _set_reduce_range(network, reduce_range)
     return engine, network
@@ -107,7 +110,7 @@ def _tested(bundle: Bundle, engine: str) -> tuple[torch.jit.ScriptModule, bool]:
     return network, best
 
 
-def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]:
+def _fastest(bundle: Bundle, clock: Clock, on_timing: Callable[[], object]) -> tuple[str, torch.jit.ScriptModule]:
     """The fastest candidate that passes its test; cached per machine, torch and bundle."""
     known = _cached_choice(bundle)
     if known is not None:
@@ -116,6 +119,7 @@ def _fastest(bundle: Bundle, clock: Clock) -> tuple[str, torch.jit.ScriptModule]
         if engine != "fp32":
             _set_reduce_range(network, reduce_range)
         return engine, network
+    on_timing()
     x = _test_picture(bundle.manifest.preprocess.size)
     passed: dict[str, tuple[torch.jit.ScriptModule, bool]] = {}
     # A network that cannot fall back to floats tries every available engine.

@@ -1,6 +1,6 @@
 """The Session, which answers images with a bundle's network."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -36,6 +36,8 @@ class Session:
 
     Answers that look like none of the classes are marked so if the bundle tells how; `accept_all` leaves that out.
 
+    `on_timing` is called before engines or threads are timed, which takes seconds and is done once for a bundle.
+
     Attributes: bundle, manifest, preprocess, engine (the one chosen), threads, enabled (one flag per exit),
     rejection (None where every answer is accepted).
 
@@ -50,6 +52,7 @@ class Session:
         clock: Clock | None = None,
         exits: Sequence[int] | None = None,
         accept_all: bool = False,
+        on_timing: Callable[[], object] = lambda: None,
     ) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads={threads}: give 1 or more, or leave it out to have them chosen")
@@ -59,7 +62,7 @@ class Session:
         # An ONNX network is made for a number of threads; a scripted one may get another at any time.
         self.threads = threads or cached_threads(self.bundle.sha256, ONNXRUNTIME) or usable_cores()
         self._clock = clock or PerfClock()
-        self.engine, self._network = self._open(engine)
+        self.engine, self._network = self._open(engine, on_timing)
         self.exits = len(self.manifest.exit_blocks)
         self.enabled = enabled_exits(self.manifest, exits)
         self.rejection = None if accept_all else self.manifest.rejection
@@ -67,9 +70,11 @@ class Session:
         self._warm_up()
         if threads is None:
             x, limits, of = self._blank(), self.forced_thresholds(self.exits), self.bundle.sha256
+            if cached_threads(of, self.engine) is None:
+                on_timing()
             self.threads = fastest_threads(self._network, lambda: self.answer(x, limits), of, self.engine, self._clock)
 
-    def _open(self, engine: str) -> "tuple[str, OnnxNetwork | ScriptedNetwork]":
+    def _open(self, engine: str, on_timing: Callable[[], object]) -> "tuple[str, OnnxNetwork | ScriptedNetwork]":
         """The chosen engine and the network on it; torch is imported for a scripted one only."""
         if self.manifest.format == ONNX or engine == ONNXRUNTIME:
             return ONNXRUNTIME, open_onnx(self.bundle, engine, self.threads)
@@ -85,7 +90,7 @@ class Session:
         from pi_dynn.runtime.torchscript import ScriptedNetwork
 
         torch.set_num_threads(self.threads)
-        name, module = open_network(self.bundle, engine, self._clock)
+        name, module = open_network(self.bundle, engine, self._clock, on_timing)
         return name, ScriptedNetwork(module)
 
     def classify(

@@ -1,14 +1,11 @@
 """A bundle in text."""
 
-import json
-import textwrap
 from typing import Any
 
 from pi_dynn.runtime.records import BundleInfo, CalibrationInfo, ExitInfo
-from pi_dynn.text import cost_text, mega, percent, significant, table, threshold_text
+from pi_dynn.text import cost_text, counted, folded, mega, percent, significant, table, threshold_text
 
 _COLUMN = 19  # where values begin
-_WIDTH = 120
 _MAX_LABELS = 60
 
 
@@ -19,7 +16,7 @@ def info_text(info: BundleInfo) -> str:
     packed = f", packed for {info.packed_engine}" if info.packed_engine else ""
     lines = [
         f"{info.file}  {significant(info.size_bytes / 1e6)} MB",
-        _property("network", f"{info.model}, {info.depth} blocks{parameters}, images of {pixels} px"),
+        _property("network", f"{info.model}, {counted(info.depth, 'block')}{parameters}, images of {pixels} px"),
         _property("precision", f"{info.precision}{packed} ({info.format})"),
         _property("classes", _labels(info.labels)),
         *(() if info.rejection is None else (_property("none of these", _rejection(info.rejection)),)),
@@ -39,18 +36,9 @@ def info_text(info: BundleInfo) -> str:
 
 
 def _property(name: str, value: str) -> str:
-    indent = " " * _COLUMN
     lead = f"{name:<{_COLUMN - 1}} "
-    if len(lead) > _COLUMN:  # a long name stands alone
-        lead = f"{name}\n{indent}"
-    return textwrap.fill(
-        value or "-",
-        _WIDTH,
-        initial_indent=lead,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    line = lead + (value or "-")
+    return folded(line, _COLUMN) if " " in value else line  # a hash stays in one piece
 
 
 def _labels(labels: list[str]) -> str:
@@ -74,7 +62,12 @@ def _training(info: BundleInfo) -> str:
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A value from JSON in words."""
+    if isinstance(value, dict):
+        return "; ".join(f"{str(name).replace('_', ' ')} {_plain(one)}" for name, one in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "none"
+    return f"{value:.3g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
 def _exits(exits: list[ExitInfo]) -> str:
@@ -95,5 +88,5 @@ def _exits(exits: list[ExitInfo]) -> str:
 def _calibration(one: CalibrationInfo) -> str:
     return (
         f"record {one.file}: rule {one.rule}, score {one.score}, accuracy {percent(one.accuracy, 2)} at a mean cost of "
-        f"{cost_text(one.mean_cost, one.cost_unit)}, from {one.images} images of {one.dataset}"
+        f"{cost_text(one.mean_cost, one.cost_unit)}, from {counted(one.images, 'image')} of {one.dataset}"
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pi_dynn.errors import InputError
 from pi_dynn.records import NEVER
 from pi_dynn.runtime.manifest import Manifest
+from pi_dynn.text import counted
 
 
 def enabled_exits(manifest: Manifest, blocks: Sequence[int] | None) -> list[bool]:
@@ -31,7 +32,9 @@ def resolve_thresholds(
         thresholds = [float(thresholds)] * len(enabled)
     values = [float(value) for value in thresholds]
     if len(values) != len(enabled):
-        raise InputError(f"got {len(values)} thresholds for {len(enabled)} exits: give one, or one for each exit")
+        raise InputError(
+            f"got {counted(len(values), 'threshold')} for {counted(len(enabled), 'exit')}: give one, or one each"
+        )
     for value in values:
         if math.isnan(value) or value < 0.0:
             raise InputError(f"threshold {value} is not in 0..1 (above 1 an exit is never taken)")

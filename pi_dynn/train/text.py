@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from pi_dynn.evaluate.text import evaluation_text
-from pi_dynn.text import milliseconds, percent
+from pi_dynn.text import counted, milliseconds, percent
 from pi_dynn.train.records import TrainPlan, TrainResult
 
 STAGES = {"warmup": "heads", "bilevel": "gates and heads"}
 FIGURES = {  # of a row of log.csv, as shares; the others stay in the log
     "accuracy": "accuracy",
-    "joint_accuracy": "accuracy of all exits and full depth together",
+    "joint_accuracy": "mean accuracy",
     "mean_accuracy": "mean accuracy of the exits",
     "gated_accuracy": "accuracy with exits",
     "mean_cost": "mean cost",
@@ -22,15 +22,16 @@ def plan_text(plan: TrainPlan) -> str:
     parts = ", ".join(f"{count:,} to {name}" for name, count in plan.parts.items())
     lines = [
         f"{plan.stage}: {plan.model}, {plan.parameters:,} parameters, {plan.trained_parameters:,} of them trained",
-        f"{sum(plan.parts.values()):,} images of {plan.classes} classes at {plan.image_size} px: {parts}",
+        f"{counted(sum(plan.parts.values()), 'image')} of {counted(plan.classes, 'class')} at {plan.image_size} px: "
+        f"{parts}",
     ]
     for name, recipe in plan.recipes.items():
         lines.append(
-            f"{name}: {recipe['epochs']} epochs of {plan.steps_per_epoch} steps, batches of {recipe['batch_size']}, "
-            f"{recipe['optimizer']} from {recipe['lr']:g} to {recipe['final_lr']:g}"
+            f"{name}: {counted(recipe['epochs'], 'epoch')} of {counted(plan.steps_per_epoch, 'step')}, "
+            f"batches of {recipe['batch_size']}, {recipe['optimizer']} from {recipe['lr']:g} to {recipe['final_lr']:g}"
             + (", bfloat16" if recipe["amp"] else "")
         )
-    lines.append(f"{plan.processes} process{'es' if plan.processes > 1 else ''} on {plan.device}")
+    lines.append(f"{counted(plan.processes, 'process')} on {plan.device}")
     if plan.step_s is not None and plan.estimated_s is not None:
         duration = timedelta(seconds=round(plan.estimated_s))
         lines.append(
@@ -50,7 +51,7 @@ def epoch_text(name: str, row: Mapping[str, float]) -> str:
 def result_text(result: TrainResult) -> str:
     """The result of training."""
     lines = [
-        f"{result.stage}: {result.epochs} epochs, best {result.best_epoch}",
+        f"{result.stage}: {counted(result.epochs, 'epoch')}, best {result.best_epoch}",
         f"accuracy {percent(result.accuracy, 2)} on the calibrate part, "
         f"{percent(result.test_accuracy, 2)} on the test part",
         f"weights {result.weights}",

@@ -1,6 +1,7 @@
 """A watch: its schedule on a fake clock, and its answers on real sources."""
 
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -179,6 +180,25 @@ def test_only_the_newest_of_many_files_is_answered(session, tmp_path, photograph
     assert frame.image.name == "photograph5.jpg" and frame.number == 5
     assert answer.class_index == session.classify(photographs / "photograph5.jpg").class_index
     assert run.summary().dropped == 5
+
+
+def test_files_of_a_new_folder_are_counted_once_whenever_they_were_closed(tmp_path, photographs, monkeypatch):
+    pytest.importorskip("watchdog")
+    monkeypatch.setattr("pi_dynn.data.folder_frames.SETTLED_S", 0.3)
+    watched, new = tmp_path / "watched", tmp_path / "new"
+    watched.mkdir()
+    shutil.copytree(photographs, new / "inner")
+    counted: list[str] = []
+    with open_feed(str(watched), PerfClock()) as feed, (new / "slow.jpg").open("wb") as slow:
+        monkeypatch.setattr(feed, "_arrived", lambda name, load, keep: counted.append(name))
+        new.rename(watched / "new")  # the kernel tells nothing of the files in it
+        slow.write(b"still being written")
+        slow.close()
+        wait_until(lambda: len(counted) == 7)
+        shutil.copytree(photographs, watched / "copied" / "inner")
+        wait_until(lambda: len(counted) == 13)
+        time.sleep(0.6)
+    assert len(set(counted)) == len(counted) == 13
 
 
 def test_a_camera_that_comes_back_is_counted(session):

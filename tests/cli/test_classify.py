@@ -196,9 +196,10 @@ def test_control_c_prints_what_there_is(tiny_bundle_path, photographs, tmp_path)
     assert len(csv_path.read_text().splitlines()) == len(lines)
 
 
-def test_a_reader_that_leaves_early_is_no_error(tiny_bundle_path, photographs):
-    command = (
-        f"{sys.executable} -m pi_dynn.cli classify {photographs} --bundle {tiny_bundle_path} --engine fp32 | head -1"
-    )
-    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
-    assert result.stderr == ""
+def test_a_reader_that_leaves_early_is_no_error_and_loses_no_row(tiny_bundle_path, photographs, tmp_path):
+    command = f"{sys.executable} -m pi_dynn.cli classify {photographs} --bundle {tiny_bundle_path} --engine fp32"
+    rows = tmp_path / "answers.csv"
+    for line in (f"{command} | head -1", f"{command} --csv {rows} | true"):
+        result = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True)
+        assert result.stderr == ""
+    assert len(rows.read_text().splitlines()) == 7

@@ -161,7 +161,7 @@ def test_the_embedded_network_is_trained_on(pi_dynn, scenes, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "options", "told"),
     [
-        ("transfer", ("--model", "tiny"), "tiny has no pretrained weights: choose from efficientnet_b0"),
+        ("transfer", ("--model", "tiny"), "tiny has no pretrained weights: `pi-dynn models` lists"),
         ("transfer", (), "no network is named whose pretrained weights to take"),
         ("transfer", ("--model", "resnet18", "--init", "x.pth"), "give only one"),
         ("exits", ("--init", "x.pth"), "--pretrained goes with --joint NAME"),

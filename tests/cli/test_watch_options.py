@@ -169,6 +169,7 @@ def units(monkeypatch, tmp_path):
     """A folder in the place of systemd's, and the calls of systemctl."""
     calls: list[tuple[str, ...]] = []
     monkeypatch.setattr(watch_service, "UNITS", tmp_path)
+    monkeypatch.setattr(watch_service, "RUNNING", tmp_path)
     monkeypatch.setattr(watch_service, "systemctl", lambda *arguments: calls.append(arguments) or 0)
     return tmp_path, calls
 
@@ -190,6 +191,16 @@ def test_a_service_is_installed_looked_at_and_removed(pi_dynn, units):
     ]
     outcome = pi_dynn("watch", "fake", "--service", "remove")
     assert outcome.status == 1 and "no such service" in outcome.err
+
+
+def test_without_systemd_nothing_is_written(pi_dynn, units, monkeypatch):
+    folder, calls = units
+    monkeypatch.setattr(watch_service, "RUNNING", folder / "missing")
+    outcome = pi_dynn("watch", "fake", "--service", "install", "--save-unsure", folder / "unsure")
+    assert (outcome.status, outcome.out, calls) == (1, "", []) and list(folder.iterdir()) == []
+    assert outcome.err == (
+        "pi-dynn: error: systemd does not run here, so nothing is installed; --dry-run prints the unit\n"
+    )
 
 
 def test_the_password_of_a_broker_stays_out_of_the_unit(pi_dynn, units, monkeypatch):

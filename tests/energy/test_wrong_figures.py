@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from pi_dynn.energy.measure import measure_energy
 from pi_dynn.energy.protocol import EnergyParts, EnergySettings, measure_call
 from pi_dynn.energy.results import energy_results
 from pi_dynn.energy.text import energy_notes, energy_table
@@ -201,14 +202,23 @@ def test_point_samples_do_not_keep_step_with_the_work(tmp_path):
 def test_a_trial_too_short_for_its_meter_is_lengthened_and_said_before():
     bench, said = Bench(), []
     parts = EnergyParts(bench.meter, bench.clock, bench.board, bench.working, on_note=said.append)
-    from pi_dynn.energy.measure import measure_energy
-
     (result,) = energy_results(*measure_energy(parts, [bench.candidate()], replace(QUICK, n=3)))
     assert "3 answers take 0.07 s, too short for the meter fake" in said[0]
     assert result.n > 3 and result.trial_s >= 50 * bench.meter.info.nominal_period_s
     assert result.valid, result.invalid_reasons
     (kept,) = energy_results(*Bench().measure(replace(QUICK, n=3, exact_n=True)))
     assert kept.n == 3
+
+
+def test_how_long_the_trials_take_is_said_before_them():
+    """With a model instead of a meter as well; a simulation does not take that long."""
+    for simulated in (False, True):
+        bench, said = Bench(), []
+        meter = bench.meter if simulated else Estimate(bench.clock, power_model("", 2), lambda: (0.0, 1.0))
+        parts = EnergyParts(meter, bench.clock, bench.board, bench.working, on_note=said.append)
+        measure_energy(parts, [bench.candidate()], replace(QUICK, n=600))
+        about = [note for note in said if "more" in note]
+        assert about == ([] if simulated else ["5 trials with idle windows between them: about 0:01:16 more"])
 
 
 def test_an_estimate_on_a_busy_machine_is_not_resolved():

@@ -112,6 +112,6 @@ def test_a_fresh_process_reports_its_parts_and_its_memory(tiny_bundle_path, phot
     start = measure_cold_start(tiny_bundle_path, "fp32", 1, photographs / "photograph0.jpg", processes=1)
     assert min(start.import_s, start.read_s, start.ready_s, start.first_s) > 0
     assert 50e6 < start.peak_bytes < 4e9 and (start.engine, start.threads) == ("fp32", 1)
-    assert "fp32, 1 threads" in cold_start_table([start])
+    assert "fp32, 1 thread" in cold_start_table([start])
     with pytest.raises(PiDynnError, match="could not answer"):
         measure_cold_start(tiny_bundle_path, "fp32", 1, photographs / "none.jpg", processes=1)

@@ -45,5 +45,5 @@ def test_figures_agree(name):
 
 
 def test_another_name_is_one_line_with_the_known_ones():
-    with pytest.raises(UnknownModel, match="no preset is named 'aid-base': choose from nasc-base, nasc-distil"):
+    with pytest.raises(UnknownModel, match="no preset is named 'aid-base': `pi-dynn models --presets` lists"):
         preset_named("aid-base")

@@ -103,3 +103,11 @@ def test_relative_error_of_broken_outputs():
     assert relative_error([torch.tensor([[1.0, float("nan")]])], good) == float("inf")
     assert relative_error(good, good) == 0.0
     assert relative_error([torch.tensor([[6.0, 0.0]])], [torch.tensor([[2.0, 0.0]])]) == pytest.approx(2.0)
+
+
+def test_timing_is_announced_and_done_once(tiny_bundle, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    said = []
+    Session(tiny_bundle, on_timing=lambda: said.append("first"))
+    Session(tiny_bundle, on_timing=lambda: said.append("second"))
+    assert set(said) == {"first"}

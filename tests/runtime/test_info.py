@@ -38,13 +38,14 @@ def test_everything_in_the_manifest_is_told(tiny_bundle, tiny_bundle_path):
     assert Manifest.SCHEMA == 1, "the manifest that info reads"
 
 
-def test_the_embedded_bundle_in_text():
+def test_the_embedded_bundle_in_text(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
     lines = info_text(bundle_info(None)).splitlines()
     assert lines[1].split()[:2] == ["network", "gfnet_12_192,"]
     text = "\n".join(lines)
     assert "unlike its classes, and for 5 % or fewer" in text
     assert "21: agricultural, airplane" in text and "exits on ucm" in text and "exit 5 of 5" in text
-    assert max(map(len, lines)) <= 120
+    assert max(map(len, lines)) <= 90
 
 
 def test_no_torch_is_needed():
@@ -97,10 +98,18 @@ def test_odd_notes_are_one_line_too(tiny_bundle, tmp_path, notes):
 
 
 def test_notes_and_licence_are_shown(tiny_bundle, tmp_path):
-    path, notes = tmp_path / "told.pt", {"licence": "CC-BY-4.0", "made_from": "abc", "calibration": {"score": "gate"}}
+    path, notes = (
+        tmp_path / "told.pt",
+        {
+            "licence": "CC-BY-4.0",
+            "made_from": "abc",
+            "calibration": {"score": "gate", "kept_back": {}, "temperatures": [0.58523, 1.0]},
+        },
+    )
     many = [f"class{i}" for i in range(1000)]
     path.write_bytes(with_manifest(tiny_bundle, lambda m: m.update(notes=notes, labels=many, thresholds=[2.0] * 3)))
     text = info_text(bundle_info(path))
-    assert "licence            CC-BY-4.0" in text and "made from          abc" in text and '{"score": "gate"}' in text
+    assert "licence            CC-BY-4.0" in text and "made from          abc" in text
+    assert "calibration        score gate; kept back none; temperatures 0.585, 1\n" in text
     assert "1,000: class0" in text and "and 940 more (--json has all)" in text and "disabled" in text
     assert "no calibration record found" in text

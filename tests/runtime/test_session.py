@@ -54,7 +54,7 @@ def test_one_threshold_stands_for_all(session):
 
 
 @pytest.mark.parametrize(
-    ("thresholds", "message"), [([0.5], "got 1 thresholds"), (-0.1, "-0.1"), (float("nan"), "nan")]
+    ("thresholds", "message"), [([0.5], "got 1 threshold for"), (-0.1, "-0.1"), (float("nan"), "nan")]
 )
 def test_thresholds_that_cannot_be(session, thresholds, message):
     with pytest.raises(InputError, match=message):

@@ -20,6 +20,7 @@ from pi_dynn.models import pretrained
 from pi_dynn.models.card import Card, save_weights
 from pi_dynn.records import read_record
 from pi_dynn.stats import wilson_interval
+from pi_dynn.text import counted
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
 from pi_dynn.train.data import held_out_tensors
 from pi_dynn.train.engine import Callback, RunContext, Trainer
@@ -255,7 +256,10 @@ class Learning:
         recipe = replace(recipe, epochs=self._epochs_in_all((end_ns - self.clock.now_ns()) / 1e9))
         trainer = Trainer(stage, self.batches, recipe, RunContext(ALONE, folder, keeper, self.clock, "whole"))
         keeper.keep(trainer)
-        self.callback.on_stage(f"training the whole network, {recipe.epochs} epochs")
+        self.callback.on_stage(
+            f"training the whole network, {counted(recipe.epochs, 'epoch')} "
+            "(mean accuracy: over its exits and full depth)"
+        )
         try:
             trainer.run()
         except OutOfTime:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pi_dynn.clock import Clock
+from pi_dynn.text import counted
 from pi_dynn.train.engine import Callback, Row, Trainer
 from pi_dynn.train.records import LearnPlan
 
@@ -73,7 +74,7 @@ def make_plan(model: str, batch_size: int, costs: Mapping[int, Cost], work: Work
     fits = next((size for size, epochs in fitting.items() if epochs >= ENOUGH_EPOCHS), smallest)
     if fitting[fits] >= LEAST_EPOCHS:
         epochs = min(fitting[fits], MOST_EPOCHS)
-        return plan(fits, "whole", epochs, f"{epochs} epochs fit the time", epochs < ENOUGH_EPOCHS)
+        return plan(fits, "whole", epochs, f"{counted(epochs, 'epoch')} fit the time", epochs < ENOUGH_EPOCHS)
     if how == "whole":
         return plan(smallest, "whole", max(1, fitting[smallest]), "as asked, though the time is short", True)
     return plan(size, "heads", 0, f"the time is too short for {LEAST_EPOCHS} epochs of the whole network", True)

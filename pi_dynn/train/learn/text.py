@@ -6,7 +6,7 @@ from shlex import quote
 
 from pi_dynn.data.look import FolderLook
 from pi_dynn.evaluate.text import evaluation_text
-from pi_dynn.text import milliseconds, percent, table
+from pi_dynn.text import counted, milliseconds, percent, table
 from pi_dynn.train.records import LEAST_TO_CHOOSE, Answer, LearnPlan, LearnResult
 
 MOST_LINES = 8  # of files that are left out; all are in look.json
@@ -19,15 +19,17 @@ def look_text(look: FolderLook, parts: Mapping[str, int]) -> str:
     lines = [table(("class", "images"), [(name, str(count)) for name, count in look.classes.items()])]
     least, middle, most = look.shorter_side_px
     sides = f"{least} px" if least == most else f"{least} to {most} px, {middle} in the middle"
-    lines.append(f"{sum(look.classes.values()):,} images, their shorter side {sides}")
+    lines.append(f"{counted(sum(look.classes.values()), 'image')}, their shorter side {sides}")
     lines += [f"left out: {one.path}: {one.reason}" for one in look.left_out[:MOST_LINES]]
     if len(look.left_out) > MOST_LINES:
-        lines.append(f"left out: {len(look.left_out) - MOST_LINES} more files, all in look.json")
+        lines.append(f"left out: {counted(len(look.left_out) - MOST_LINES, 'more file')}, all in look.json")
     if look.alike:
         shown = ", ".join(look.alike[0][:3])
-        lines.append(f"{len(look.alike)} groups of pictures look alike and stay in one part, such as {shown}")
+        lines.append(f"pictures that look alike stay in one part: {counted(len(look.alike), 'group')}, such as {shown}")
     if len(look.together) > len(look.alike):
-        lines.append(f"names tell {len(look.together)} groups of pictures; each stays in one part")
+        lines.append(
+            f"pictures that belong together by their names stay in one part: {counted(len(look.together), 'group')}"
+        )
     lines.append("shared out: " + ", ".join(f"{count:,} to {name}" for name, count in parts.items()))
     return "\n".join([*lines, *(f"advice: {line}" for line in look.advice)])
 
@@ -62,8 +64,7 @@ def confused_pairs(result: LearnResult) -> list[tuple[str, str, int]]:
 def photograph_text(result: LearnResult) -> list[str]:
     """What to photograph more of, and which labels to look at, in plain sentences."""
     lines = [
-        f"{shown} was taken for {answered} {count} time{'s' if count > 1 else ''}: add photographs of both where they "
-        "look alike"
+        f"{shown} was taken for {answered} {counted(count, 'time')}: add photographs of both where they look alike"
         for shown, answered, count in confused_pairs(result)
     ]
     weak = min(result.per_class, key=lambda row: row.right / row.images if row.images else 1.0)
@@ -94,12 +95,17 @@ def class_table(result: LearnResult, markdown: bool = False) -> str:
 
 
 def headline(result: LearnResult) -> str:
-    """The accuracy with its interval, and what exits save and cost, in one line."""
+    """The accuracy with its interval, and what exits save and cost if there are any, in one line."""
     judged = result.evaluation
+    right = (
+        f"{percent(judged.acc1)} of {counted(judged.images, 'test image')} right (95 % interval "
+        f"{percent(result.interval[0])} to {percent(result.interval[1])})"
+    )
+    if not result.exit_blocks:
+        return right
     saved = 1 - judged.mean_macs / judged.full_depth_macs
     return (
-        f"{percent(judged.acc1)} of {judged.images} test images right (95 % interval {percent(result.interval[0])} to "
-        f"{percent(result.interval[1])}), {percent(saved)} of the multiply-adds saved by leaving early, which "
+        f"{right}, {percent(saved)} of the multiply-adds saved by leaving early, which "
         f"{'costs' if result.exits_cost >= 0 else 'gains'} {100 * abs(result.exits_cost):.2f} points"
     )
 
@@ -107,19 +113,20 @@ def headline(result: LearnResult) -> str:
 def _epochs(result: LearnResult) -> str:
     """How long the network learned, and that the time was up before the plan was."""
     early = 0 < result.epochs < result.plan.epochs and result.unfinished is None
-    return f"{result.epochs} epochs" + (f" of {result.plan.epochs}, for the time was up" if early else "")
+    return counted(result.epochs, "epoch") + (f" of {result.plan.epochs}, for the time was up" if early else "")
 
 
 def _no_exits(result: LearnResult) -> str:
     """Why there are no exits."""
     few = result.parts.get("calibrate", 0)
     if few >= LEAST_TO_CHOOSE:
-        return "none: leaving early would not have paid"
-    return f"none: {few} images to calibrate do not tell when leaving early is safe, which takes {LEAST_TO_CHOOSE}"
+        return "no exits: leaving early would not have paid"
+    images = counted(few, "image")
+    return f"no exits: {images} to calibrate cannot tell when leaving early is safe, which takes {LEAST_TO_CHOOSE}"
 
 
 def learned_text(result: LearnResult) -> str:
-    """The summary a person reads at the end, with the line to try next."""
+    """The summary a person reads at the end."""
     plan = result.plan
     parts = [f"{name} {percent(value)}" for name, value in result.chosen_accuracy.items()]
     lines = [
@@ -129,11 +136,10 @@ def learned_text(result: LearnResult) -> str:
         f"{', '.join(parts)})",
         _precision_text(result),
         _rejection_text(result),
-        f"exits after blocks {', '.join(map(str, result.exit_blocks)) or _no_exits(result)}",
+        f"exits after blocks {', '.join(map(str, result.exit_blocks))}" if result.exit_blocks else _no_exits(result),
         *predicted_lines(result),
         f"bundle {result.bundle}, {f'page {result.page}, ' if result.page else ''}card {result.card}",
         f"took {timedelta(seconds=round(result.took_s))}",
-        f"try it: {next_line(result)}",
     ]
     return "\n".join(lines)
 
@@ -187,8 +193,8 @@ def model_card(result: LearnResult) -> str:
             "",
             f"- **Answers**: {', '.join(result.classes)}; {_rejection_text(result)}.",
             f"- **Starts from**: {result.source}.",
-            f"- **Learned from**: `{result.folder}`, {sum(result.parts.values()):,} images ({parts}; seed "
-            f"{result.seed}, split `{result.split}`); {result.left_out} files left out.",
+            f"- **Learned from**: `{result.folder}`, {counted(sum(result.parts.values()), 'image')} ({parts}; seed "
+            f"{result.seed}, split `{result.split}`); {counted(result.left_out, 'file')} left out.",
             f"- **Training**: {_training_text(result)}.",
             f"- **Precision**: {_precision_text(result)}.",
             *(f"- {line}." for line in predicted_lines(result)),
@@ -218,4 +224,5 @@ def _training_text(result: LearnResult) -> str:
     if result.kept == "heads":
         return f"heads alone on the pretrained network{end}; {result.plan.reason}"
     turned = ", pictures turned by quarters" if result.any_way_up else ""
-    return f"{result.epochs} epochs of the whole network with its exits, first blocks and batch norms kept{turned}{end}"
+    epochs = counted(result.epochs, "epoch")
+    return f"{epochs} of the whole network with its exits, first blocks and batch norms kept{turned}{end}"

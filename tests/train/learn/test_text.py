@@ -8,6 +8,7 @@ from pi_dynn.train.learn.text import (
     learned_text,
     look_text,
     model_card,
+    next_line,
     photograph_text,
     wrong_answers,
 )
@@ -77,8 +78,8 @@ def test_what_a_folder_holds_reads_line_by_line():
     lines = look_text(look, {"test": 2, "train": 8}).splitlines()
     assert lines[0].split() == ["class", "images"]
     assert "1,209 images, their shorter side 90 to 256 px, 128 in the middle" in lines
-    assert "left out: ant/0.jpg: the file is empty" in lines and "left out: 1 more files, all in look.json" in lines
-    assert "1 groups of pictures look alike and stay in one part, such as a, b" in lines
+    assert "left out: ant/0.jpg: the file is empty" in lines and "left out: 1 more file, all in look.json" in lines
+    assert "pictures that look alike stay in one part: 1 group, such as a, b" in lines
     assert lines[-2:] == ["shared out: 2 to test, 8 to train", "advice: go on"]
 
 
@@ -88,7 +89,7 @@ def test_the_plan_and_the_summary():
     )
     lines = learned_text(a_result()).splitlines()
     assert lines[0].startswith("66.7 % of 6 test images right (95 % interval 30.0 % to 90.0 %), 40.0 % of the")
-    assert lines[-1] == "try it: pi-dynn classify 'my photos/ant/1.jpg' --bundle mine.pt"
+    assert next_line(a_result()) == "pi-dynn classify 'my photos/ant/1.jpg' --bundle mine.pt"
     assert learned_text(a_result(unfinished="interrupted after 2 of 6 epochs")).startswith("stopped early: interrupted")
     assert "fp32, not int8: too coarse" in learned_text(a_result(precision="fp32", precision_reason="too coarse"))
 
