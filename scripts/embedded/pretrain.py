@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from pi_dynn.deploy.unpacked import weights_to_start_from
 
-SEED = 0
+VIEW_SEED = 0  # of the fixed views, for which the teacher's answers are kept
 VIEWS = {"tiny_imagenet": 1, "cifar10": 1, "aid": 2, "rsscn7": 2, "ucm_train": 4}  # times --views
 PLAN = "plain_64=2,distilled_128=1,aerial_128=0.4,task_128=0.05"
 SAVE_EVERY_S, LOG_EVERY_S = 120, 60
@@ -169,7 +169,6 @@ def learning_rate(stage: Stage, step: int, progress: float) -> float:
 
 def open_run(stage: Stage, classes: int, out: Path, device: torch.device, init: Path | None = None) -> Run:
     """The stage as it was left, or at its beginning; `init` has the weights to begin with where no stage does."""
-    torch.manual_seed(SEED)
     outputs = COMPONENTS + IMAGENET_CLASSES + classes
     run = Run(stage, new_student(stage.form, stage.image_size, outputs, stage.exits, device), out)
     if run.path.exists():
@@ -189,15 +188,15 @@ def weights_before(stage: Stage, out: Path, init: Path | None) -> Path | None:
 class Distiller:
     """The loss of a batch, with what the teacher's features are turned into."""
 
-    def __init__(self, source: ViewSource, out: Path, device: torch.device, task: TaskTeacher | None = None) -> None:
-        """The components are fitted once and kept in `out`: all stages learn the same ones.
+    def __init__(self, source: ViewSource, cache: Path, device: torch.device, task: TaskTeacher | None = None) -> None:
+        """The components are fitted once and kept in `cache`: all stages learn the same ones.
 
         `task` is a teacher fine-tuned on UC Merced; without one no batch is blended.
         """
-        path = out / "components.safetensors"
+        path = cache / "components.safetensors"
         if not path.exists():
             visited = [number for number, data in enumerate(source.sets) if source.repeats.get(data.name, 1) > 0]
-            fitted = fit_components(sample_features([source.view(number, 0)[1] for number in visited], SEED))
+            fitted = fit_components(sample_features([source.view(number, 0)[1] for number in visited], VIEW_SEED))
             save_file({"mean": fitted.mean, "basis": fitted.basis.contiguous()}, path)
         self.components = Components(**load_file(path, device=str(device)))
         self.teacher, self.task = Teacher(device), task
@@ -294,9 +293,11 @@ def parse_plan(text: str) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packed", type=Path, default=Path("runs/embedded/packed"), help="what pack.py wrote")
-    parser.add_argument("--out", type=Path, default=Path("runs/embedded"), help="states, weights, log, teacher cache")
+    parser.add_argument("--out", type=Path, default=Path("runs/embedded"), help="states, weights, log")
     parser.add_argument("--plan", default=PLAN, help="millions of views per stage [default: %(default)s]")
     parser.add_argument("--init", type=Path, help="weights of a plain 12-192, or embedded, for a stage after none")
+    parser.add_argument("--cache", type=Path, help="what all runs share of the teacher [default: that of --out]")
+    parser.add_argument("--seed", type=int, default=0, help="of order, flips and new heads, not of the fixed views")
     parser.add_argument("--task-teacher", type=Path, help="EfficientNet-Lite fine-tuned on UC Merced's training part")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, to be called again")
     parser.add_argument("--views", type=int, default=1, help="how many times the fixed views of VIEWS")
@@ -304,7 +305,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    device, out = torch.device(arguments.device), arguments.out
+    device, out, cache = torch.device(arguments.device), arguments.out, arguments.cache or arguments.out
     stop_at, log = time.monotonic() + arguments.minutes * 60, out / "log.jsonl"
     sets = [open_packed(name, arguments.packed) for name in TRAINING_SETS]
     views = {name: count * arguments.views for name, count in VIEWS.items()}
@@ -313,11 +314,12 @@ def main() -> None:
     task = TaskTeacher(arguments.task_teacher, task_classes, device) if arguments.task_teacher else None
     plan, distil = parse_plan(arguments.plan), None
     for stage in (stage for stage in STAGES if stage.name in plan):
-        source = ViewSource(sets, views, stage.repeats, out / "features", SEED, device)
+        source = ViewSource(sets, views, stage.repeats, cache / "features", (VIEW_SEED, arguments.seed), device)
+        torch.manual_seed(arguments.seed)
         run = open_run(stage, source.offsets[-1], out, device, init)
         unfinished = run.seen < plan[stage.name] or not run.weights.exists()
         if run.seen < plan[stage.name]:
-            distil = distil or Distiller(source, out, device, task)
+            distil = distil or Distiller(source, cache, device, task)
             train(run, source, distil, plan[stage.name], stop_at, log)
         if run.seen < plan[stage.name]:
             break  # out of time: the next stage starts from this one's end
