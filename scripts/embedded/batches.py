@@ -26,17 +26,23 @@ class Batch:
 
 
 class ViewSource:
-    """All sets and their fixed views; `views` and `repeats` per set name.
+    """All sets and their fixed views; `views` and `repeats` per set name, `seeds` of the views and of the order.
 
     An image of a set with r repeats is visited r times an epoch, each time in the next of its views; r = 0.25 is
     a quarter of the images, drawn anew every epoch.
     """
 
     def __init__(
-        self, sets: list[Packed], views: dict[str, int], repeats: dict[str, float], cache: Path, seed: int, device
+        self,
+        sets: list[Packed],
+        views: dict[str, int],
+        repeats: dict[str, float],
+        cache: Path,
+        seeds: tuple[int, int],
+        device,
     ) -> None:
         self.sets, self.views, self.repeats, self.cache = sets, views, repeats, cache
-        self.seed, self.device = seed, device
+        (self.view_seed, self.seed), self.device = seeds, device
         self.offsets, self.mask = class_offsets(sets), label_mask(sets)
         self._drawn: dict = {}
 
@@ -44,8 +50,8 @@ class ViewSource:
         """Boxes and teacher features of one view of one set; the teacher is asked when it was not yet."""
         if (number, view) not in self._drawn:
             data = self.sets[number]
-            features = cached_features(data, view, self.seed, self.cache, self.device)
-            self._drawn[number, view] = draw_views(data.name, len(data), view, self.seed), features
+            features = cached_features(data, view, self.view_seed, self.cache, self.device)
+            self._drawn[number, view] = draw_views(data.name, len(data), view, self.view_seed), features
         return self._drawn[number, view]
 
     def order(self, epoch: int) -> np.ndarray:

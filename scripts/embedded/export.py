@@ -40,7 +40,10 @@ def main() -> None:
     classes = sets[number].classes
     state = task_state(load_file(arguments.weights), first, len(classes))
     exits = list(EXITS) if any(key.startswith("intermediate_heads") for key in state) else None
-    model = create_model(ARCHITECTURE, num_classes=len(classes), image_size=IMAGE_SIZE, exits=exits, distilled=True)
+    distilled = "cls_token" in state
+    model = create_model(
+        ARCHITECTURE, num_classes=len(classes), image_size=IMAGE_SIZE, exits=exits, distilled=distilled
+    )
     model.load_state_dict(state)
     lines = arguments.log.read_text().splitlines() if arguments.log else []
     stages = [record for record in map(json.loads, lines) if "probe_ucm_calibrate" in record]

@@ -1,6 +1,7 @@
 """The model card of a trained bundle, from records alone."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.text import mega, percent, table
@@ -49,6 +50,7 @@ Accuracy of every trained exit on its own, were all images to leave there:
 
 {depths}
 
+{twins}
 ## None of these
 
 Answers unlike those to all 21 classes are "none of these": the limit lets at most {promised} of images like the
@@ -97,7 +99,18 @@ def seed_rows(results: Mapping[int, Evaluation]) -> str:
         )
         for seed, result in results.items()
     ]
-    return table(("seed", "full depth", "with exits", "points", "multiply-adds", "saved"), rows, markdown=True)
+    head = ("seed", "full depth", "with exits", "points", "multiply-adds", "saved")
+    return table(head, [*rows, mean_row(list(results.values()))], markdown=True)
+
+
+def mean_row(results: Sequence[Evaluation]) -> tuple[str, ...]:
+    """The mean over the seeds, with the standard deviation of the accuracies."""
+    deep, early = [result.full_depth_acc1 for result in results], [result.acc1 for result in results]
+    macs, full = fmean(result.mean_macs for result in results), fmean(result.full_depth_macs for result in results)
+    spread = (f" ± {100 * stdev(each):.2f}" if len(each) > 1 else "" for each in (deep, early))
+    shown = [f"{percent(fmean(each), 2)}{by}" for each, by in zip((deep, early), spread, strict=True)]
+    points = f"{100 * (fmean(early) - fmean(deep)):+.2f}"
+    return ("mean", *shown, points, mega(macs), percent(1 - macs / full))
 
 
 def phase_rows(phases: Sequence[Mapping], log: Sequence[Mapping], held_out: str) -> str:

@@ -16,8 +16,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads its Op
 
 import argparse
 import time
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from batches import Batch, ViewSource
@@ -35,12 +37,16 @@ from targets import (
     exits_loss,
     fit_components,
     heads_loss,
+    mixed,
     sample_features,
+    task_loss,
 )
-from teacher_features import Teacher
+from teacher_features import TaskTeacher, Teacher
 from torch import Tensor, nn
 
-SEED = 0
+from pi_dynn.deploy.unpacked import weights_to_start_from
+
+VIEW_SEED = 0  # of the fixed views, for which the teacher's answers are kept
 VIEWS = {"tiny_imagenet": 1, "cifar10": 1, "aid": 2, "rsscn7": 2, "ucm_train": 4}  # times --views
 PLAN = "plain_64=2,distilled_128=1,aerial_128=0.4,task_128=0.05"
 SAVE_EVERY_S, LOG_EVERY_S = 120, 60
@@ -65,11 +71,39 @@ class Stage:
     repeats: dict[str, float] = field(default_factory=dict)  # of each set; 1 where none is given
     exits: tuple[int, ...] = ()
     weights: Weights = Weights()
+    mixed: float = 0.0  # share of the batches that are blended and answered by the fine-tuned teacher alone
 
 
 ALL = {"cifar10": 0, "aid": 2, "rsscn7": 2, "ucm_train": 4}  # 32 px of CIFAR-10 tell least for the time they take
 AERIAL = {"tiny_imagenet": 0, "cifar10": 0, "aid": 1, "rsscn7": 1, "ucm_train": 4}
 TASK = AERIAL | {"aid": 0, "rsscn7": 0, "ucm_train": 8}
+AERIAL_128 = Stage(
+    "aerial_128",
+    "distilled",
+    128,
+    128,
+    lr=4e-4,
+    final_lr=5e-5,
+    after="distilled_128",
+    warmup_steps=50,
+    repeats=AERIAL,
+    exits=EXITS,
+    weights=Weights(labels=1.0, classes=0.25),
+)
+TASK_128 = Stage(
+    "task_128",
+    "distilled",
+    128,
+    64,
+    lr=1e-4,
+    final_lr=2e-6,
+    after="aerial_128",
+    warmup_steps=20,
+    repeats=TASK,
+    exits=EXITS,
+    weights=Weights(labels=1.0, classes=0.1, features=1.0, task=1.0),
+    mixed=0.5,
+)
 STAGES = (
     Stage("plain_64", "plain", 64, 128, lr=1.2e-3, final_lr=2e-4, warmup_steps=150, repeats=ALL),
     Stage(
@@ -82,32 +116,10 @@ STAGES = (
         after="plain_64",
         repeats={"tiny_imagenet": 0.25, "cifar10": 0, "aid": 2, "rsscn7": 2, "ucm_train": 4},
     ),
-    Stage(
-        "aerial_128",
-        "distilled",
-        128,
-        128,
-        lr=4e-4,
-        final_lr=5e-5,
-        after="distilled_128",
-        warmup_steps=50,
-        repeats=AERIAL,
-        exits=EXITS,
-        weights=Weights(labels=1.0, classes=0.25),
-    ),
-    Stage(
-        "task_128",
-        "distilled",
-        128,
-        64,
-        lr=1e-4,
-        final_lr=2e-6,
-        after="aerial_128",
-        warmup_steps=20,
-        repeats=TASK,
-        exits=EXITS,
-        weights=Weights(labels=1.0, classes=0.1, features=1.0),
-    ),
+    AERIAL_128,
+    TASK_128,
+    replace(AERIAL_128, name="aerial_plain_128", form="plain", after="plain_64"),
+    replace(TASK_128, name="task_plain_128", form="plain", after="aerial_plain_128"),
 )
 
 
@@ -155,47 +167,66 @@ def learning_rate(stage: Stage, step: int, progress: float) -> float:
     return (stage.final_lr + (stage.lr - stage.final_lr) * cosine) * min(1.0, (step + 1) / stage.warmup_steps)
 
 
-def open_run(stage: Stage, classes: int, out: Path, device: torch.device) -> Run:
-    """The stage as it was left, or at its beginning."""
-    torch.manual_seed(SEED)
+def open_run(stage: Stage, classes: int, out: Path, device: torch.device, init: Path | None = None) -> Run:
+    """The stage as it was left, or at its beginning; `init` has the weights to begin with where no stage does."""
     outputs = COMPONENTS + IMAGENET_CLASSES + classes
     run = Run(stage, new_student(stage.form, stage.image_size, outputs, stage.exits, device), out)
     if run.path.exists():
         run.restore()
-    elif stage.after is not None:
-        start_from(run.model, load_file(out / f"{stage.after}.safetensors"))
+    elif (source := weights_before(stage, out, init)) is not None:
+        start_from(run.model, load_file(source))
         run.average.model.load_state_dict(run.model.state_dict())
     return run
+
+
+def weights_before(stage: Stage, out: Path, init: Path | None) -> Path | None:
+    """The file a stage starts from: the end of the stage before, `init` where there is none, None for nothing."""
+    before = out / f"{stage.after}.safetensors"
+    return before if stage.after is not None and (before.exists() or init is None) else init
 
 
 class Distiller:
     """The loss of a batch, with what the teacher's features are turned into."""
 
-    def __init__(self, source: ViewSource, out: Path, device: torch.device) -> None:
-        """The components are fitted once and kept in `out`: all stages learn the same ones."""
-        path = out / "components.safetensors"
+    def __init__(self, source: ViewSource, cache: Path, device: torch.device, task: TaskTeacher | None = None) -> None:
+        """The components are fitted once and kept in `cache`: all stages learn the same ones.
+
+        `task` is a teacher fine-tuned on UC Merced; without one no batch is blended.
+        """
+        path = cache / "components.safetensors"
         if not path.exists():
             visited = [number for number, data in enumerate(source.sets) if source.repeats.get(data.name, 1) > 0]
-            fitted = fit_components(sample_features([source.view(number, 0)[1] for number in visited], SEED))
+            fitted = fit_components(sample_features([source.view(number, 0)[1] for number in visited], VIEW_SEED))
             save_file({"mean": fitted.mean, "basis": fitted.basis.contiguous()}, path)
         self.components = Components(**load_file(path, device=str(device)))
-        self.teacher = Teacher(device)
+        self.teacher, self.task = Teacher(device), task
+        self.first = COMPONENTS + IMAGENET_CLASSES + source.offsets[TRAINING_SETS.index("ucm_train")]
 
-    def __call__(self, model: nn.Module, batch: Batch, weights: Weights) -> tuple[Tensor, dict[str, float]]:
-        images = batch.images
+    def __call__(self, model: nn.Module, batch: Batch, stage: Stage) -> tuple[Tensor, dict[str, float]]:
+        images, weights = batch.images, stage.weights
         flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5  # the teacher hardly notices
-        heads, exits = answers(model, normalised(torch.where(flipped, images.flip(3), images)))
-        logits = self.teacher.classify(batch.features)
-        targets = Targets(self.components(batch.features), logits, batch.labels, batch.foreign)
-        loss, parts = heads_loss(heads, targets, weights)
-        return (loss + weights.exits * exits_loss(exits, heads, targets, weights) if exits else loss), parts
+        images = torch.where(flipped, images.flip(3), images)
+        taught = self.task is not None and weights.task > 0
+        blended = taught and bool(torch.rand(()) < stage.mixed)
+        images = mixed(images) if blended else images
+        heads, exits = answers(model, normalised(images))
+        loss, parts = images.new_zeros(()), {}
+        if not blended:
+            logits = self.teacher.classify(batch.features)
+            targets = Targets(self.components(batch.features), logits, batch.labels, batch.foreign)
+            loss, parts = heads_loss(heads, targets, weights)
+            loss = loss + weights.exits * exits_loss(exits, heads, targets, weights) if exits else loss
+        if taught:
+            followed = task_loss(sum(heads) / len(heads), exits, self.task(images), self.first, weights)
+            loss, parts = loss + weights.task * followed, parts | {"task": float(followed)}
+        return loss, parts
 
 
 def train(run: Run, source: ViewSource, distil: Distiller, planned: int, stop_at: float, log: Path) -> None:
     """Train until the stage has seen the views planned for it or the clock says `stop_at`; save now and then."""
     stage, counts = run.stage, run.counts
     saved = logged = time.monotonic()
-    seen, sums = 0, {}
+    seen, sums = 0, defaultdict(list)
     run.model.train()
     while run.seen < planned and time.monotonic() < stop_at:
         before = None
@@ -203,12 +234,13 @@ def train(run: Run, source: ViewSource, distil: Distiller, planned: int, stop_at
             before = before or time.monotonic()  # the first batch may have asked the teacher
             parts = train_step(run, distil, batch, run.seen / planned)
             seen += len(batch.labels)
-            sums = {key: sums.get(key, 0.0) + value for key, value in parts.items()}
+            for key, value in parts.items():
+                sums[key].append(value)
             now = time.monotonic()
             counts["trained_s"], before = counts["trained_s"] + now - before, now
             if now - logged > LOG_EVERY_S:
                 append_line(log, interval_record(run, seen, sums, now - logged))
-                logged, seen, sums = now, 0, {}
+                logged, seen, sums = now, 0, defaultdict(list)
             if now - saved > SAVE_EVERY_S:
                 run.save()
                 saved = now
@@ -219,9 +251,9 @@ def train(run: Run, source: ViewSource, distil: Distiller, planned: int, stop_at
     run.save()
 
 
-def interval_record(run: Run, seen: int, sums: dict[str, float], lasted_s: float) -> dict:
+def interval_record(run: Run, seen: int, sums: dict[str, list[float]], lasted_s: float) -> dict:
     """The log line of the views `seen` since the last one: how fast, and the mean parts of the loss."""
-    figures = {key: round(value * run.stage.batch_size / seen, 4) for key, value in sums.items()}
+    figures = {key: round(fmean(values), 4) for key, values in sums.items()}
     return {"stage": run.stage.name} | run.counts | {"images_per_s": round(seen / lasted_s, 1)} | figures
 
 
@@ -229,7 +261,7 @@ def train_step(run: Run, distil: Distiller, batch: Batch, progress: float) -> di
     """One step of the optimiser and of the average; the parts of the loss."""
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(run.stage, run.counts["step"], progress)
-    loss, parts = distil(run.model, batch, run.stage.weights)
+    loss, parts = distil(run.model, batch, run.stage)
     if not torch.isfinite(loss):
         raise FloatingPointError(f"the loss of {run.stage.name} is {float(loss)} at step {run.counts['step']}")
     run.optimizer.zero_grad()
@@ -261,25 +293,33 @@ def parse_plan(text: str) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packed", type=Path, default=Path("runs/embedded/packed"), help="what pack.py wrote")
-    parser.add_argument("--out", type=Path, default=Path("runs/embedded"), help="states, weights, log, teacher cache")
+    parser.add_argument("--out", type=Path, default=Path("runs/embedded"), help="states, weights, log")
     parser.add_argument("--plan", default=PLAN, help="millions of views per stage [default: %(default)s]")
+    parser.add_argument("--init", type=Path, help="weights of a plain 12-192, or embedded, for a stage after none")
+    parser.add_argument("--cache", type=Path, help="what all runs share of the teacher [default: that of --out]")
+    parser.add_argument("--seed", type=int, default=0, help="of order, flips and new heads, not of the fixed views")
+    parser.add_argument("--task-teacher", type=Path, help="EfficientNet-Lite fine-tuned on UC Merced's training part")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, to be called again")
     parser.add_argument("--views", type=int, default=1, help="how many times the fixed views of VIEWS")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    device, out = torch.device(arguments.device), arguments.out
+    device, out, cache = torch.device(arguments.device), arguments.out, arguments.cache or arguments.out
     stop_at, log = time.monotonic() + arguments.minutes * 60, out / "log.jsonl"
     sets = [open_packed(name, arguments.packed) for name in TRAINING_SETS]
     views = {name: count * arguments.views for name, count in VIEWS.items()}
+    init = weights_to_start_from(arguments.init, out) if arguments.init else None
+    task_classes = sets[TRAINING_SETS.index("ucm_train")].classes
+    task = TaskTeacher(arguments.task_teacher, task_classes, device) if arguments.task_teacher else None
     plan, distil = parse_plan(arguments.plan), None
     for stage in (stage for stage in STAGES if stage.name in plan):
-        source = ViewSource(sets, views, stage.repeats, out / "features", SEED, device)
-        run = open_run(stage, source.offsets[-1], out, device)
+        source = ViewSource(sets, views, stage.repeats, cache / "features", (VIEW_SEED, arguments.seed), device)
+        torch.manual_seed(arguments.seed)
+        run = open_run(stage, source.offsets[-1], out, device, init)
         unfinished = run.seen < plan[stage.name] or not run.weights.exists()
         if run.seen < plan[stage.name]:
-            distil = distil or Distiller(source, out, device)
+            distil = distil or Distiller(source, cache, device, task)
             train(run, source, distil, plan[stage.name], stop_at, log)
         if run.seen < plan[stage.name]:
             break  # out of time: the next stage starts from this one's end

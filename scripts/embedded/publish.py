@@ -8,6 +8,7 @@ import model_card
 import torch
 from loop import predict_exits
 from training_plot import save_training_curves
+from twins import find_twins, twin_section
 
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.deploy.builder import build_bundle
@@ -68,7 +69,7 @@ def publish(results: dict[int, TrainResult], parts: dict[str, ImageFolder], log:
     x, labels = held_out_tensors(test, preprocess)
     right = (predict_exits(model, x).argmax(-1) == labels).float().mean(1).tolist()
     depths = dict(zip([*model.exit_blocks, model.depth - 1], right, strict=True))
-    write_card(card, bundle, sessions, test, results, depths, log, assets)
+    write_card(card, bundle, sessions, parts, results, depths, log, assets)
     return assets / SHIPPED[EMBEDDED]
 
 
@@ -85,14 +86,14 @@ def write_card(
     card: Card,
     bundle: Bundle,
     sessions: dict[str, Session],
-    test: ImageFolder,
+    parts: dict[str, ImageFolder],
     results: dict[int, TrainResult],
     depths: dict[int, float],
     log: Path,
     assets: Path,
 ) -> None:
     """Judge both precisions on the test part; write the curves and the card."""
-    manifest = bundle.manifest
+    manifest, test = bundle.manifest, parts["test"]
     outputs = {precision: collect_outputs(session, test) for precision, session in sessions.items()}
     judged = {
         precision: evaluate(session, test, outputs[precision], manifest.thresholds)
@@ -124,6 +125,7 @@ def write_card(
         agreement=percent(float(same)),
         promised=percent(REJECTED, 0),
         rejected=percent(int8.rejected),
+        twins=twin_section(find_twins(test, parts["train"]), sessions["int8"], test),
         seeds=model_card.seed_rows({seed: result.evaluation for seed, result in results.items()}),
         depths=model_card.depth_rows(depths),
         command="python scripts/embedded/train.py --data DATA --amp",

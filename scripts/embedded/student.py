@@ -35,11 +35,18 @@ def new_student(
 
 
 def start_from(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load the weights of an earlier stage: resized and grown where need be; new exits begin as the final head."""
+    """Load the weights of an earlier stage: resized and grown where need be; new exits begin as the final head.
+
+    Heads of a network with other outputs are left as they are initialised.
+    """
     if "cls_token" not in state:
         state = resize_state_dict(state, image_size_of(state), model.image_size)
         state = distilled_from_plain(state, model.grid) if model.distilled else state
     own = model.state_dict()
+    if state["head.weight"].shape != own["head.weight"].shape:
+        state = {key: value for key, value in state.items() if "head" not in key} | {
+            key: value for key, value in own.items() if key.startswith("head")
+        }
     new = {}
     for key, value in own.items():
         if key in state:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 COMPONENTS = 384
 IMAGENET_CLASSES = 1000
+TEMPERATURE = 2.0  # at which the fine-tuned teacher is followed
 FITTED_ON = 12_000  # images whose features give the components
 
 
@@ -27,6 +28,7 @@ class Weights:
     labels: float = 0.5  # cross-entropy among the classes of the image's own set
     exits: float = 0.5  # the exits' mean loss, beside the final one
     followed: float = 0.5  # KL divergence of an exit from the final answer
+    task: float = 0.0  # KL divergence from the classes of a teacher fine-tuned on the task
 
 
 @dataclass(frozen=True)
@@ -121,3 +123,20 @@ def exits_loss(exits: list[Tensor], heads: tuple[Tensor, ...], targets: Targets,
         told, _ = heads_loss((answer,), targets, weights)
         losses.append(told + weights.followed * divergence(targets.split(answer)[2], final))
     return torch.stack(losses).mean()
+
+
+def task_loss(final: Tensor, exits: list[Tensor], said: Tensor, first: int, weights: Weights) -> Tensor:
+    """How far the answers (B, outputs) are from a fine-tuned teacher's logits (B, classes), which begin at `first`."""
+    classes = slice(first, first + said.shape[1])
+
+    def far(answer: Tensor) -> Tensor:
+        return TEMPERATURE**2 * divergence(answer[:, classes].float() / TEMPERATURE, said / TEMPERATURE)
+
+    loss = far(final)
+    return loss + weights.exits * torch.stack([far(answer) for answer in exits]).mean() if exits else loss
+
+
+def mixed(images: Tensor) -> Tensor:
+    """Every image (B, 3, R, R) blended with another of the batch: a picture nobody has labelled, for a teacher to."""
+    share = torch.rand(len(images), 1, 1, 1, device=images.device)
+    return torch.lerp(images, images[torch.randperm(len(images), device=images.device)], share / 2)

