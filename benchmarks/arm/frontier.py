@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Accuracy against predicted milliseconds of the bundles that come along, for every threshold: a table and a figure.
+"""Accuracy against instructions and predicted milliseconds of the bundles that come along: a table and a figure.
 
     python benchmarks/arm/frontier.py DATASET --split calibration/ucm_split.json --plot docs/plots
 
@@ -8,10 +8,12 @@ printed. The full depth of EfficientNet-Lite0 in ONNX is what people would run i
 the images that are shown, so a curve says what exits can give; the star is the bundle's own, chosen on other images.
 """
 
+import json
 from pathlib import Path
 
 import click
 import numpy as np
+from instructions import BUDGETS, SHIPPED
 
 from pi_dynn import Session, load_bundle
 from pi_dynn.calibrate.outcomes import leave_at
@@ -23,6 +25,7 @@ from pi_dynn.latency.emulated import count_exits
 from pi_dynn.text import milliseconds, percent, table
 
 BUNDLES = {  # name in the figure -> bundle, whether it is in ONNX
+    "Lite0 at 96 px, ONNX": ("lite0-96", True),
     "Lite0, ONNX": ("lite0", True),
     "Lite0, TorchScript": ("lite0", False),
     "GFNet, ONNX": ("gfnet", True),
@@ -38,17 +41,18 @@ BEYOND = 0.95  # of the best accuracy: points below are not drawn
 @click.option("--split", type=click.Path(exists=True, path_type=Path))
 @click.option("--part", default="test", show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path), help="Folder for frontier.svg and frontier.png.")
-def main(dataset: Path, split: Path | None, part: str, plot: Path | None) -> None:
+@click.option("--record", is_flag=True, help="Write how many leave at each exit to budgets.json.")
+def main(dataset: Path, split: Path | None, part: str, plot: Path | None, record: bool) -> None:
     """Print what each bundle comes to on each board; draw the curves."""
     data = open_part(dataset, split, part)
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {board: {} for board in BOARDS}
-    rows, errors = [], {}
+    rows, errors, shares = [], {}, {}
     for name, (bundle_name, onnx) in BUNDLES.items():
         bundle = load_bundle(bundle_name, onnx=onnx)
         session = Session(bundle)
         outputs = collect_outputs(session, data)
         samples = np.arange(len(outputs.labels))
-        accuracies, cells = [], {}
+        accuracies, cells, instructions = [], {}, {}
         limits = [bundle.manifest.thresholds, session.forced_thresholds(session.exits)]
         for board in BOARDS:
             model = board_model(board)
@@ -56,6 +60,11 @@ def main(dataset: Path, split: Path | None, part: str, plot: Path | None) -> Non
             predicted = predict_exits(model, counts, [1] * (session.exits + 1))
             errors[predicted.title] = predicted.mean_error
             exit_ms = np.array([1e3 * one.latency_s for one in predicted.exits])
+            counted = np.array([one.counts["instructions"] for one in counts if one.engine == predicted.engine])
+            taken = [leave_at(outputs.scores, thresholds) for thresholds in limits]
+            instructions[board] = [counted[exits].mean() for exits in taken]
+            if SHIPPED[bundle_name] is onnx:
+                shares[bundle_name] = (np.bincount(taken[0], minlength=len(counted)) / len(samples)).tolist()
             points = []
             for thresholds in [*limits, *([float(value)] * session.exits for value in SWEPT)]:
                 exits = leave_at(outputs.scores, thresholds)
@@ -64,9 +73,15 @@ def main(dataset: Path, split: Path | None, part: str, plot: Path | None) -> Non
             cells[board] = points[:2]
             accuracies = [accuracy / 100 for _, accuracy in points[:2]]
         for number, what in enumerate(("with exits", "full depth")):
-            times = [milliseconds(cells[board][number][0] / 1e3) for board in BOARDS]
-            rows.append((f"{name}, {what}", percent(accuracies[number]), *times))
+            costs = [
+                f"{instructions[board][number] / 1e6:.1f} M, {milliseconds(cells[board][number][0] / 1e3)}"
+                for board in BOARDS
+            ]
+            rows.append((f"{name}, {what}", percent(accuracies[number]), *costs))
     click.echo(table(("bundle", "accuracy", "Raspberry Pi 4", "Raspberry Pi 5"), rows, markdown=True))
+    if record:
+        budgets = json.loads(BUDGETS.read_text()) | {"shares": shares}
+        BUDGETS.write_text(json.dumps({"shipped": {}} | budgets, indent=1) + "\n")
     click.echo(", ".join(f"{title}: mean error of a prediction {percent(error)}" for title, error in errors.items()))
     if plot is not None:
         save_figure(frontier_figure(curves, len(samples)), plot, "frontier")

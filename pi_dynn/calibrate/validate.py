@@ -55,6 +55,29 @@ def held_out_values(outcomes: ExitOutcomes, ways: Sequence[Way], prices: Values)
     return means_of_photographs(outcomes, worth)
 
 
+def tightening(
+    outcomes: ExitOutcomes, chosen_by: Callable[[ExitOutcomes], Sequence[float]], shares: Sequence[float], most: float
+) -> float:
+    """How much stricter thresholds have to be for images that they were not chosen by.
+
+    The first of `shares` with which thresholds t, made 1 - share x (1 - t), cost at most `most` of their accuracy; the
+    last if none does.
+    """
+    lost = np.zeros((len(shares), outcomes.images))
+    for training, validation in folds(outcomes.group_of, min(FOLDS, outcomes.photographs)):
+        chosen, held_out = np.asarray(chosen_by(outcomes.subset(training))), outcomes.subset(validation)
+        samples = np.arange(held_out.images)
+        for row, share in zip(lost, shares, strict=True):
+            exits = leave_at(held_out.scores, tightened(chosen, share))
+            row[validation] = held_out.right[-1].astype(float) - held_out.right[exits, samples]
+    return next((share for share, row in zip(shares, lost, strict=True) if row.mean() <= most), shares[-1])
+
+
+def tightened(thresholds: Sequence[float] | NDArray[np.float64], share: float) -> list[float]:
+    """Thresholds with this share of the distance to 1 that the given ones have."""
+    return [float(value) for value in 1.0 - share * (1.0 - np.asarray(thresholds))]
+
+
 def means_of_photographs(outcomes: ExitOutcomes, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean of values (..., N) over the views of each photograph, (..., G)."""
     _, place, views = np.unique(outcomes.group_of, return_inverse=True, return_counts=True)

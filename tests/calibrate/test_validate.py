@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pi_dynn.calibrate.outcomes import leave_at
-from pi_dynn.calibrate.validate import folds, held_out_values, simplest_ways, values_at_prices
+from pi_dynn.calibrate.validate import folds, held_out_values, simplest_ways, tightened, tightening, values_at_prices
 from tests.calibrate.synthetic import synthetic_outcomes
 
 
@@ -43,3 +43,28 @@ def test_a_freer_way_must_gain_more_than_one_standard_error():
     noise -= noise.mean()
     at_prices = [(base, noise + 0.04, noise - 1.0), (base, noise + 0.06, noise + 0.06), (base, noise - 0.3, base + 0.1)]
     assert simplest_ways(np.array(at_prices).swapaxes(0, 1)) == [0, 1, 2]
+
+
+def test_thresholds_are_tightened_until_images_they_were_not_chosen_by_lose_little():
+    outcomes, shares = synthetic_outcomes(400), (1.0, 0.5, 0.1)
+
+    def lost(share: float) -> float:
+        exits = leave_at(outcomes.scores, tightened([0.5] * 4, share))
+        return float(outcomes.right[-1].mean() - outcomes.right[exits, np.arange(400)].mean())
+
+    losses = [lost(share) for share in shares]
+    assert losses[0] > losses[1] > losses[2]
+    for most, share in zip((losses[0], losses[1], -1.0), shares, strict=True):  # the last where none is enough
+        assert tightening(outcomes, lambda _: [0.5] * 4, shares, most) == share
+    assert tightened([0.5, 0.9], 0.1) == pytest.approx([0.95, 0.99])
+
+
+def test_what_thresholds_are_tightened_by_was_not_looked_at_when_they_were_chosen():
+    outcomes, chosen_by = synthetic_outcomes(40), []
+
+    def spy(some):
+        chosen_by.append(some.images)
+        return [0.9] * 4
+
+    tightening(outcomes, spy, (1.0,), 0.0)
+    assert chosen_by == [32] * 5
