@@ -3,7 +3,8 @@
     python scripts/readme_figure.py docs/plots
 
 It runs the embedded model on two sample photographs, forced to every exit in turn, and draws what each exit would have
-said beside what was run. Needs the extra [plots].
+said beside what was run. The milliseconds are those that `pi-dynn benchmark --predict pi4` prints. Needs the extra
+[plots], and Linux on x86-64 for the emulated core.
 """
 
 from pathlib import Path
@@ -13,8 +14,10 @@ from PIL import Image
 
 from pi_dynn.cli.options import sample_folder
 from pi_dynn.figures import new_figure, write_figure
+from pi_dynn.latency.boards import board_model, predict_exits
+from pi_dynn.latency.emulated import count_exits
 from pi_dynn.runtime.session import Session
-from pi_dynn.text import label_words, percent
+from pi_dynn.text import label_words, milliseconds, percent
 
 PHOTOGRAPHS = ("baseballdiamond06.jpg", "golfcourse20.jpg")
 RUN, LEFT, NOT_RUN = "#9ecae1", "#08519c", "#e8e8e8"
@@ -25,9 +28,11 @@ RUN, LEFT, NOT_RUN = "#9ecae1", "#08519c", "#e8e8e8"
 def main(folder: Path) -> None:
     """Write easy_and_hard.png into FOLDER."""
     session = Session(threads=1)
-    macs = session.manifest.macs
-    figure, axes = new_figure(columns=4, width=9.0, height=3.0)
-    figure.get_layout_engine().set(w_pad=0.06)
+    macs, board = session.manifest.macs, board_model("pi4")
+    counts = count_exits(session.bundle, board.board.core, lambda text: click.echo(text, err=True))
+    predicted = predict_exits(board, counts, [0] * len(macs))
+    figure, axes = new_figure(columns=4, width=9.0, height=3.2)
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.08)
     for number, name in enumerate(PHOTOGRAPHS):
         picture, ladder = axes[2 * number : 2 * number + 2]
         path = sample_folder() / name
@@ -36,8 +41,11 @@ def main(folder: Path) -> None:
         picture.imshow(Image.open(path))
         picture.set_axis_off()
         cost = percent(macs[answer.exit_index] / macs[-1], 0)
+        latency = milliseconds(predicted.exits[answer.exit_index].latency_s)
         picture.set_title(
-            f"{label_words(answer.label)} {percent(answer.probability, 0)}\n{cost} of the network", fontsize=10
+            f"{label_words(answer.label)} {percent(answer.probability, 0)}\n{cost} of the network\n"
+            f"{latency} on a Pi 4, predicted",
+            fontsize=9,
         )
         for k in range(session.exits + 1):
             run, left = k <= answer.exit_index, k == answer.exit_index

@@ -196,9 +196,9 @@ def _page(result: "LearnResult", test: "ImageFolder") -> str:
             advice=photograph_text(result),
             classes=result.classes,
             confusion=result.confusion,
-            class_table=class_table(result),
+            class_table=class_table(result, markdown=True),
             evaluation=result.evaluation,
-            evaluation_text=evaluation_text(result.evaluation),
+            evaluation_text=evaluation_text(result.evaluation, markdown=True),
             curve=result.curve,
             version=__version__,
             galleries=_galleries(result, test),
@@ -226,7 +226,7 @@ def _galleries(result: "LearnResult", test: "ImageFolder") -> "list[Gallery]":
         ]
 
     right = sorted((one for one in result.answers if one.answer == one.label), key=lambda one: -one.probability)
-    early = [one for one in right if one.exit_index == 0]
+    early = [one for one in right if one.exit_index == 0 and result.exit_blocks]
     late = [one for one in right if one.exit_index == len(result.exit_blocks) and result.exit_blocks]
     galleries = [
         Gallery(

@@ -122,7 +122,11 @@ def check_port(host: str, port: int) -> None:
 
 
 def _said_of(power: "LivePower | None") -> str:
-    return "" if power is None else f", power: {power.info.label} by {power.info.name}"
+    from pi_dynn.power.meter import ESTIMATED
+
+    if power is None:
+        return ""
+    return f", energy {power.info.label}" + ("" if power.info.label == ESTIMATED else f" by {power.info.name}")
 
 
 def _is_local(host: str) -> bool:

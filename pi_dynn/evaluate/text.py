@@ -163,8 +163,8 @@ def reliability_table(rows: Sequence[ExitReliability], markdown: bool = False) -
     return table(headers, cells, markdown=markdown)
 
 
-def evaluation_text(result: Evaluation) -> str:
-    """The published exit table, then accuracy and cost beside those of full depth."""
+def evaluation_text(result: Evaluation, markdown: bool = False) -> str:
+    """The published exit table, then accuracy and cost beside those of full depth; as a list in Markdown."""
     rows = [
         (
             f"block {row.block_index}",
@@ -175,26 +175,22 @@ def evaluation_text(result: Evaluation) -> str:
         )
         for row in result.exits
     ]
-    exits = table(("exit", "images", "exit rate", "exit acc", "multiply-adds"), rows)
+    exits = table(("exit", "images", "exit rate", "exit acc", "multiply-adds"), rows, markdown=markdown)
     saved = 1 - result.mean_macs / result.full_depth_macs
     lost = 100 * (result.full_depth_acc1 - result.acc1)
     change = f"exits gain {-lost:.3f} points" if lost < 0 else f"exits cost {lost:.3f} points"
     failed = f", {result.failed} could not be read" if result.failed else ""
-    rejected = (
-        ()
-        if result.rejected is None
-        else (f"none of these: {percent(result.rejected)} of the images, counted above by their nearest class",)
-    )
-    return "\n".join(
-        (
-            f"{result.dataset}: {counted(result.images, 'image')}{failed}  ({result.precision}, {result.engine})",
-            exits,
-            f"* acc@1 {100 * result.acc1:.3f}  acc@5 {100 * result.acc5:.3f}  loss {result.loss:.3f}",
-            f"full depth acc@1 {100 * result.full_depth_acc1:.3f}  {change}",
-            f"mean multiply-adds {mega(result.mean_macs)} of {mega(result.full_depth_macs)}  saved {percent(saved)}",
-            *rejected,
-        )
-    )
+    title = f"{result.dataset}: {counted(result.images, 'image')}{failed}  ({result.precision}, {result.engine})"
+    lines = [
+        f"acc@1 {100 * result.acc1:.3f}  acc@5 {100 * result.acc5:.3f}  loss {result.loss:.3f}",
+        f"full depth acc@1 {100 * result.full_depth_acc1:.3f}  {change}",
+        f"mean multiply-adds {mega(result.mean_macs)} of {mega(result.full_depth_macs)}  saved {percent(saved)}",
+    ]
+    if result.rejected is not None:
+        lines.append(f"none of these: {percent(result.rejected)} of the images, counted above by their nearest class")
+    if markdown:
+        return "\n\n".join((title, exits, "\n".join(f"- {line}" for line in lines)))
+    return "\n".join((title, exits, f"* {lines[0]}", *lines[1:]))
 
 
 def evaluation_log(result: Evaluation) -> str:

@@ -17,7 +17,7 @@ from pi_dynn.data.decode import decode_image
 from pi_dynn.errors import need_extra
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.figures import RED, exits_figure, new_figure, styled
-from pi_dynn.report.html import drawings
+from pi_dynn.report.html import drawings, rendered
 from pi_dynn.text import percent
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ class Gallery:
 
 @dataclass(frozen=True)
 class LearnedPage:
-    """All the page shows; `confusion` counts test images by class (rows) and answer (columns)."""
+    """All the page shows; `confusion` counts test images by class (rows) and answer (columns).
+
+    `class_table` and `evaluation_text` are Markdown.
+    """
 
     title: str
     headline: str
@@ -75,6 +78,7 @@ def learned_page(page: LearnedPage) -> str:
         rows=list(zip(page.classes, page.confusion, strict=True)),
         figures=drawings(figures),
         embedded=embedded,
+        rendered=rendered,
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 from pi_dynn.energy.records import EnergyDifference, EnergyResult
 from pi_dynn.energy.text import board_table, exit_table, interval, marked, net_energy, verdict
-from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.latency.records import Profile, ProfileStep
 from pi_dynn.latency.text import board_benchmark_text, cold_start_table, latency_table, profile_table
@@ -26,7 +25,7 @@ def tables_of(runs: SavedRuns, differences: Sequence[EnergyDifference], markdown
         grids += [
             (f"Exits of {_named(result)}", exit_table(result, markdown)) for result in runs.energy if result.exits
         ]
-    grids += [(f"Accuracy on {result.dataset}", _evaluation(result, markdown)) for result in runs.evaluations]
+    grids += [(f"Accuracy on {result.dataset}", evaluation_text(result, markdown)) for result in runs.evaluations]
     grids += [(f"Answers of {answers.name}", answers_table(answers, markdown)) for answers in runs.answers]
     if runs.latencies:
         grids.append(("Latency", latency_table(runs.latencies, markdown)))
@@ -131,11 +130,6 @@ def logs_table(logs: Sequence[TrainingLog], markdown: bool = False) -> str:
     """One line per log of training: its best epoch."""
     rows = [(one.name, str(one.epochs), percent(one.best, 2), one.figure, str(one.best_epoch)) for one in logs]
     return table(("training log", "epochs", "best", "figure", "in epoch"), rows, markdown=markdown)
-
-
-def _evaluation(result: Evaluation, markdown: bool) -> str:
-    text = evaluation_text(result)
-    return f"```\n{text}\n```" if markdown else text
 
 
 def csv_rows(runs: SavedRuns, differences: Sequence[EnergyDifference]) -> Iterable[dict[str, object]]:

@@ -30,7 +30,7 @@ def test_an_upload_is_answered_and_the_charts_move(server, browser, tmp_path):
     assert "SIMULATED by fake" in page.locator("#about").inner_text()
     assert page.locator("#latencies circle").count() == 2
     assert page.locator("#top .row").count() == 3
-    assert page.locator("#ladder .left").inner_text() == "block 9 · 84 %"
+    assert page.locator("#ladder .left").inner_text() == "block 9: 84 %"
     page.locator("#samples button").nth(8).click()
     page.wait_for_function("document.getElementById('label').textContent === 'golf course'", timeout=60_000)
     assert "21 classes" in page.locator("#about").inner_text()

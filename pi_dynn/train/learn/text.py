@@ -148,8 +148,8 @@ def predicted_lines(result: LearnResult) -> list[str]:
     """What an answer is predicted to take on boards, a line each."""
     return [
         f"{one.title}, predicted and not measured: {milliseconds(one.mean_s)} an answer, "
-        f"{milliseconds(one.full_depth_s)} at full depth, one thread (published networks were off by up to "
-        f"{percent(one.worst_error, 0)})"
+        + (f"{milliseconds(one.full_depth_s)} at full depth, " if result.exit_blocks else "")
+        + f"one thread (published networks were off by up to {percent(one.worst_error, 0)})"
         for one in result.predicted
     ]
 
