@@ -167,16 +167,24 @@ def learning_rate(stage: Stage, step: int, progress: float) -> float:
     return (stage.final_lr + (stage.lr - stage.final_lr) * cosine) * min(1.0, (step + 1) / stage.warmup_steps)
 
 
-def open_run(stage: Stage, classes: int, out: Path, device: torch.device, init: Path | None = None) -> Run:
-    """The stage as it was left, or at its beginning; `init` has the weights to begin with where no stage does."""
-    outputs = COMPONENTS + IMAGENET_CLASSES + classes
+def open_run(stage: Stage, offsets: list[int], out: Path, device: torch.device, init: Path | None = None) -> Run:
+    """The stage as it was left, or at its beginning; `init` has the weights to begin with where no stage does.
+
+    `offsets` are where the classes of each set begin; the classes of a network of UC Merced alone are put there.
+    """
+    outputs = COMPONENTS + IMAGENET_CLASSES + offsets[-1]
     run = Run(stage, new_student(stage.form, stage.image_size, outputs, stage.exits, device), out)
     if run.path.exists():
         run.restore()
     elif (source := weights_before(stage, out, init)) is not None:
-        start_from(run.model, load_file(source))
+        start_from(run.model, load_file(source), first_output(offsets))
         run.average.model.load_state_dict(run.model.state_dict())
     return run
+
+
+def first_output(offsets: list[int]) -> int:
+    """Where the outputs for UC Merced's classes begin."""
+    return COMPONENTS + IMAGENET_CLASSES + offsets[TRAINING_SETS.index("ucm_train")]
 
 
 def weights_before(stage: Stage, out: Path, init: Path | None) -> Path | None:
@@ -200,7 +208,7 @@ class Distiller:
             save_file({"mean": fitted.mean, "basis": fitted.basis.contiguous()}, path)
         self.components = Components(**load_file(path, device=str(device)))
         self.teacher, self.task = Teacher(device), task
-        self.first = COMPONENTS + IMAGENET_CLASSES + source.offsets[TRAINING_SETS.index("ucm_train")]
+        self.first = first_output(source.offsets)
 
     def __call__(self, model: nn.Module, batch: Batch, stage: Stage) -> tuple[Tensor, dict[str, float]]:
         images, weights = batch.images, stage.weights
@@ -274,14 +282,14 @@ def train_step(run: Run, distil: Distiller, batch: Batch, progress: float) -> di
     return parts
 
 
-def finish(run: Run, packed: Path, first_class: int, log: Path) -> None:
-    """Write the averaged weights, their linear probe, and what the heads answer; `first_class` is UC Merced's."""
+def finish(run: Run, packed: Path, first: int, log: Path) -> None:
+    """Write the averaged weights, their linear probe, and what the heads answer from output `first` on."""
     state = {key: value.cpu().contiguous() for key, value in run.average.model.state_dict().items()}
     unfinished = run.weights.with_suffix(".part")
     save_file(state, unfinished)
     unfinished.replace(run.weights)
     accuracy = round(probe_network(run.average.model, packed), 4)
-    depths = accuracy_by_depth(run.average.model, packed, COMPONENTS + IMAGENET_CLASSES + first_class)
+    depths = accuracy_by_depth(run.average.model, packed, first)
     append_line(log, {"stage": run.stage.name, "probe_ucm_calibrate": accuracy, "heads": depths} | run.counts)
 
 
@@ -316,7 +324,7 @@ def main() -> None:
     for stage in (stage for stage in STAGES if stage.name in plan):
         source = ViewSource(sets, views, stage.repeats, cache / "features", (VIEW_SEED, arguments.seed), device)
         torch.manual_seed(arguments.seed)
-        run = open_run(stage, source.offsets[-1], out, device, init)
+        run = open_run(stage, source.offsets, out, device, init)
         unfinished = run.seen < plan[stage.name] or not run.weights.exists()
         if run.seen < plan[stage.name]:
             distil = distil or Distiller(source, cache, device, task)
@@ -324,7 +332,7 @@ def main() -> None:
         if run.seen < plan[stage.name]:
             break  # out of time: the next stage starts from this one's end
         if unfinished:
-            finish(run, arguments.packed, source.offsets[TRAINING_SETS.index("ucm_train")], log)
+            finish(run, arguments.packed, first_output(source.offsets), log)
 
 
 if __name__ == "__main__":

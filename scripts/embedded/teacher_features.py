@@ -6,7 +6,6 @@ folded and it computes in bfloat16: a frozen script that does both takes 0.6 of 
 Source: the weights of EfficientNet-Lite0, Apache-2.0, from the package of the extra `[train]`.
 """
 
-import os
 import time
 from pathlib import Path
 
@@ -96,16 +95,22 @@ def fold_norms(network: nn.Module) -> None:
         setattr(owner, norm, nn.Identity())
 
 
-def features_of_views(teacher: Teacher, data: Packed, views: Views, size: int, device: torch.device) -> np.ndarray:
-    """Features (N, 1280) float16 of one view of every image of a set."""
-    features = np.empty((len(data), FEATURES), np.float16)
-    for start in range(0, len(data), BATCH):
-        stop = min(start + BATCH, len(data))
-        index = torch.arange(start, stop)
-        pixels = torch.from_numpy(data.pixels[start:stop].copy()).to(device)
+def write_features(teacher, data: Packed, views: Views, size: int, device: torch.device, path: Path) -> int:
+    """Features (N, 1280) float16 of one view of every image of a set into a map at `path`; how many were missing.
+
+    Rows that an earlier call left are kept: a row not yet written is zero, which no features are.
+    """
+    if not path.exists():
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(data), FEATURES)).flush()
+    features = np.load(path, mmap_mode="r+")
+    missing = np.flatnonzero(~features.any(1))
+    for start in range(0, len(missing), BATCH):
+        rows = missing[start : start + BATCH]
+        pixels = torch.from_numpy(data.pixels[rows]).to(device)
         with torch.inference_mode():
-            features[start:stop] = teacher(render(pixels, views[index], size)).half().cpu().numpy()
-    return features
+            features[rows] = teacher(render(pixels, views[torch.from_numpy(rows)], size)).half().cpu().numpy()
+    features.flush()
+    return len(missing)
 
 
 def cached_features(data: Packed, view: int, seed: int, folder: Path, device: torch.device) -> np.ndarray:
@@ -115,13 +120,9 @@ def cached_features(data: Packed, view: int, seed: int, folder: Path, device: to
     if not path.exists():
         begin = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
-        features = features_of_views(Teacher(device), data, draw_views(data.name, len(data), view, seed), size, device)
-        unfinished = path.with_suffix(".part")
-        with unfinished.open("wb") as stream:
-            np.save(stream, features)
-            stream.flush()
-            os.fsync(stream.fileno())
+        unfinished, views = path.with_suffix(".part"), draw_views(data.name, len(data), view, seed)
+        asked = write_features(Teacher(device), data, views, size, device, unfinished)
         unfinished.replace(path)
-        rate = len(data) / (time.monotonic() - begin)
+        rate = asked / (time.monotonic() - begin)
         print(f"teacher: view {view} of {data.name}: {rate:.0f} images/s", flush=True)
     return np.load(path, mmap_mode="r")

@@ -10,7 +10,7 @@ from probe import normalised
 from state import load_state, save_state
 from student import new_student, start_from
 from targets import Weights, class_offsets, fit_components, label_mask, mixed, task_loss
-from teacher_features import TaskTeacher, Teacher
+from teacher_features import FEATURES, TaskTeacher, Teacher, write_features
 from views import draw_views, render, whole_views
 
 from pi_dynn import create_model
@@ -105,6 +105,9 @@ def test_a_student_starts_from_a_network_of_other_classes():
     start_from(student, trained.state_dict())
     assert torch.equal(student.blocks[4].mlp.fc1.weight, trained.blocks[4].mlp.fc1.weight)
     assert torch.equal(student.intermediate_heads[0].weight, student.head.weight)
+    start_from(student, trained.state_dict(), 2)
+    assert torch.equal(student.head.weight[2:5], trained.head.weight)
+    assert torch.equal(student.intermediate_heads[1].bias, student.head.bias)
 
 
 def test_an_exit_like_the_fine_tuned_teacher_costs_nothing():
@@ -142,3 +145,21 @@ def test_a_teacher_fine_tuned_on_the_task_answers_in_its_order_of_classes(tmp_pa
     assert torch.allclose(teacher(x), network(normalised(x))[:, [1, 0]], atol=0.05)
     with pytest.raises(ValueError, match="not trained on the classes"):
         TaskTeacher(tmp_path / "teacher.safetensors", ["land"], torch.device("cpu"))
+
+
+def test_a_view_asks_the_teacher_only_for_what_an_earlier_call_left(tmp_path):
+    data = Packed("aid", np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8), np.zeros(3), ["a"])
+    asked = []
+
+    def teacher(x):
+        asked.append(len(x))
+        return torch.ones(len(x), FEATURES)
+
+    path = tmp_path / "view.part"
+    partly = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(3, FEATURES))
+    partly[1] = 7
+    partly.flush()
+    views, device = whole_views(3), torch.device("cpu")
+    assert write_features(teacher, data, views, 8, device, path) == 2
+    assert write_features(teacher, data, views, 8, device, path) == 0
+    assert asked == [2] and np.load(path)[:, 0].tolist() == [1, 7, 1]
