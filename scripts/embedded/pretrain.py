@@ -17,13 +17,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads its Op
 import argparse
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from importlib import resources
 from pathlib import Path
 from statistics import fmean
 
 import torch
 from batches import Batch, ViewSource
-from pack import TRAINING_SETS, open_packed
+from pack import MEASURED_AT, TRAINING_SETS, Packed, open_packed
 from probe import EXITS, accuracy_by_depth, normalised, probe_network
 from safetensors.torch import load_file, save_file
 from state import Average, append_line, load_state, save_state
@@ -41,10 +43,13 @@ from targets import (
     sample_features,
     task_loss,
 )
-from teacher_features import TaskTeacher, Teacher
+from teacher_features import Teacher
 from torch import Tensor, nn
 
+from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.unpacked import weights_to_start_from
+from pi_dynn.runtime.archive import SHIPPED
+from pi_dynn.train.networks import open_teacher
 
 VIEW_SEED = 0  # of the fixed views, for which the teacher's answers are kept
 VIEWS = {"tiny_imagenet": 1, "cifar10": 1, "aid": 2, "rsscn7": 2, "ucm_train": 4}  # times --views
@@ -71,7 +76,7 @@ class Stage:
     repeats: dict[str, float] = field(default_factory=dict)  # of each set; 1 where none is given
     exits: tuple[int, ...] = ()
     weights: Weights = Weights()
-    mixed: float = 0.0  # share of the batches that are blended and answered by the fine-tuned teacher alone
+    mixed: float = 0.0  # share of the batches that are blended, and answered by the task's teacher alone
 
 
 ALL = {"cifar10": 0, "aid": 2, "rsscn7": 2, "ucm_train": 4}  # 32 px of CIFAR-10 tell least for the time they take
@@ -88,7 +93,8 @@ AERIAL_128 = Stage(
     warmup_steps=50,
     repeats=AERIAL,
     exits=EXITS,
-    weights=Weights(labels=1.0, classes=0.25),
+    weights=Weights(labels=1.0, classes=0.25, task=0.5),
+    mixed=0.25,
 )
 TASK_128 = Stage(
     "task_128",
@@ -196,10 +202,10 @@ def weights_before(stage: Stage, out: Path, init: Path | None) -> Path | None:
 class Distiller:
     """The loss of a batch, with what the teacher's features are turned into."""
 
-    def __init__(self, source: ViewSource, cache: Path, device: torch.device, task: TaskTeacher | None = None) -> None:
+    def __init__(self, source: ViewSource, cache: Path, device: torch.device, task: nn.Module | None = None) -> None:
         """The components are fitted once and kept in `cache`: all stages learn the same ones.
 
-        `task` is a teacher fine-tuned on UC Merced; without one no batch is blended.
+        `task` answers normalised images with logits of UC Merced's classes; without it no batch is blended.
         """
         path = cache / "components.safetensors"
         if not path.exists():
@@ -217,7 +223,8 @@ class Distiller:
         taught = self.task is not None and weights.task > 0
         blended = taught and bool(torch.rand(()) < stage.mixed)
         images = mixed(images) if blended else images
-        heads, exits = answers(model, normalised(images))
+        x = normalised(images)
+        heads, exits = answers(model, x)
         loss, parts = images.new_zeros(()), {}
         if not blended:
             logits = self.teacher.classify(batch.features)
@@ -225,7 +232,7 @@ class Distiller:
             loss, parts = heads_loss(heads, targets, weights)
             loss = loss + weights.exits * exits_loss(exits, heads, targets, weights) if exits else loss
         if taught:
-            followed = task_loss(sum(heads) / len(heads), exits, self.task(images), self.first, weights)
+            followed = task_loss(sum(heads) / len(heads), exits, self.task(x), self.first, weights)
             loss, parts = loss + weights.task * followed, parts | {"task": float(followed)}
         return loss, parts
 
@@ -293,6 +300,16 @@ def finish(run: Run, packed: Path, first: int, log: Path) -> None:
     append_line(log, {"stage": run.stage.name, "probe_ucm_calibrate": accuracy, "heads": depths} | run.counts)
 
 
+def task_teacher(source: str, sets: list[Packed], device: torch.device) -> nn.Module:
+    """A network that answers a student's images with logits of UC Merced's classes; lite0 is one that is shipped."""
+    classes = sets[TRAINING_SETS.index("ucm_train")].classes
+    with ExitStack() as stack:
+        if source in SHIPPED:
+            shipped = resources.files("pi_dynn.assets") / SHIPPED[source]
+            source = str(stack.enter_context(resources.as_file(shipped)))
+        return open_teacher(source, classes, Preprocess(MEASURED_AT), device)
+
+
 def parse_plan(text: str) -> dict[str, int]:
     """ "plain_64=0.5,distilled_128=0.7" to views by stage."""
     return {name: round(float(millions) * 1e6) for name, millions in (part.split("=") for part in text.split(","))}
@@ -306,7 +323,9 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="weights of a plain 12-192, or embedded, for a stage after none")
     parser.add_argument("--cache", type=Path, help="what all runs share of the teacher [default: that of --out]")
     parser.add_argument("--seed", type=int, default=0, help="of order, flips and new heads, not of the fixed views")
-    parser.add_argument("--task-teacher", type=Path, help="EfficientNet-Lite fine-tuned on UC Merced's training part")
+    parser.add_argument("--task-teacher", help="that knows UC Merced: lite0, a bundle, or a checkpoint")
+    parser.add_argument("--rate", type=float, default=1.0, help="times the stages' learning rates: less after --init")
+    parser.add_argument("--without", choices=TRAINING_SETS, help="leave a set out, to see what it brings")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, to be called again")
     parser.add_argument("--views", type=int, default=1, help="how many times the fixed views of VIEWS")
     parser.add_argument("--device", default="cpu")
@@ -318,11 +337,12 @@ def main() -> None:
     sets = [open_packed(name, arguments.packed) for name in TRAINING_SETS]
     views = {name: count * arguments.views for name, count in VIEWS.items()}
     init = weights_to_start_from(arguments.init, out) if arguments.init else None
-    task_classes = sets[TRAINING_SETS.index("ucm_train")].classes
-    task = TaskTeacher(arguments.task_teacher, task_classes, device) if arguments.task_teacher else None
+    task = task_teacher(arguments.task_teacher, sets, device) if arguments.task_teacher else None
     plan, distil = parse_plan(arguments.plan), None
     for stage in (stage for stage in STAGES if stage.name in plan):
-        source = ViewSource(sets, views, stage.repeats, cache / "features", (VIEW_SEED, arguments.seed), device)
+        stage = replace(stage, lr=stage.lr * arguments.rate, final_lr=stage.final_lr * arguments.rate)
+        repeats = stage.repeats | ({arguments.without: 0} if arguments.without else {})
+        source = ViewSource(sets, views, repeats, cache / "features", (VIEW_SEED, arguments.seed), device)
         torch.manual_seed(arguments.seed)
         run = open_run(stage, source.offsets, out, device, init)
         unfinished = run.seen < plan[stage.name] or not run.weights.exists()

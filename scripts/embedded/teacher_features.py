@@ -11,15 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pack import Packed
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from views import Views, draw_views, render
 
 from pi_dynn import create_model
-from pi_dynn.models.card import read_card
-from pi_dynn.models.checkpoint import load_checkpoint
 from pi_dynn.models.pretrained import load_pretrained
 
 FEATURES, IMAGENET_CLASSES = 1280, 1000
@@ -52,36 +49,6 @@ class Teacher(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         return features @ self.weight.T + self.bias
-
-
-class TaskTeacher(nn.Module):
-    """Images (B, 3, R, R) in 0..255 to the logits (B, classes) of an EfficientNet-Lite that was fine-tuned on a task.
-
-    `file` is what `pi-dynn train transfer` wrote; `classes` are the ones wanted, in this order.
-    Raises: ValueError for a file of other classes.
-    """
-
-    def __init__(self, file: Path, classes: list[str], device: torch.device) -> None:
-        super().__init__()
-        card = read_card(file)
-        if card is None or sorted(card.classes) != sorted(classes):
-            raise ValueError(f"{file} was not trained on the classes of the task")
-        network = create_model(card.model, **card.arguments).eval()
-        load_checkpoint(network, file)
-        fold_norms(network)
-        self.size = card.preprocess.size
-        for name, values in (("mean", card.preprocess.mean), ("std", card.preprocess.std)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
-        self.register_buffer("order", torch.tensor([card.classes.index(name) for name in classes]))
-        self.network = network.to(memory_format=torch.channels_last, dtype=torch.bfloat16)
-        self.to(device).requires_grad_(False)
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-1] != self.size:
-            x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        x = ((x - self.mean) / self.std).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-        return self.network(x).float()[:, self.order]
 
 
 def fold_norms(network: nn.Module) -> None:
