@@ -137,7 +137,7 @@ class Run:
         self.path, self.weights = out / f"{stage.name}.state.pt", out / f"{stage.name}.safetensors"
         self.average = Average(model, AVERAGE_DECAY)
         self.optimizer = optimizer_of(model, stage)
-        self.counts = {"step": 0, "epoch": 0, "batch": 0, "trained_s": 0.0}
+        self.counts = {"step": 0, "epoch": 0, "batch": 0, "trained_s": 0.0, "cpu_s": 0.0}
 
     @property
     def seen(self) -> int:
@@ -151,7 +151,7 @@ class Run:
             self.model.load_state_dict(saved["model"])
             self.average.model.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            self.counts = saved["counts"]
+            self.counts |= saved["counts"]
 
     def save(self) -> None:
         parts = {"model": self.model, "average": self.average.model, "optimizer": self.optimizer}
@@ -199,22 +199,25 @@ def weights_before(stage: Stage, out: Path, init: Path | None) -> Path | None:
     return before if stage.after is not None and (before.exists() or init is None) else init
 
 
+def open_components(source: ViewSource, cache: Path, device: torch.device) -> Components:
+    """What the teacher's features are turned into: fitted once and kept in `cache`, so all stages learn the same."""
+    path = cache / "components.safetensors"
+    if not path.exists():
+        visited = [number for number, data in enumerate(source.sets) if source.repeats.get(data.name, 1) > 0]
+        fitted = fit_components(sample_features([source.view(number, 0)[1] for number in visited], VIEW_SEED))
+        save_file({"mean": fitted.mean, "basis": fitted.basis.contiguous()}, path)
+    return Components(**load_file(path, device=str(device)))
+
+
 class Distiller:
-    """The loss of a batch, with what the teacher's features are turned into."""
+    """The loss of a batch."""
 
-    def __init__(self, source: ViewSource, cache: Path, device: torch.device, task: nn.Module | None = None) -> None:
-        """The components are fitted once and kept in `cache`: all stages learn the same ones.
+    def __init__(self, components: Components, teacher: Teacher, first: int, task: nn.Module | None = None) -> None:
+        """UC Merced's classes begin at output `first`.
 
-        `task` answers normalised images with logits of UC Merced's classes; without it no batch is blended.
+        `task` answers normalised images with logits of these classes; without it no batch is blended.
         """
-        path = cache / "components.safetensors"
-        if not path.exists():
-            visited = [number for number, data in enumerate(source.sets) if source.repeats.get(data.name, 1) > 0]
-            fitted = fit_components(sample_features([source.view(number, 0)[1] for number in visited], VIEW_SEED))
-            save_file({"mean": fitted.mean, "basis": fitted.basis.contiguous()}, path)
-        self.components = Components(**load_file(path, device=str(device)))
-        self.teacher, self.task = Teacher(device), task
-        self.first = first_output(source.offsets)
+        self.components, self.teacher, self.first, self.task = components, teacher, first, task
 
     def __call__(self, model: nn.Module, batch: Batch, stage: Stage) -> tuple[Tensor, dict[str, float]]:
         images, weights = batch.images, stage.weights
@@ -233,7 +236,7 @@ class Distiller:
             loss = loss + weights.exits * exits_loss(exits, heads, targets, weights) if exits else loss
         if taught:
             followed = task_loss(sum(heads) / len(heads), exits, self.task(x), self.first, weights)
-            loss, parts = loss + weights.task * followed, parts | {"task": float(followed)}
+            loss, parts = loss + weights.task * followed, parts | {"task": followed.item()}
         return loss, parts
 
 
@@ -244,15 +247,18 @@ def train(run: Run, source: ViewSource, distil: Distiller, planned: int, stop_at
     seen, sums = 0, defaultdict(list)
     run.model.train()
     while run.seen < planned and time.monotonic() < stop_at:
-        before = None
+        before, spent = None, 0.0
         for batch in source.batches(counts["epoch"], stage.image_size, stage.batch_size, counts["batch"]):
-            before = before or time.monotonic()  # the first batch may have asked the teacher
+            if before is None:  # the first batch may have asked the teacher
+                before, spent = time.monotonic(), time.process_time()
             parts = train_step(run, distil, batch, run.seen / planned)
             seen += len(batch.labels)
             for key, value in parts.items():
                 sums[key].append(value)
             now = time.monotonic()
             counts["trained_s"], before = counts["trained_s"] + now - before, now
+            cpu = time.process_time()  # on a busy machine the better measure of what a stage takes
+            counts["cpu_s"], spent = counts["cpu_s"] + cpu - spent, cpu
             if now - logged > LOG_EVERY_S:
                 append_line(log, interval_record(run, seen, sums, now - logged))
                 logged, seen, sums = now, 0, defaultdict(list)
@@ -344,15 +350,16 @@ def main() -> None:
         repeats = stage.repeats | ({arguments.without: 0} if arguments.without else {})
         source = ViewSource(sets, views, repeats, cache / "features", (VIEW_SEED, arguments.seed), device)
         torch.manual_seed(arguments.seed)
+        first = first_output(source.offsets)
         run = open_run(stage, source.offsets, out, device, init)
         unfinished = run.seen < plan[stage.name] or not run.weights.exists()
         if run.seen < plan[stage.name]:
-            distil = distil or Distiller(source, cache, device, task)
+            distil = distil or Distiller(open_components(source, cache, device), Teacher(device), first, task)
             train(run, source, distil, plan[stage.name], stop_at, log)
         if run.seen < plan[stage.name]:
             break  # out of time: the next stage starts from this one's end
         if unfinished:
-            finish(run, arguments.packed, first_output(source.offsets), log)
+            finish(run, arguments.packed, first, log)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def heads_loss(heads: tuple[Tensor, ...], targets: Targets, weights: Weights) ->
     classes = divergence(split[-1][1], targets.teacher)
     labels = torch.stack([F.cross_entropy(answer[2], targets.labels) for answer in split]).mean()
     total = weights.features * features + weights.classes * classes + weights.labels * labels
-    return total, {"features": float(features), "classes": float(classes), "labels": float(labels)}
+    return total, {"features": features.item(), "classes": classes.item(), "labels": labels.item()}
 
 
 def exits_loss(exits: list[Tensor], heads: tuple[Tensor, ...], targets: Targets, weights: Weights) -> Tensor:
