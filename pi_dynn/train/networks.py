@@ -115,5 +115,5 @@ def _taught_by(
 
 def _full_depth(bundle: Bundle) -> Callable[[Tensor], Tensor]:
     """The last answer of a bundle's network, on the CPU, which is where bundles run."""
-    network = bundle.load_network(available_engines()[0] if bundle.manifest.precision == "int8" else "fp32")
+    network = bundle.load_network("fp32" if bundle.manifest.precision == "fp32" else available_engines()[0])
     return lambda x: network.forward_all(x.cpu())[-1].to(x.device)

@@ -17,13 +17,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads its Op
 import argparse
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from importlib import resources
 from pathlib import Path
 from statistics import fmean
 
 import torch
 from batches import Batch, ViewSource
-from pack import TRAINING_SETS, open_packed
+from pack import MEASURED_AT, TRAINING_SETS, Packed, open_packed
 from probe import EXITS, accuracy_by_depth, normalised, probe_network
 from safetensors.torch import load_file, save_file
 from state import Average, append_line, load_state, save_state
@@ -41,10 +43,13 @@ from targets import (
     sample_features,
     task_loss,
 )
-from teacher_features import TaskTeacher, Teacher
+from teacher_features import Teacher
 from torch import Tensor, nn
 
+from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.unpacked import weights_to_start_from
+from pi_dynn.runtime.archive import SHIPPED
+from pi_dynn.train.networks import open_teacher
 
 VIEW_SEED = 0  # of the fixed views, for which the teacher's answers are kept
 VIEWS = {"tiny_imagenet": 1, "cifar10": 1, "aid": 2, "rsscn7": 2, "ucm_train": 4}  # times --views
@@ -71,7 +76,7 @@ class Stage:
     repeats: dict[str, float] = field(default_factory=dict)  # of each set; 1 where none is given
     exits: tuple[int, ...] = ()
     weights: Weights = Weights()
-    mixed: float = 0.0  # share of the batches that are blended and answered by the fine-tuned teacher alone
+    mixed: float = 0.0  # share of the batches that are blended, and answered by the task's teacher alone
 
 
 ALL = {"cifar10": 0, "aid": 2, "rsscn7": 2, "ucm_train": 4}  # 32 px of CIFAR-10 tell least for the time they take
@@ -88,7 +93,8 @@ AERIAL_128 = Stage(
     warmup_steps=50,
     repeats=AERIAL,
     exits=EXITS,
-    weights=Weights(labels=1.0, classes=0.25),
+    weights=Weights(labels=1.0, classes=0.25, task=0.5),
+    mixed=0.25,
 )
 TASK_128 = Stage(
     "task_128",
@@ -131,7 +137,7 @@ class Run:
         self.path, self.weights = out / f"{stage.name}.state.pt", out / f"{stage.name}.safetensors"
         self.average = Average(model, AVERAGE_DECAY)
         self.optimizer = optimizer_of(model, stage)
-        self.counts = {"step": 0, "epoch": 0, "batch": 0, "trained_s": 0.0}
+        self.counts = {"step": 0, "epoch": 0, "batch": 0, "trained_s": 0.0, "cpu_s": 0.0}
 
     @property
     def seen(self) -> int:
@@ -145,7 +151,7 @@ class Run:
             self.model.load_state_dict(saved["model"])
             self.average.model.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            self.counts = saved["counts"]
+            self.counts |= saved["counts"]
 
     def save(self) -> None:
         parts = {"model": self.model, "average": self.average.model, "optimizer": self.optimizer}
@@ -167,16 +173,24 @@ def learning_rate(stage: Stage, step: int, progress: float) -> float:
     return (stage.final_lr + (stage.lr - stage.final_lr) * cosine) * min(1.0, (step + 1) / stage.warmup_steps)
 
 
-def open_run(stage: Stage, classes: int, out: Path, device: torch.device, init: Path | None = None) -> Run:
-    """The stage as it was left, or at its beginning; `init` has the weights to begin with where no stage does."""
-    outputs = COMPONENTS + IMAGENET_CLASSES + classes
+def open_run(stage: Stage, offsets: list[int], out: Path, device: torch.device, init: Path | None = None) -> Run:
+    """The stage as it was left, or at its beginning; `init` has the weights to begin with where no stage does.
+
+    `offsets` are where the classes of each set begin; the classes of a network of UC Merced alone are put there.
+    """
+    outputs = COMPONENTS + IMAGENET_CLASSES + offsets[-1]
     run = Run(stage, new_student(stage.form, stage.image_size, outputs, stage.exits, device), out)
     if run.path.exists():
         run.restore()
     elif (source := weights_before(stage, out, init)) is not None:
-        start_from(run.model, load_file(source))
+        start_from(run.model, load_file(source), first_output(offsets))
         run.average.model.load_state_dict(run.model.state_dict())
     return run
+
+
+def first_output(offsets: list[int]) -> int:
+    """Where the outputs for UC Merced's classes begin."""
+    return COMPONENTS + IMAGENET_CLASSES + offsets[TRAINING_SETS.index("ucm_train")]
 
 
 def weights_before(stage: Stage, out: Path, init: Path | None) -> Path | None:
@@ -185,22 +199,25 @@ def weights_before(stage: Stage, out: Path, init: Path | None) -> Path | None:
     return before if stage.after is not None and (before.exists() or init is None) else init
 
 
+def open_components(source: ViewSource, cache: Path, device: torch.device) -> Components:
+    """What the teacher's features are turned into: fitted once and kept in `cache`, so all stages learn the same."""
+    path = cache / "components.safetensors"
+    if not path.exists():
+        visited = [number for number, data in enumerate(source.sets) if source.repeats.get(data.name, 1) > 0]
+        fitted = fit_components(sample_features([source.view(number, 0)[1] for number in visited], VIEW_SEED))
+        save_file({"mean": fitted.mean, "basis": fitted.basis.contiguous()}, path)
+    return Components(**load_file(path, device=str(device)))
+
+
 class Distiller:
-    """The loss of a batch, with what the teacher's features are turned into."""
+    """The loss of a batch."""
 
-    def __init__(self, source: ViewSource, cache: Path, device: torch.device, task: TaskTeacher | None = None) -> None:
-        """The components are fitted once and kept in `cache`: all stages learn the same ones.
+    def __init__(self, components: Components, teacher: Teacher, first: int, task: nn.Module | None = None) -> None:
+        """UC Merced's classes begin at output `first`.
 
-        `task` is a teacher fine-tuned on UC Merced; without one no batch is blended.
+        `task` answers normalised images with logits of these classes; without it no batch is blended.
         """
-        path = cache / "components.safetensors"
-        if not path.exists():
-            visited = [number for number, data in enumerate(source.sets) if source.repeats.get(data.name, 1) > 0]
-            fitted = fit_components(sample_features([source.view(number, 0)[1] for number in visited], VIEW_SEED))
-            save_file({"mean": fitted.mean, "basis": fitted.basis.contiguous()}, path)
-        self.components = Components(**load_file(path, device=str(device)))
-        self.teacher, self.task = Teacher(device), task
-        self.first = COMPONENTS + IMAGENET_CLASSES + source.offsets[TRAINING_SETS.index("ucm_train")]
+        self.components, self.teacher, self.first, self.task = components, teacher, first, task
 
     def __call__(self, model: nn.Module, batch: Batch, stage: Stage) -> tuple[Tensor, dict[str, float]]:
         images, weights = batch.images, stage.weights
@@ -209,7 +226,8 @@ class Distiller:
         taught = self.task is not None and weights.task > 0
         blended = taught and bool(torch.rand(()) < stage.mixed)
         images = mixed(images) if blended else images
-        heads, exits = answers(model, normalised(images))
+        x = normalised(images)
+        heads, exits = answers(model, x)
         loss, parts = images.new_zeros(()), {}
         if not blended:
             logits = self.teacher.classify(batch.features)
@@ -217,8 +235,8 @@ class Distiller:
             loss, parts = heads_loss(heads, targets, weights)
             loss = loss + weights.exits * exits_loss(exits, heads, targets, weights) if exits else loss
         if taught:
-            followed = task_loss(sum(heads) / len(heads), exits, self.task(images), self.first, weights)
-            loss, parts = loss + weights.task * followed, parts | {"task": float(followed)}
+            followed = task_loss(sum(heads) / len(heads), exits, self.task(x), self.first, weights)
+            loss, parts = loss + weights.task * followed, parts | {"task": followed.item()}
         return loss, parts
 
 
@@ -229,15 +247,18 @@ def train(run: Run, source: ViewSource, distil: Distiller, planned: int, stop_at
     seen, sums = 0, defaultdict(list)
     run.model.train()
     while run.seen < planned and time.monotonic() < stop_at:
-        before = None
+        before, spent = None, 0.0
         for batch in source.batches(counts["epoch"], stage.image_size, stage.batch_size, counts["batch"]):
-            before = before or time.monotonic()  # the first batch may have asked the teacher
+            if before is None:  # the first batch may have asked the teacher
+                before, spent = time.monotonic(), time.process_time()
             parts = train_step(run, distil, batch, run.seen / planned)
             seen += len(batch.labels)
             for key, value in parts.items():
                 sums[key].append(value)
             now = time.monotonic()
             counts["trained_s"], before = counts["trained_s"] + now - before, now
+            cpu = time.process_time()  # on a busy machine the better measure of what a stage takes
+            counts["cpu_s"], spent = counts["cpu_s"] + cpu - spent, cpu
             if now - logged > LOG_EVERY_S:
                 append_line(log, interval_record(run, seen, sums, now - logged))
                 logged, seen, sums = now, 0, defaultdict(list)
@@ -274,15 +295,25 @@ def train_step(run: Run, distil: Distiller, batch: Batch, progress: float) -> di
     return parts
 
 
-def finish(run: Run, packed: Path, first_class: int, log: Path) -> None:
-    """Write the averaged weights, their linear probe, and what the heads answer; `first_class` is UC Merced's."""
+def finish(run: Run, packed: Path, first: int, log: Path) -> None:
+    """Write the averaged weights, their linear probe, and what the heads answer from output `first` on."""
     state = {key: value.cpu().contiguous() for key, value in run.average.model.state_dict().items()}
     unfinished = run.weights.with_suffix(".part")
     save_file(state, unfinished)
     unfinished.replace(run.weights)
     accuracy = round(probe_network(run.average.model, packed), 4)
-    depths = accuracy_by_depth(run.average.model, packed, COMPONENTS + IMAGENET_CLASSES + first_class)
+    depths = accuracy_by_depth(run.average.model, packed, first)
     append_line(log, {"stage": run.stage.name, "probe_ucm_calibrate": accuracy, "heads": depths} | run.counts)
+
+
+def task_teacher(source: str, sets: list[Packed], device: torch.device) -> nn.Module:
+    """A network that answers a student's images with logits of UC Merced's classes; lite0 is one that is shipped."""
+    classes = sets[TRAINING_SETS.index("ucm_train")].classes
+    with ExitStack() as stack:
+        if source in SHIPPED:
+            shipped = resources.files("pi_dynn.assets") / SHIPPED[source]
+            source = str(stack.enter_context(resources.as_file(shipped)))
+        return open_teacher(source, classes, Preprocess(MEASURED_AT), device)
 
 
 def parse_plan(text: str) -> dict[str, int]:
@@ -298,7 +329,9 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="weights of a plain 12-192, or embedded, for a stage after none")
     parser.add_argument("--cache", type=Path, help="what all runs share of the teacher [default: that of --out]")
     parser.add_argument("--seed", type=int, default=0, help="of order, flips and new heads, not of the fixed views")
-    parser.add_argument("--task-teacher", type=Path, help="EfficientNet-Lite fine-tuned on UC Merced's training part")
+    parser.add_argument("--task-teacher", help="that knows UC Merced: lite0, a bundle, or a checkpoint")
+    parser.add_argument("--rate", type=float, default=1.0, help="times the stages' learning rates: less after --init")
+    parser.add_argument("--without", choices=TRAINING_SETS, help="leave a set out, to see what it brings")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, to be called again")
     parser.add_argument("--views", type=int, default=1, help="how many times the fixed views of VIEWS")
     parser.add_argument("--device", default="cpu")
@@ -310,21 +343,23 @@ def main() -> None:
     sets = [open_packed(name, arguments.packed) for name in TRAINING_SETS]
     views = {name: count * arguments.views for name, count in VIEWS.items()}
     init = weights_to_start_from(arguments.init, out) if arguments.init else None
-    task_classes = sets[TRAINING_SETS.index("ucm_train")].classes
-    task = TaskTeacher(arguments.task_teacher, task_classes, device) if arguments.task_teacher else None
+    task = task_teacher(arguments.task_teacher, sets, device) if arguments.task_teacher else None
     plan, distil = parse_plan(arguments.plan), None
     for stage in (stage for stage in STAGES if stage.name in plan):
-        source = ViewSource(sets, views, stage.repeats, cache / "features", (VIEW_SEED, arguments.seed), device)
+        stage = replace(stage, lr=stage.lr * arguments.rate, final_lr=stage.final_lr * arguments.rate)
+        repeats = stage.repeats | ({arguments.without: 0} if arguments.without else {})
+        source = ViewSource(sets, views, repeats, cache / "features", (VIEW_SEED, arguments.seed), device)
         torch.manual_seed(arguments.seed)
-        run = open_run(stage, source.offsets[-1], out, device, init)
+        first = first_output(source.offsets)
+        run = open_run(stage, source.offsets, out, device, init)
         unfinished = run.seen < plan[stage.name] or not run.weights.exists()
         if run.seen < plan[stage.name]:
-            distil = distil or Distiller(source, cache, device, task)
+            distil = distil or Distiller(open_components(source, cache, device), Teacher(device), first, task)
             train(run, source, distil, plan[stage.name], stop_at, log)
         if run.seen < plan[stage.name]:
             break  # out of time: the next stage starts from this one's end
         if unfinished:
-            finish(run, arguments.packed, source.offsets[TRAINING_SETS.index("ucm_train")], log)
+            finish(run, arguments.packed, first, log)
 
 
 if __name__ == "__main__":

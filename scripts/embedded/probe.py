@@ -48,7 +48,7 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
 def probe_inputs(embed, size: int, packed: Path, name: str) -> tuple[Tensor, Tensor]:
     """Features and labels of a packed set; `embed` gets images in 0..255."""
     data = open_packed(name, packed)
-    images = torch.from_numpy(data.pixels[:])
+    images = torch.from_numpy(data.pixels[:].copy())
     views = whole_views(len(images))
     parts = torch.arange(len(images)).split(BATCH)
     return torch.cat([embed(render(images[part], views[part], size)) for part in parts]), torch.from_numpy(data.labels)
@@ -78,7 +78,7 @@ def accuracy_by_depth(model: nn.Module, packed: Path, first: int) -> dict[str, f
     `first` is where the outputs for UC Merced's classes begin.
     """
     data = open_packed(CALIBRATION_SET, packed)
-    images, labels = torch.from_numpy(data.pixels[:]), torch.from_numpy(data.labels)
+    images, labels = torch.from_numpy(data.pixels[:].copy()), torch.from_numpy(data.labels)
     x = normalised(render(images, whole_views(len(images)), model.image_size))
     device = next(model.parameters()).device
     right: dict[str, float] = {}

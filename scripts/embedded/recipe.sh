@@ -11,7 +11,8 @@ here=$(dirname "$0") split=calibration/ucm_split.json
 ucm=(--data "$data/ucm" --split "$split" --device "$device")
 
 pretrain() {
-  "$python" "$here/pretrain.py" --packed "$out/packed" --cache "$out" --device "$device" --threads "$threads" "$@"
+  "$python" "$here/pretrain.py" --packed "$out/packed" --cache "$out" --device "$device" --threads "$threads" \
+    --task-teacher lite0 "$@"
 }
 
 "$python" "$here/pack.py" --data "$data" --split "$split" --packed "$out/packed"
@@ -19,16 +20,11 @@ pretrain() {
 # The photographs first: the shipped network, at 64 px, learns what EfficientNet-Lite0 says of them.
 pretrain --out "$out" --init embedded --plan "plain_64=${PRETRAIN:-2},aerial_plain_128=${AERIAL:-0.4}"
 
-# EfficientNet-Lite0 learns UC Merced; chosen, as everything, on the calibration part.
-"$python" -m pi_dynn.cli train transfer "${ucm[@]}" --out "$out/teacher" --resume --model efficientnet_lite0 \
-  --pretrained --image-size 128 --any-way-up --augment aerial --mix 0 --epochs "${TEACHER_EPOCHS:-12}" \
-  --warmup-epochs 1 --lr 0.0005 --ema 0
-
 # The last stages, once a seed.
 for seed in $seeds; do
   run=$out/seed_$seed
   pretrain --out "$run" --seed "$seed" --init "$out/aerial_plain_128.safetensors" \
-    --task-teacher "$out/teacher/best.safetensors" --plan "task_plain_128=${TASK:-0.1}"
+    --plan "task_plain_128=${TASK:-0.1}"
   if [ ! -e "$run/exits/result.json" ]; then
     "$python" "$here/export.py" --packed "$out/packed" --weights "$run/task_plain_128.safetensors" \
       --log "$run/log.jsonl" --to "$run/backbone.safetensors"

@@ -34,19 +34,17 @@ def new_student(
     return faster_on(model, torch.device(device)).to(device)
 
 
-def start_from(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def start_from(model: nn.Module, state: Mapping[str, Tensor], first: int | None = None) -> None:
     """Load the weights of an earlier stage: resized and grown where need be; new exits begin as the final head.
 
-    Heads of a network with other outputs are left as they are initialised.
+    Heads of a network with other outputs are as they are initialised; from output `first` on they are its own.
     """
     if "cls_token" not in state:
         state = resize_state_dict(state, image_size_of(state), model.image_size)
         state = distilled_from_plain(state, model.grid) if model.distilled else state
     own = model.state_dict()
     if state["head.weight"].shape != own["head.weight"].shape:
-        state = {key: value for key, value in state.items() if "head" not in key} | {
-            key: value for key, value in own.items() if key.startswith("head")
-        }
+        state = widened(state, own, first)
     new = {}
     for key, value in own.items():
         if key in state:
@@ -56,6 +54,19 @@ def start_from(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         else:  # gates, which other scripts train
             new[key] = value
     model.load_state_dict(new)
+
+
+def widened(state: Mapping[str, Tensor], own: Mapping[str, Tensor], first: int | None) -> dict[str, Tensor]:
+    """`state` with final heads of the size of those in `own`, which from output `first` on answer what it answered.
+
+    Its exits are left out: they may be after other blocks.
+    """
+    wide = {key: value for key, value in state.items() if "head" not in key}
+    for key in (key for key in state if key.startswith("head")):
+        wide[key] = own[key].clone()
+        if first is not None:
+            wide[key][first : first + len(state[key])] = state[key]
+    return wide
 
 
 def answers(model: nn.Module, x: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 COMPONENTS = 384
 IMAGENET_CLASSES = 1000
-TEMPERATURE = 2.0  # at which the fine-tuned teacher is followed
+TEMPERATURE = 2.0  # at which the task's teacher is followed
 FITTED_ON = 12_000  # images whose features give the components
 
 
@@ -28,7 +28,7 @@ class Weights:
     labels: float = 0.5  # cross-entropy among the classes of the image's own set
     exits: float = 0.5  # the exits' mean loss, beside the final one
     followed: float = 0.5  # KL divergence of an exit from the final answer
-    task: float = 0.0  # KL divergence from the classes of a teacher fine-tuned on the task
+    task: float = 0.0  # KL divergence from what a teacher that knows the task answers
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def heads_loss(heads: tuple[Tensor, ...], targets: Targets, weights: Weights) ->
     classes = divergence(split[-1][1], targets.teacher)
     labels = torch.stack([F.cross_entropy(answer[2], targets.labels) for answer in split]).mean()
     total = weights.features * features + weights.classes * classes + weights.labels * labels
-    return total, {"features": float(features), "classes": float(classes), "labels": float(labels)}
+    return total, {"features": features.item(), "classes": classes.item(), "labels": labels.item()}
 
 
 def exits_loss(exits: list[Tensor], heads: tuple[Tensor, ...], targets: Targets, weights: Weights) -> Tensor:
@@ -126,7 +126,7 @@ def exits_loss(exits: list[Tensor], heads: tuple[Tensor, ...], targets: Targets,
 
 
 def task_loss(final: Tensor, exits: list[Tensor], said: Tensor, first: int, weights: Weights) -> Tensor:
-    """How far the answers (B, outputs) are from a fine-tuned teacher's logits (B, classes), which begin at `first`."""
+    """How far answers (B, outputs) from number `first` on are from the logits (B, classes) of the task's teacher."""
     classes = slice(first, first + said.shape[1])
 
     def far(answer: Tensor) -> Tensor:

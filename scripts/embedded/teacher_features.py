@@ -6,21 +6,17 @@ folded and it computes in bfloat16: a frozen script that does both takes 0.6 of 
 Source: the weights of EfficientNet-Lite0, Apache-2.0, from the package of the extra `[train]`.
 """
 
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pack import Packed
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from views import Views, draw_views, render
 
 from pi_dynn import create_model
-from pi_dynn.models.card import read_card
-from pi_dynn.models.checkpoint import load_checkpoint
 from pi_dynn.models.pretrained import load_pretrained
 
 FEATURES, IMAGENET_CLASSES = 1280, 1000
@@ -55,36 +51,6 @@ class Teacher(nn.Module):
         return features @ self.weight.T + self.bias
 
 
-class TaskTeacher(nn.Module):
-    """Images (B, 3, R, R) in 0..255 to the logits (B, classes) of an EfficientNet-Lite that was fine-tuned on a task.
-
-    `file` is what `pi-dynn train transfer` wrote; `classes` are the ones wanted, in this order.
-    Raises: ValueError for a file of other classes.
-    """
-
-    def __init__(self, file: Path, classes: list[str], device: torch.device) -> None:
-        super().__init__()
-        card = read_card(file)
-        if card is None or sorted(card.classes) != sorted(classes):
-            raise ValueError(f"{file} was not trained on the classes of the task")
-        network = create_model(card.model, **card.arguments).eval()
-        load_checkpoint(network, file)
-        fold_norms(network)
-        self.size = card.preprocess.size
-        for name, values in (("mean", card.preprocess.mean), ("std", card.preprocess.std)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
-        self.register_buffer("order", torch.tensor([card.classes.index(name) for name in classes]))
-        self.network = network.to(memory_format=torch.channels_last, dtype=torch.bfloat16)
-        self.to(device).requires_grad_(False)
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-1] != self.size:
-            x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        x = ((x - self.mean) / self.std).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-        return self.network(x).float()[:, self.order]
-
-
 def fold_norms(network: nn.Module) -> None:
     """Put every batch norm of an EfficientNet-Lite into the convolution before it, in place."""
     pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
@@ -96,16 +62,22 @@ def fold_norms(network: nn.Module) -> None:
         setattr(owner, norm, nn.Identity())
 
 
-def features_of_views(teacher: Teacher, data: Packed, views: Views, size: int, device: torch.device) -> np.ndarray:
-    """Features (N, 1280) float16 of one view of every image of a set."""
-    features = np.empty((len(data), FEATURES), np.float16)
-    for start in range(0, len(data), BATCH):
-        stop = min(start + BATCH, len(data))
-        index = torch.arange(start, stop)
-        pixels = torch.from_numpy(data.pixels[start:stop].copy()).to(device)
+def write_features(teacher, data: Packed, views: Views, size: int, device: torch.device, path: Path) -> int:
+    """Features (N, 1280) float16 of one view of every image of a set into a map at `path`; how many were missing.
+
+    Rows that an earlier call left are kept: a row not yet written is zero, which no features are.
+    """
+    if not path.exists():
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(data), FEATURES)).flush()
+    features = np.load(path, mmap_mode="r+")
+    missing = np.flatnonzero(~features.any(1))
+    for start in range(0, len(missing), BATCH):
+        rows = missing[start : start + BATCH]
+        pixels = torch.from_numpy(data.pixels[rows]).to(device)
         with torch.inference_mode():
-            features[start:stop] = teacher(render(pixels, views[index], size)).half().cpu().numpy()
-    return features
+            features[rows] = teacher(render(pixels, views[torch.from_numpy(rows)], size)).half().cpu().numpy()
+    features.flush()
+    return len(missing)
 
 
 def cached_features(data: Packed, view: int, seed: int, folder: Path, device: torch.device) -> np.ndarray:
@@ -115,13 +87,9 @@ def cached_features(data: Packed, view: int, seed: int, folder: Path, device: to
     if not path.exists():
         begin = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
-        features = features_of_views(Teacher(device), data, draw_views(data.name, len(data), view, seed), size, device)
-        unfinished = path.with_suffix(".part")
-        with unfinished.open("wb") as stream:
-            np.save(stream, features)
-            stream.flush()
-            os.fsync(stream.fileno())
+        unfinished, views = path.with_suffix(".part"), draw_views(data.name, len(data), view, seed)
+        asked = write_features(Teacher(device), data, views, size, device, unfinished)
         unfinished.replace(path)
-        rate = len(data) / (time.monotonic() - begin)
+        rate = asked / (time.monotonic() - begin)
         print(f"teacher: view {view} of {data.name}: {rate:.0f} images/s", flush=True)
     return np.load(path, mmap_mode="r")

