@@ -25,7 +25,6 @@ from pi_dynn.latency.emulated import count_exits
 from pi_dynn.text import milliseconds, percent, table
 
 BUNDLES = {  # name in the figure -> bundle, whether it is in ONNX
-    "Lite0 at 96 px, ONNX": ("lite0-96", True),
     "Lite0, ONNX": ("lite0", True),
     "Lite0, TorchScript": ("lite0", False),
     "GFNet, ONNX": ("gfnet", True),

@@ -41,7 +41,7 @@ NETWORKS = {
     "12-384@224": ("gfnet_12_384", 224, (825, 390)),
 }
 CHECKED = "12-192@128"
-SHIPPED = {"lite0-96": True, "lite0": True, "gfnet": False}  # bundle: whether its ONNX form is the cheaper one
+SHIPPED = {"lite0": True, "gfnet": False}  # bundle: whether its ONNX form is the cheaper one
 EXIT_CHECK_LIMITS = (0.04, 0.06)  # of a block
 CLASSES = 10
 LEAST_SHARE = 0.005  # of an answer, for an operator to have a line of its own

@@ -18,7 +18,7 @@ MANIFEST_FILE = f"extra/{MANIFEST_NAME}"
 FOLDER = "archive"  # of an archive; TorchScript wants one
 EMBEDDED = "gfnet"
 # Bundles that come with the package, by name; each has an ONNX form beside it.
-SHIPPED = {EMBEDDED: "ucm_gfnet_12_192_128.pt", "lite0": "ucm_efficientnet_lite0_128.pt"}
+SHIPPED = {EMBEDDED: "ucm_gfnet_12_192_128.pt", "lite0": "ucm_efficientnet_lite0_96.pt"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip archive knows: no entry tells when it was made
 _UTF8_NAMES = 0x800  # the only flag that changes nothing
 Manifest = TypeVar("Manifest")

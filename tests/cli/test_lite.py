@@ -69,7 +69,7 @@ def test_what_it_can_do(arguments, shown, tmp_path):
         ["profile"],
         ["benchmark"],
         ["models"],
-        ["classify", "--bundle", Path(pi_dynn.assets.__path__[0]) / "ucm_efficientnet_lite0_128.pt"],
+        ["classify", "--bundle", Path(pi_dynn.assets.__path__[0]) / "ucm_efficientnet_lite0_96.pt"],
     ],
 )
 def test_what_it_cannot_do_is_one_line(arguments, tmp_path):
