@@ -117,6 +117,7 @@ def test_shipped_forms_are_of_one_network(name):
     own = ("format", "packed_engine", "weights_sha256", "pi_dynn_version", "torch_version")
     one, other = ({k: v for k, v in bundle.manifest.to_dict().items() if k not in own} for bundle in (scripted, form))
     assert one == other and "full_depth.onnx" not in form.network_files()
-    x = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(2))
+    size = scripted.manifest.preprocess.size
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
     pairs = zip(Session(form).forward_all(x), Session(scripted).forward_all(x), strict=True)
     assert all(relative_error([got], [want]) < 0.1 for got, want in pairs)
