@@ -68,7 +68,10 @@ def test_rules_at_equal_cost(evaluate, dataset, tmp_path):
     assert {"full depth", "bundle", "sweep", "budget", "percentile", "msdnet"} <= {one.rule for one in results}
     assert all(one.gain == pytest.approx(0.0) for one in results if one.rule == "sweep")
     text = evaluate(*arguments).out
-    assert "rules at equal cost, chosen on 6 images of part calibrate;" in text and "one of these 6 images is 16.67 points" in text
+    assert (
+        "rules at equal cost, chosen on 6 images of part calibrate;" in text
+        and "one of these 6 images is 16.67 points" in text
+    )
 
 
 @pytest.mark.parametrize(
