@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from pi_dynn.cli.printing import show
+from pi_dynn.errors import CalibrationError
 
 if TYPE_CHECKING:
     from pi_dynn.calibrate.adapt import BoardState
@@ -83,6 +84,11 @@ def chosen_plan(
     budget, unit = (budget_ms, "s") if budget_ms is not None else (budget_mj, "J")
     if budget is None:
         return None if calibration is None else plan_of(record_for(session, calibration))
+    if calibration is None and not DEFAULT_FOLDER.is_dir():
+        raise CalibrationError(
+            f"a budget needs a calibration record, and there is no folder {str(DEFAULT_FOLDER)!r} here: name a record "
+            "with --calibration, or make one with `pi-dynn calibrate`"
+        )
     records = find_records(calibration or DEFAULT_FOLDER, session.bundle.sha256)
     return plan_of(*best_within(records, budget * 1e-3, unit))
 

@@ -78,8 +78,8 @@ def command(
     photographs are classified. Files that cannot be read get one error line each; the others are still answered, and
     the exit status is 1.
 
-    An image leaves at the first exit whose gate expects the answer to be right; the percentage is the network's
-    probability of the class among all classes, which may be low for a right answer.
+    An image leaves at the first exit whose gate expects the answer to be right. The percentage is the network's
+    probability of the class among all classes: 40 % is a sure answer where every other class has far less.
 
     \b
     Examples:
@@ -124,14 +124,17 @@ def show_answers(
 ) -> int:
     """Print every answer, of images in `folder` by their names in it, and the summary; the exit status."""
     from pi_dynn.classify.text import csv_row, label_width, summary_line
+    from pi_dynn.errors import InputError
+    from pi_dynn.text import counted
 
-    interrupted = False
+    interrupted, like_none = False, 0
     with ExitStack() as stack:
         write_csv = stack.enter_context(csv_rows(csv_path)) if csv_path else None
         advance = stack.enter_context(progress("classify", total, enabled=not as_json or not sys.stdout.isatty()))
         width = label_width(session.manifest.labels)
         try:
             for path, answer in answers:
+                like_none += not isinstance(answer, InputError) and not answer.accepted
                 if write_csv is not None:
                     write_csv(csv_row(path, answer))
                 try:
@@ -148,6 +151,13 @@ def show_answers(
         click.echo(json.dumps({"summary": summary.to_dict()}))
     else:
         show(summary_line(summary))
+        if like_none > summary.images / 2:
+            classes = counted(len(session.manifest.labels), "class")
+            show(
+                f"Note: most of these are like none of the {classes} that the bundle knows (`pi-dynn info`): "
+                "`pi-dynn learn` makes a bundle of your own",
+                err=True,
+            )
     if interrupted:
         return ExitStatus.INTERRUPTED
     return ExitStatus.ERROR if summary.failed else ExitStatus.OK

@@ -276,6 +276,11 @@ def _check(asked: dict[str, Any], split: Path | None, dataset: Path, hard: str |
         raise click.UsageError("--corrupt and --rules are two evaluations: ask for one at a time")
     if asked["rules"] and split is None:
         raise click.UsageError("--rules needs a --split: rules are chosen on one part and judged on another")
+    if asked["corrupt"]:  # before anything is loaded
+        from pi_dynn.data.corruptions import check_corruptions, corruptions_named
+
+        corruptions_named(asked["corrupt"])
+        check_corruptions()
 
 
 def _collect(session: "Session | ClusterSession", data: "ImageFolder", title: str, **how: Any) -> "ExitOutputs":

@@ -116,9 +116,8 @@ def check_port(host: str, port: int) -> None:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             pass
     except OSError as error:
-        raise InputError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another --port"
-        ) from error
+        reason = str(error.strerror or error).partition(" (while")[0]  # Python adds the address again
+        raise InputError(f"cannot listen on {host}:{port} ({reason}): choose another --port") from error
 
 
 def _said_of(power: "LivePower | None") -> str:

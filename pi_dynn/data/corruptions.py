@@ -49,6 +49,12 @@ def corruptions_named(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(corruptions))
 
 
+def check_corruptions() -> None:
+    """Raises: InputError if the library that corrupts pictures is missing."""
+    with need_extra("robustness", "corrupting images"):
+        import imagecorruptions  # noqa: F401
+
+
 def corrupt_pixels(pixels: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:
     """A picture, uint8 (H, W, 3), corrupted; the same seed gives the same picture.
 

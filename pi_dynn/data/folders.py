@@ -133,6 +133,7 @@ def load_split(path: str | Path, data: ImageFolder) -> dict[str, ImageFolder]:
     missing = [name for names in parts.values() for name in names if name not in index]
     if missing:
         raise DatasetError(
-            f"{path}: {counted(len(missing), 'image')} of the split missing from {data.root}, first {missing[0]}"
+            f"{path}: {counted(len(missing), 'image')} of the split not found in {data.root}, first {missing[0]}; "
+            "put it back, or leave --split out"
         )
     return {part: data.subset([index[name] for name in names]) for part, names in parts.items()}

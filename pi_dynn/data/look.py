@@ -191,5 +191,5 @@ def _advice(counts: dict[str, int], sizes: list[int], unusable: int) -> list[str
         small = sum(side < DRAFT_PX for side in sizes)
         lines.append(f"{small} images are smaller than {DRAFT_PX} px: what they show may be lost")
     if unusable:
-        lines.append(f"left out: {counted(unusable, 'file')}, listed in look.json")
+        lines.append(f"{counted(unusable, 'file')} left out, listed in look.json")
     return lines

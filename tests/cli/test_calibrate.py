@@ -168,6 +168,13 @@ def test_options_that_contradict_each_other(pi_dynn, command, arguments, message
     assert outcome.status == 2 and message in outcome.err
 
 
+def test_a_budget_without_records(pi_dynn, photographs, tiny_bundle_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = pi_dynn("classify", photographs, "--bundle", tiny_bundle_path, "--budget-ms", 2)
+    assert outcome.status == 1 and len(outcome.err.splitlines()) == 1
+    assert "there is no folder 'calibration' here: name a record with --calibration" in outcome.err
+
+
 def test_bad_input_is_one_line(calibrate, pi_dynn, tiny_bundle_path, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no latency model is kept there
     for arguments, message in (

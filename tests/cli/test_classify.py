@@ -115,6 +115,16 @@ def test_odd_but_good_pictures(classify, tmp_path):
     assert outcome.status == 0 and len(outcome.out.splitlines()) == 8
 
 
+def test_pictures_of_other_things_are_told_what_the_bundle_knows(pi_dynn, photographs):
+    note = "Note: most of these are like none of the 21 classes that the bundle knows (`pi-dynn info`)"
+    other = photographs / "photograph1.jpg"
+    outcome = pi_dynn("classify", other, "--threads", 1)
+    assert outcome.out.startswith("none of these") and outcome.err.startswith(note)
+    assert len(outcome.err.splitlines()) == 1
+    for more in ((other, "--json"), (other, "--accept-all"), ()):  # the samples are what it knows
+        assert pi_dynn("classify", *more, "--threads", 1).err == ""
+
+
 def test_list_on_stdin(classify, photographs):
     listing = "".join(f"{photographs}/photograph{i}.jpg\n" for i in (4, 2))
     outcome = classify("-", "--json", stdin=listing)

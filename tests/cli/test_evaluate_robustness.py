@@ -1,11 +1,13 @@
 """`pi-dynn evaluate` on corrupted and hard images, and its comparison of rules."""
 
 import json
+import sys
 
 import pytest
 from PIL import Image
 
 from pi_dynn.calibrate.records import RuleResult
+from pi_dynn.cli.options import SessionChoice
 from pi_dynn.data.folders import open_image_folder, save_split, stratified_split
 from pi_dynn.evaluate.records import Evaluation, RobustnessResult
 
@@ -66,7 +68,10 @@ def test_rules_at_equal_cost(evaluate, dataset, tmp_path):
     assert {"full depth", "bundle", "sweep", "budget", "percentile", "msdnet"} <= {one.rule for one in results}
     assert all(one.gain == pytest.approx(0.0) for one in results if one.rule == "sweep")
     text = evaluate(*arguments).out
-    assert "rules at equal cost, chosen on 6 images of part calibrate;" in text and "one is 16.67 points" in text
+    assert (
+        "rules at equal cost, chosen on 6 images of part calibrate;" in text
+        and "one of these 6 images is 16.67 points" in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,6 +86,14 @@ def test_rules_at_equal_cost(evaluate, dataset, tmp_path):
 def test_options_that_contradict_each_other(evaluate, dataset, arguments, message):
     outcome = evaluate(dataset, *arguments)
     assert outcome.status == 2 and message in outcome.err
+
+
+def test_a_missing_library_is_said_before_anything_is_loaded(evaluate, dataset, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecorruptions", None)
+    monkeypatch.setattr(SessionChoice, "open", lambda self: pytest.fail("the bundle was loaded"))
+    outcome = evaluate(dataset, "--corrupt", "all")
+    assert outcome.status == 1 and outcome.err.startswith("pi-dynn: error: corrupting images needs imagecorruptions")
+    assert len(outcome.err.splitlines()) == 1 and "[robustness]" in outcome.err
 
 
 def test_a_corruption_that_is_none(evaluate, dataset):

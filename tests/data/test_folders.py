@@ -54,7 +54,7 @@ def test_split_is_stratified_disjoint_and_written(dataset, tmp_path_factory):
     assert [len(parts[part]) for part in parts] == [6, 3, 21]
     assert parts["test"].labels.count(0) == 4
     data.paths[data.paths.index(parts["test"].paths[0])].unlink()
-    with pytest.raises(DatasetError, match="1 image of the split missing from"):
+    with pytest.raises(DatasetError, match="1 image of the split not found in"):
         load_split(path, open_image_folder(dataset))
     path.write_text("{}")
     with pytest.raises(DatasetError, match="no split, or a damaged one"):
