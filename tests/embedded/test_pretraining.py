@@ -1,8 +1,11 @@
 """The pure parts of the embedded model's pretraining."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pretrain
 import pytest
 import torch
 from growth import distilled_from_plain, kernel_of, nearest_kernel, spectrum_of, token_map
@@ -157,3 +160,12 @@ def test_a_view_asks_the_teacher_only_for_what_an_earlier_call_left(tmp_path):
     assert write_features(teacher, data, views, 8, device, path) == 2
     assert write_features(teacher, data, views, 8, device, path) == 0
     assert asked == [2] and np.load(path)[:, 0].tolist() == [1, 7, 1]
+
+
+def test_the_recipe_plans_stages_that_there_are_each_after_the_one_it_starts_from():
+    recipe = (Path(pretrain.__file__).parent / "recipe.sh").read_text()
+    planned = re.findall(r"(\w+_\d+)=\$\{[A-Z]+:-([\d.]+)\}", recipe)
+    stages = {stage.name: stage for stage in STAGES}
+    names = [name for name, views in planned if float(views) > 0]
+    assert names == ["plain_64", "aerial_plain_128", "task_plain_128"]
+    assert [stages[name].after for name in names] == [None, *names[:-1]]
