@@ -9,7 +9,7 @@ from pi_dynn import Preprocess, Session, build_bundle
 from pi_dynn.clock import FakeClock, PerfClock
 from pi_dynn.errors import EngineUnavailable
 from pi_dynn.runtime import engine_choice
-from pi_dynn.runtime.engine_choice import candidates, open_network, relative_error
+from pi_dynn.runtime.engine_choice import candidates, engine_findings, open_network, relative_error
 from pi_dynn.runtime.engines import available_engines, using_engine
 from pi_dynn.runtime.machine_cache import CHOICES
 
@@ -67,6 +67,14 @@ def test_auto_keeps_the_fastest_and_remembers_it(tiny_bundle, monkeypatch, tmp_p
 
     monkeypatch.setattr(engine_choice, "_tested", no_second_choice)
     assert open_network(tiny_bundle, "auto", FakeClock())[0] == engine
+
+
+def test_findings_say_whether_the_choice_was_remembered(tiny_bundle_path, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for how in ("timed just now", "remembered"):
+        *engines, selected = engine_findings(tiny_bundle_path, PerfClock())
+        assert [finding.name for finding in engines] == candidates()
+        assert selected.value in {f"{engine} ({how})" for engine in candidates()}
 
 
 def test_auto_passes_over_engines_that_compute_wrong_values(tiny_bundle, monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ from pi_dynn import Preprocess, Session, build_bundle
 from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.clock import FakeClock
 from pi_dynn.errors import BundleError, InputError
+from pi_dynn.records import NEVER
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,8 @@ def test_prediction_is_consistent(session, images):
     answer = session.classify(images[0], top=3)
     assert answer.label == session.manifest.labels[answer.class_index] == answer.top[0][0]
     assert answer.block_index == session.manifest.blocks[answer.exit_index]
-    assert len(answer.top) == 3
+    assert len(answer.top) == 3 and answer.top[0][1] > answer.top[-1][1]
+    assert answer.probability == answer.top[0][1]
     assert answer.latency_s > 0
     assert type(answer).from_dict(answer.to_dict()) == answer
 
@@ -70,6 +72,12 @@ def test_deadline_answers_at_the_next_exit(tiny_bundle, images, deadline_s, exit
     assert answer.exit_index == exit_index
     plain = session.classify(images[0], session.forced_thresholds(exit_index))
     assert answer.probability == pytest.approx(plain.probability, abs=1e-6)
+
+
+def test_with_a_deadline_a_score_at_its_threshold_is_enough(session, images):
+    score = session.classify(images[0], session.forced_thresholds(1), deadline_s=1e9).score
+    answer = session.classify(images[0], [NEVER, score, *[NEVER] * (session.exits - 2)], deadline_s=1e9)
+    assert (answer.exit_index, answer.score) == (1, score)
 
 
 @pytest.mark.parametrize("engine", ["fp32", "qnnpack"])
