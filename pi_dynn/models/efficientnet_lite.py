@@ -102,8 +102,8 @@ class InvertedResidual(nn.Module):
 class ExpandedHead(nn.Sequential):
     """An exit that first widens its block's few channels as the next block does: (B, C, H, W) -> (B, classes).
 
-    A block's output is narrow and made for the next block. On ImageNet's weights a linear layer answers UC Merced from
-    what the next block widens it to more often right, by up to 8 points at the early exits.
+    A block's output is narrow and made for the next block. Of what the next block widens it to a linear layer knows
+    more, on ImageNet's weights 88 instead of 80 % of UC Merced after block 4 (benchmarks/exit_heads.py).
     """
 
     def __init__(self, channels: int, wide: int, num_classes: int) -> None:
