@@ -5,7 +5,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import click
 
-from pi_dynn.cli.options import SessionChoice
+from pi_dynn.cli.options import SessionChoice, _say_timing
 from pi_dynn.cli.progress import progress
 
 
@@ -43,6 +43,7 @@ def test_without_a_terminal_there_is_no_bar(capsys):
 
 def test_who_waits_for_the_first_answer_is_told_why(tiny_bundle_path, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _say_timing.cache_clear()
     choice, note = SessionChoice(tiny_bundle_path, "auto", None, None), "Note: timing the engines and threads"
     shown = []
     for _ in range(2):
