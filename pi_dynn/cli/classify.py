@@ -29,7 +29,7 @@ from pi_dynn.cli.options import (
     named_or_samples,
     session_options,
 )
-from pi_dynn.cli.printing import discard_stdout, show
+from pi_dynn.cli.printing import discard_stdout, is_piped, show
 from pi_dynn.cli.progress import progress
 from pi_dynn.cli.status import ExitStatus, show_error
 
@@ -130,7 +130,9 @@ def show_answers(
     interrupted, like_none = False, 0
     with ExitStack() as stack:
         write_csv = stack.enter_context(csv_rows(csv_path)) if csv_path else None
-        advance = stack.enter_context(progress("classify", total, enabled=not as_json or not sys.stdout.isatty()))
+        # A bar would be torn by JSON on the terminal, and by what a program prints that reads the answers.
+        with_bar = not as_json if sys.stdout.isatty() else not is_piped()
+        advance = stack.enter_context(progress("classify", total, enabled=with_bar))
         width = label_width(session.manifest.labels)
         try:
             for path, answer in answers:

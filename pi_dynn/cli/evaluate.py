@@ -185,6 +185,7 @@ def command(
       pi-dynn evaluate imagenet-r --layout imagenet-r --bundle recnext_s.pt --wnids wnids.txt
       pi-dynn evaluate datasets/ucm --cluster tcp://scheduler:8786 --ship
     """
+    from pi_dynn.data.corruptions import check_corruptions, corruptions_named
     from pi_dynn.data.layouts import open_data
 
     if calibration is not None and thresholds is not None:
@@ -193,6 +194,9 @@ def command(
     hard = asked["layout"] if asked["layout"] in HARD_SETS else None
     _check(asked, split, dataset, hard)
     check_cluster(cluster, ship, corrupt=asked["corrupt"], layout=hard)
+    if asked["corrupt"]:  # before anything is loaded
+        asked["corrupt"] = corruptions_named(asked["corrupt"])
+        check_corruptions()
     opened = None if hard else open_data(dataset, asked["layout"], asked["partial"])
     data = None if opened is None else opened.part(part, split)
     others = opened.part(asked["choose_on"], split) if opened is not None and asked["rules"] else None
@@ -276,11 +280,6 @@ def _check(asked: dict[str, Any], split: Path | None, dataset: Path, hard: str |
         raise click.UsageError("--corrupt and --rules are two evaluations: ask for one at a time")
     if asked["rules"] and split is None:
         raise click.UsageError("--rules needs a --split: rules are chosen on one part and judged on another")
-    if asked["corrupt"]:  # before anything is loaded
-        from pi_dynn.data.corruptions import check_corruptions, corruptions_named
-
-        corruptions_named(asked["corrupt"])
-        check_corruptions()
 
 
 def _collect(session: "Session | ClusterSession", data: "ImageFolder", title: str, **how: Any) -> "ExitOutputs":
@@ -328,15 +327,13 @@ def _robustness(
     as_json: bool,
 ) -> int:
     """Evaluate on corrupted or hard images."""
-    from pi_dynn.data.corruptions import corruptions_named
     from pi_dynn.evaluate.robustness import corrupted_conditions
     from pi_dynn.evaluate.text import robustness_text
 
     if data is None:
         conditions = hard_conditions(session, dataset, asked["layout"], asked["wnids"], asked["partial"])
     else:
-        names = corruptions_named(asked["corrupt"])
-        conditions = list(corrupted_conditions(data, names, levels))
+        conditions = list(corrupted_conditions(data, asked["corrupt"], levels))
 
     def collect(condition: "Condition") -> "ExitOutputs":
         corruption, severity, images, alter = condition

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pi_dynn.cli.options import json_option
+from pi_dynn.cli.progress import progress
 
 
 @click.command()
@@ -41,7 +42,11 @@ def command(pattern: str, published: bool, as_json: bool) -> None:
     if not names:
         hint = names_like(pattern, list_models(), "pi-dynn models")
         raise UnknownModel(f"no network is called like {pattern!r}: {hint}")
-    entries = [_described(name) for name in names]
+    entries = []
+    with progress("building", total=len(names)) as advance:
+        for name in names:
+            entries.append(_described(name))
+            advance()
     if as_json:
         for entry in entries:
             click.echo(json.dumps(entry))

@@ -1,6 +1,7 @@
 """Labelled images in one folder per class, and saved splits of them."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,9 +128,16 @@ def save_split(path: str | Path, split: Mapping[str, list[str]], seed: int) -> N
 
 
 def load_split(path: str | Path, data: ImageFolder) -> dict[str, ImageFolder]:
-    """The parts of a saved split. Raises DatasetError if an image of it is missing from `data`."""
+    """The parts of a saved split. Raises DatasetError if an image of it is missing from `data`.
+
+    An image may be there in another format: a split made of JPEG copies serves for the TIFF files of the archive.
+    """
     parts = read_record(Split, path, DatasetError, "make one with `pi-dynn train`, or give another").parts
     index = {data.relative(i): i for i in range(len(data))}
+    without_suffix = Counter(_stem(name) for name in index)
+    stems = {_stem(name): i for name, i in index.items() if without_suffix[_stem(name)] == 1}
+    named = {name for names in parts.values() for name in names}
+    index = {name: stems[_stem(name)] for name in named if _stem(name) in stems} | index
     missing = [name for names in parts.values() for name in names if name not in index]
     if missing:
         raise DatasetError(
@@ -137,3 +145,7 @@ def load_split(path: str | Path, data: ImageFolder) -> dict[str, ImageFolder]:
             "put it back, or leave --split out"
         )
     return {part: data.subset([index[name] for name in names]) for part, names in parts.items()}
+
+
+def _stem(name: str) -> str:
+    return str(Path(name).with_suffix(""))

@@ -46,6 +46,8 @@ class Pmic(EnergyMeter):
         self._run = run
         try:
             rails = parse_rails(run(COMMAND))
+        except FileNotFoundError as error:
+            raise MeterNotFound("there is no vcgencmd: only a Pi 5 has a power chip that it reads") from error
         except (OSError, subprocess.SubprocessError) as error:
             raise MeterNotFound(f"vcgencmd pmic_read_adc does not run ({error}): only a Pi 5 has it") from error
         if not rails:  # a Pi 4 answers with an error text and status 0

@@ -31,7 +31,7 @@ def info_text(info: BundleInfo) -> str:
         *map(_calibration, info.calibration),
     ]
     if not info.calibration:
-        lines.append("no calibration record found for it; `pi-dynn calibrate DATASET -o RECORD` makes one")
+        lines.append(folded("no calibration record found for it; `pi-dynn calibrate DATASET -o RECORD` makes one"))
     return "\n".join(lines)
 
 
@@ -86,7 +86,7 @@ def _exits(exits: list[ExitInfo]) -> str:
 
 
 def _calibration(one: CalibrationInfo) -> str:
-    return (
+    return folded(
         f"record {one.file}: rule {one.rule}, score {one.score}, accuracy {percent(one.accuracy, 2)} at a mean cost of "
         f"{cost_text(one.mean_cost, one.cost_unit)}, from {counted(one.images, 'image')} of {one.dataset}"
     )

@@ -18,7 +18,7 @@ def findings(tiny_bundle_path):
 
 def test_every_topic_is_looked_at(findings):
     topics = dict.fromkeys(finding.topic for finding in findings)
-    assert list(topics) == ["system", "torch", "engines", "onnx", "threads", "board", "i2c", "meters"]
+    assert list(topics) == ["system", "torch", "engines", "onnx", "extras", "threads", "board", "i2c", "meters"]
 
 
 def test_each_problem_has_a_cure(findings):

@@ -108,7 +108,7 @@ def with_images(tmp_path, photographs):
 def test_static_int8_in_torchscript(pi_dynn, with_images, photographs):
     arguments = ("export", with_images / "net.safetensors", "-o", with_images / "net.pt", "--precision", "int8-static")
     outcome = pi_dynn(*arguments, "--data", with_images / "data")
-    assert outcome.status == 0 and "branchynet int8-static, 2 classes, 1 exits, torchscript" in outcome.out
+    assert outcome.status == 0 and "branchynet int8-static, 2 classes, 1 exit, torchscript" in outcome.out
     assert outcome.err == ""
     assert load_bundle(with_images / "net.pt").manifest.notes["static_int8"]["images"] == 6
     classify = ("classify", photographs, "--bundle", with_images / "net.pt", "--engine")
@@ -126,7 +126,7 @@ def test_static_int8_in_onnx(pi_dynn, with_images, photographs):
     tmp_path = with_images
     arguments = ("export", tmp_path / "net.safetensors", "-o", tmp_path / "net.onnx.zip", "--format", "onnx")
     outcome = pi_dynn(*arguments, "--data", tmp_path / "data")
-    assert outcome.status == 0 and "branchynet int8, 2 classes, 1 exits, onnx" in outcome.out
+    assert outcome.status == 0 and "branchynet int8, 2 classes, 1 exit, onnx" in outcome.out
     assert pi_dynn("classify", photographs, "--bundle", tmp_path / "net.onnx.zip").status == 0
     assert "have no int8 form: pass precision=" in pi_dynn(*arguments).err
     assert "--data is for static int8" in pi_dynn(*arguments, "--data", tmp_path / "data", "--precision", "fp32").err

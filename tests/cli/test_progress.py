@@ -1,11 +1,13 @@
 """Progress bars: lines that are printed meanwhile stand above them."""
 
 import io
+import os
 from contextlib import redirect_stderr, redirect_stdout
 
 import click
 
-from pi_dynn.cli.options import SessionChoice
+from pi_dynn.cli.options import SessionChoice, _say_timing
+from pi_dynn.cli.printing import is_piped
 from pi_dynn.cli.progress import progress
 
 
@@ -41,8 +43,19 @@ def test_without_a_terminal_there_is_no_bar(capsys):
     assert capsys.readouterr() == ("answer\n", "")
 
 
+def test_a_pipe_is_told_from_a_file(tmp_path):
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w") as pipe, redirect_stdout(pipe):
+        assert is_piped()
+    with (tmp_path / "file").open("w") as file, redirect_stdout(file):
+        assert not is_piped()
+    with redirect_stdout(io.StringIO()):
+        assert not is_piped()
+
+
 def test_who_waits_for_the_first_answer_is_told_why(tiny_bundle_path, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _say_timing.cache_clear()
     choice, note = SessionChoice(tiny_bundle_path, "auto", None, None), "Note: timing the engines and threads"
     shown = []
     for _ in range(2):

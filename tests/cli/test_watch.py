@@ -157,7 +157,7 @@ def test_the_address_of_the_broker_may_come_from_the_environment(watch, tmp_path
         (("nothing",), 1, "nothing: no such folder, video file or camera"),
         (("fake", "--mqtt", "http://who:secret@host/a"), 1, "expected mqtt://host/topic"),
         pytest.param(("fake", "--mqtt", "mqtt://127.0.0.1:1/a"), 1, "1/a: cannot be reached", marks=needs("paho")),
-        (("fake", "--thresholds", "0.5"), 1, "got 1 thresholds for 3 exits"),
+        (("fake", "--thresholds", "0.5"), 1, "got 1 threshold for 3 exits"),
         (("fake", "--every", "-1"), 2, "--every"),
         ((), 2, "SOURCE"),
     ],

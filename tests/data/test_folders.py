@@ -53,7 +53,14 @@ def test_split_is_stratified_disjoint_and_written(dataset, tmp_path_factory):
     parts = load_split(path, data)
     assert [len(parts[part]) for part in parts] == [6, 3, 21]
     assert parts["test"].labels.count(0) == 4
-    data.paths[data.paths.index(parts["test"].paths[0])].unlink()
+    there = parts["test"].paths[0]
+    there.rename(there.with_suffix(".tif"))  # another format of the same image
+    assert load_split(path, open_image_folder(dataset))["test"].paths[0].suffix == ".tif"
+    there.with_suffix(".tif").rename(there)
+    there.with_suffix(".tif").write_bytes(there.read_bytes())  # both: the one that is named
+    assert load_split(path, open_image_folder(dataset))["test"].paths[0] == there
+    there.with_suffix(".tif").unlink()
+    data.paths[data.paths.index(there)].unlink()
     with pytest.raises(DatasetError, match="1 image of the split not found in"):
         load_split(path, open_image_folder(dataset))
     path.write_text("{}")
