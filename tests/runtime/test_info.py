@@ -97,6 +97,15 @@ def test_odd_notes_are_one_line_too(tiny_bundle, tmp_path, notes):
         bundle_info(path)
 
 
+@pytest.mark.parametrize("name", ["thresholds", "macs"])
+@pytest.mark.parametrize("change", [lambda values: values[:-1], lambda values: [*values, values[-1]]])
+def test_as_many_thresholds_and_costs_as_exits(tiny_bundle, tmp_path, name, change):
+    path = tmp_path / "odd.pt"
+    path.write_bytes(with_manifest(tiny_bundle, lambda m: m.update({name: change(m[name])})))
+    with pytest.raises(BundleError, match="3 exits, [234] thresholds and [345] costs"):
+        bundle_info(path)
+
+
 def test_notes_and_licence_are_shown(tiny_bundle, tmp_path):
     path, notes = (
         tmp_path / "told.pt",
