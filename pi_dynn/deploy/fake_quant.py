@@ -5,6 +5,7 @@ fuses into int8 again, and which the exporter makes of torch's fake quantisation
 of a bundle come over as they are.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,8 @@ def fake_quantised(stage: torch.jit.ScriptModule, x: Tensor) -> torch.jit.Script
 
     Raises: ModelError for an operator that has no form in floats here.
     """
-    with torch.jit.optimized_execution(False):
+    with torch.jit.optimized_execution(False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes are to be those of `x`
         return torch.jit.trace(_StraightLine(stage), x, check_trace=False)
 
 
@@ -117,12 +119,11 @@ class Layer(nn.Module):
         """
         padding = []
         for dim in (3, 2):
-            stride, before, kernel = self.stride[dim - 2], self.padding[dim - 2], self.weight.shape[dim]
-            reach = self.dilation[dim - 2] * (kernel - 1) + 1
-            everything = (x.shape[dim] + 2 * before - reach) // stride + 1
-            first, count = self.spans.get(dim, (0, everything))
+            stride, before, kernel = self.stride[dim - 2], self.padding[dim - 2], int(self.weight.shape[dim])
+            size, reach = int(x.shape[dim]), self.dilation[dim - 2] * (kernel - 1) + 1
+            first, count = self.spans.get(dim, (0, (size + 2 * before - reach) // stride + 1))
             start = before - first * stride
-            padding += [start, (count - 1) * stride + reach - start - x.shape[dim]]
+            padding += [start, max(0, (count - 1) * stride + reach - start - size)]  # rows may be left over
         return F.pad(x, padding)
 
     def rounded_weight(self) -> Tensor:

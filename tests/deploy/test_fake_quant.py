@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pi_dynn import Session, attach_exits, create_model, load_bundle
-from pi_dynn.deploy.fake_quant import Layer, fake_quantised, is_static_int8
+from pi_dynn.deploy.fake_quant import Layer, _convolution, fake_quantised, is_static_int8
 from pi_dynn.errors import ModelError
 from pi_dynn.runtime.archive import SHIPPED, onnx_form
 from pi_dynn.runtime.engine_choice import relative_error
@@ -121,3 +121,22 @@ def test_shipped_forms_are_of_one_network(name):
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
     pairs = zip(Session(form).forward_all(x), Session(scripted).forward_all(x), strict=True)
     assert all(relative_error([got], [want]) < 0.1 for got, want in pairs)
+
+
+@pytest.mark.parametrize("size", [9, 10, 11])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_only_outputs_that_are_kept_are_computed(size, kernel):
+    """They are those that the convolution gives before it is cut, whatever is left over at the end."""
+    from torch.ao.nn.quantized import Conv2d
+
+    torch.manual_seed(0)
+    with torch.no_grad():
+        conv = Conv2d(2, 3, kernel, stride=2, padding=kernel - 1)
+        weight = torch.quantize_per_channel(
+            torch.randn(3, 2, kernel, kernel), torch.full((3,), 0.01).double(), torch.zeros(3).long(), 0, torch.qint8
+        )
+        conv.set_weight_bias(weight, torch.randn(3))
+    layer, x = Layer(conv._packed_params), torch.randn(1, 2, size, size)
+    whole = _convolution(x, layer, 1.0, 0)
+    layer.spans = {2: (1, whole.shape[2] - 2), 3: (1, whole.shape[3] - 1)}
+    torch.testing.assert_close(_convolution(x, layer, 1.0, 0), whole[:, :, 1:-1, 1:])
