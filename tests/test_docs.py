@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cloup
 import pytest
 
 from pi_dynn.cli.main import COMMANDS
@@ -88,3 +89,9 @@ def test_the_site_builds(tmp_path):
 def test_the_help_of_every_command_has_an_example(name):
     command = importlib.import_module(COMMANDS[name][0]).command
     assert re.search(rf"pi-dynn {name}", command.help)
+
+
+@pytest.mark.parametrize("name", ["classify", "evaluate", "energy", "learn", "watch"])
+def test_long_lists_of_options_are_in_groups(name):
+    command = importlib.import_module(COMMANDS[name][0]).command
+    assert isinstance(command, cloup.Command) and len(command.option_groups) >= 4

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from pi_dynn.cli.calibration_options import (
     budget_options,
@@ -25,6 +26,7 @@ from pi_dynn.cli.options import (
     accept_all_option,
     common_folder,
     exit_options,
+    in_group,
     json_option,
     named_or_samples,
     session_options,
@@ -43,21 +45,30 @@ if TYPE_CHECKING:
 _UNSURE = 0.5  # a probability below it is shown dimmed
 
 
-@click.command()
+@click.command(cls=cloup.Command)
 @click.argument("paths", nargs=-1, metavar="[PATH ...]")
-@exit_options
-@calibration_option
-@budget_options
-@click.option(
-    "--deadline-ms", type=click.FloatRange(0.0), help="Answer at the next exit once this much time has passed."
+@in_group(
+    "Answers",
+    click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Show the N likeliest classes."),
+    accept_all_option,
+    click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="FILE", help="Also write a CSV file."),
+    json_option,
 )
-@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Show the N likeliest classes.")
-@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Images run together.")
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="FILE", help="Also write a CSV file.")
-@cluster_options
-@json_option
-@accept_all_option
-@session_options
+@in_group(
+    "When to stop",
+    exit_options,
+    calibration_option,
+    budget_options,
+    click.option(
+        "--deadline-ms", type=click.FloatRange(0.0), help="Answer at the next exit once this much time has passed."
+    ),
+)
+@in_group(
+    "Many images",
+    click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Images run together."),
+    cluster_options,
+)
+@in_group("Bundle and engine", session_options)
 def command(
     paths: tuple[str, ...],
     thresholds: list[float] | float | None,

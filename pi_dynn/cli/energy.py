@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from pi_dynn.cli.meter_options import meter_options, take_backend_options
 from pi_dynn.cli.options import (
     SessionChoice,
     check_form,
+    in_group,
     json_option,
     layout_options,
     log_option,
@@ -30,36 +32,60 @@ if TYPE_CHECKING:
     from pi_dynn.runtime.session import Session
 
 
-@click.command()
-@click.option("--n", type=click.IntRange(1), help="Inferences in each trial. [default: as many as take 10 s]")
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Images. [default: the bundled samples]")
-@layout_options
-@click.option("--exact-n", is_flag=True, help="Keep N even where the trials are too short for the meter.")
-@click.option(
-    "--trials", type=click.IntRange(1), default=5, show_default=True, help="Trials; 3 or more give intervals."
+@click.command(cls=cloup.Command)
+@in_group(
+    "Trials",
+    click.option("--n", type=click.IntRange(1), help="Inferences in each trial. [default: as many as take 10 s]"),
+    click.option("--exact-n", is_flag=True, help="Keep N even where the trials are too short for the meter."),
+    click.option(
+        "--trials", type=click.IntRange(1), default=5, show_default=True, help="Trials; 3 or more give intervals."
+    ),
+    click.option(
+        "--idle-s",
+        type=click.FloatRange(0.0, min_open=True),
+        default=10.0,
+        show_default=True,
+        help="Seconds of idle power before and after each trial.",
+    ),
+    click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Images run together."),
+    click.option("--each-exit", is_flag=True, help="Also force all images to each exit; check that the sum agrees."),
+    click.option(
+        "--baseline", type=click.Path(path_type=Path), metavar="BUNDLE", help="Measure this in turns with it."
+    ),
 )
-@click.option(
-    "--idle-s",
-    type=click.FloatRange(0.0, min_open=True),
-    default=10.0,
-    show_default=True,
-    help="Seconds of idle power before and after each trial.",
+@in_group(
+    "Images",
+    click.option(
+        "--data", type=click.Path(path_type=Path), metavar="DIR", help="Images. [default: the bundled samples]"
+    ),
+    layout_options,
 )
-@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Images run together.")
-@click.option("--each-exit", is_flag=True, help="Also force all images to each exit; check that the sum agrees.")
-@click.option("--baseline", type=click.Path(path_type=Path), metavar="BUNDLE", help="Measure this in turns with it.")
-@click.option("--name", help="Name in the table. [default: the network and its precision]")
-@click.option("--save", type=click.Path(path_type=Path), metavar="RUN.json", help="Keep the run, raw trace included.")
-@click.option("--gpio", metavar="CHIP:LINE", help="Line that is high in every trial, as /dev/gpiochip0:17.")
-@click.option("--join", type=click.Path(path_type=Path), metavar="RUN.json", help="Join a run of --meter external ...")
-@click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="... with this CSV of an instrument ...")
-@click.option("--instrument", metavar="NAME", help="... of this name, which stands beside every figure.")
-@click.option("--trace-volts", type=click.FloatRange(0.0, min_open=True), help="Supply, if the CSV has amperes only.")
-@click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
-@log_option
-@meter_options
-@json_option
-@session_options
+@in_group("Meter", meter_options)
+@in_group(
+    "Another instrument",
+    click.option("--gpio", metavar="CHIP:LINE", help="Line that is high in every trial, as /dev/gpiochip0:17."),
+    click.option(
+        "--join", type=click.Path(path_type=Path), metavar="RUN.json", help="Join a run of --meter external ..."
+    ),
+    click.option(
+        "--trace", type=click.Path(path_type=Path), metavar="FILE", help="... with this CSV of an instrument ..."
+    ),
+    click.option("--instrument", metavar="NAME", help="... of this name, which stands beside every figure."),
+    click.option(
+        "--trace-volts", type=click.FloatRange(0.0, min_open=True), help="Supply, if the CSV has amperes only."
+    ),
+)
+@in_group(
+    "What is written",
+    click.option("--name", help="Name in the table. [default: the network and its precision]"),
+    click.option(
+        "--save", type=click.Path(path_type=Path), metavar="RUN.json", help="Keep the run, raw trace included."
+    ),
+    click.option("--markdown", is_flag=True, help="Print the tables as Markdown."),
+    log_option,
+    json_option,
+)
+@in_group("Bundle and engine", session_options)
 def command(**options: Any) -> int:
     """Measure what one answer costs, in millijoules, with its 95 % interval.
 

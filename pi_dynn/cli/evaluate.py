@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from pi_dynn.cli.calibration_options import calibration_option, record_for
 from pi_dynn.cli.cluster_options import answering_session, check_cluster, cluster_options
@@ -15,6 +16,7 @@ from pi_dynn.cli.options import (
     SessionChoice,
     check_form,
     exit_options,
+    in_group,
     json_option,
     log_option,
     part_option,
@@ -147,20 +149,21 @@ def hard_conditions(
     ]
 
 
-@click.command()
+@click.command(cls=cloup.Command)
 @click.argument("dataset", type=click.Path(path_type=Path), metavar="DATASET_DIR")
-@exit_options
-@calibration_option
-@split_option
-@part_option("test")
-@click.option("--rules", is_flag=True, help="Also compare all rules at equal cost, chosen on another part...")
-@click.option("--choose-on", default="calibrate", show_default=True, metavar="PART", help="... namely this one.")
-@click.option("--all-views", is_flag=True, help="... in the eight turned and flipped views of its images.")
-@click.option("--score", type=click.Choice(SCORE_NAMES), default="gate", show_default=True, help="... by this score.")
-@details_options
-@cluster_options
-@json_option
-@session_options
+@in_group("Images", split_option, part_option("test"))
+@in_group("When to stop", exit_options, calibration_option)
+@in_group(
+    "Rules",
+    click.option("--rules", is_flag=True, help="Also compare all rules at equal cost, chosen on another part..."),
+    click.option("--choose-on", default="calibrate", show_default=True, metavar="PART", help="... namely this one."),
+    click.option("--all-views", is_flag=True, help="... in the eight turned and flipped views of its images."),
+    click.option(
+        "--score", type=click.Choice(SCORE_NAMES), default="gate", show_default=True, help="... by this score."
+    ),
+)
+@in_group("Details", details_options, json_option)
+@in_group("Bundle and engine", cluster_options, session_options)
 def command(
     dataset: Path,
     thresholds: list[float] | float | None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from pi_dynn.cli.printing import show
 from pi_dynn.errors import InputError
@@ -230,6 +231,19 @@ def with_thresholds(command: Callable) -> Callable:
         return command(*args, thresholds=limits, **kwargs)
 
     return chosen
+
+
+def in_group(title: str, *options: Callable) -> Callable:
+    """The options of these decorators under a title in the help of a `cloup.Command`, in this order."""
+
+    def decorated(command: Callable) -> Callable:
+        group, known = cloup.OptionGroup(title), len(getattr(command, "__click_params__", []))
+        command = _with_options(command, *options)
+        for option in getattr(command, "__click_params__", [])[known:]:
+            option.group = group
+        return command
+
+    return decorated
 
 
 def _with_options(command: Callable, *options: Callable) -> Callable:
