@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pi_dynn
+from pi_dynn.board import BoardSnapshot
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import InputError
 from pi_dynn.evaluate.records import Evaluation
-from pi_dynn.latency.records import Profile, ProfileStep
+from pi_dynn.latency.records import BoardBenchmark, LatencyRow, Profile, ProfileStep
 from pi_dynn.power import MeterInfo, Span, ThrottleMark, Trace
 from pi_dynn.records import Finding, Prediction, Record, file_kind, kind_of, read_record
 from pi_dynn.runtime.manifest import Manifest
@@ -38,7 +39,10 @@ RECORDS = sorted(
 METER = MeterInfo("ina219", "board input", ("VIN-",), 5e-4, 4.8e-3, True, "MEASURED", shunt_ohm=0.1, notes=("a", "b"))
 STEP = ProfileStep("block", 3, 5, 0.3, 0.06, 0.5, 9, 8, 7, None)
 NAN = np.full(2, np.nan)
+BOARD = BoardSnapshot("Pi", "aarch64", "6", "3", 4, None, None, 1.5e9, None, None, 2, 1, None, 0.0, None)
+ROW = LatencyRow("full", "none taken", 1, 5, 0.1, 0.2, 0.3, (0.1, 0.2), 1.0)
 EXAMPLES = {  # of records that refuse most values
+    BoardBenchmark: BoardBenchmark("net", "ab", 8, ["x86"], {"torch": "2"}, BOARD, BOARD, [ROW]),
     Evaluation: Evaluation("ucm", 4, 0, 0.5, 1.0, 0.7, 0.75, 8.5, 9, [], [0.5], "fp32", "fp32", "net.pt", 0.25),
     MeterInfo: METER,
     Manifest: Manifest("net", {"exits": [1]}, ["a"], {"size": 8}, 4, [1], [0.5], [7, 9], "fp32", None, "ab", "0", "2"),
