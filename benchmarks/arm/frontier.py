@@ -53,6 +53,9 @@ def main(dataset: Path, split: Path | None, part: str, plot: Path | None, record
         samples = np.arange(len(outputs.labels))
         accuracies, cells, instructions = [], {}, {}
         limits = [bundle.manifest.thresholds, session.forced_thresholds(session.exits)]
+        taken = [leave_at(outputs.scores, thresholds) for thresholds in limits]
+        if SHIPPED[bundle_name] is onnx:
+            shares[bundle_name] = (np.bincount(taken[0], minlength=session.exits + 1) / len(samples)).tolist()
         for board in BOARDS:
             model = board_model(board)
             counts = count_exits(bundle, model.board.core, click.echo)
@@ -60,10 +63,7 @@ def main(dataset: Path, split: Path | None, part: str, plot: Path | None, record
             errors[predicted.title] = predicted.mean_error
             exit_ms = np.array([1e3 * one.latency_s for one in predicted.exits])
             counted = np.array([one.counts["instructions"] for one in counts if one.engine == predicted.engine])
-            taken = [leave_at(outputs.scores, thresholds) for thresholds in limits]
             instructions[board] = [counted[exits].mean() for exits in taken]
-            if SHIPPED[bundle_name] is onnx:
-                shares[bundle_name] = (np.bincount(taken[0], minlength=len(counted)) / len(samples)).tolist()
             points = []
             for thresholds in [*limits, *([float(value)] * session.exits for value in SWEPT)]:
                 exits = leave_at(outputs.scores, thresholds)

@@ -144,9 +144,9 @@ def command(
     variants = _variants(sessions, inputs, counts, each_exit)
     if against is not None:
         variants += _peer_variants(sessions[0], inputs, against, counts[0])
-    before = Board().snapshot()
+    before = None if save is None else Board().snapshot()
     rows = measure(variants, rounds, sessions[0].threads, PerfClock())
-    if save is not None:
+    if save is not None and before is not None:
         _save(save, sessions, rows, before)
     starts = _cold_starts(choice.bundle, sessions, first) if cold_start else []
     if as_json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
 
 class _AboveBar(io.TextIOBase):
@@ -42,11 +43,9 @@ def progress(description: str, total: int | None = None, enabled: bool = True) -
     if not enabled or not sys.stderr.isatty():
         yield lambda: None
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -59,21 +58,32 @@ def progress(description: str, total: int | None = None, enabled: bool = True) -
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(file=sys.stderr)  # by name: it would follow a redirected stderr
-    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
-    with bar, _printing_above(console):
+    with _bar(*columns) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
 
 
 @contextmanager
-def _printing_above(console: "Console") -> Iterator[None]:
-    """What is printed on terminals in the body appears above the bar of the console."""
+def _bar(*columns: "ProgressColumn", auto_refresh: bool = True) -> Iterator["Progress"]:
+    """A bar that goes when the body ends; what is printed on terminals in the body appears above it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(file=sys.stderr)  # by name: it would follow a redirected stderr
     with ExitStack() as stack:
+        bar = Progress(
+            *columns,
+            console=console,
+            transient=True,
+            auto_refresh=auto_refresh,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        stack.enter_context(bar)
         if sys.stdout.isatty():
             stack.enter_context(redirect_stdout(_AboveBar(console)))
         stack.enter_context(redirect_stderr(_AboveBar(console)))
-        yield
+        yield bar
 
 
 @contextmanager
@@ -85,20 +95,10 @@ def stage_progress() -> Iterator[Callable[[str, float, float], None]]:
     if not sys.stderr.isatty():
         yield lambda what, done_s, total_s: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]} left"))
-    console = Console(file=sys.stderr)
-    bar = Progress(
-        *columns,
-        console=console,
-        transient=True,
-        auto_refresh=False,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    with bar, _printing_above(console):
+    with _bar(*columns, auto_refresh=False) as bar:
         task = bar.add_task("", total=None, left="?")
 
         def show(what: str, done_s: float, total_s: float) -> None:

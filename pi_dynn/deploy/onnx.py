@@ -342,8 +342,9 @@ def padded_by_convolutions(model: "ModelProto") -> "ModelProto":
             own.ints[:] = (around[:, 2:].ravel() + own.ints).tolist()
             conv.input[0] = pad.input[0]
             merged.append(pad)
+    read = _names_read(model.graph)
     for pad in merged:
-        if pad.output[0] not in _names_read(model.graph):
+        if pad.output[0] not in read:
             model.graph.node.remove(pad)
     for constant in constants.keys() & {name for pad in merged for name in pad.input[1:]} - _names_read(model.graph):
         model.graph.initializer.remove(constants[constant])
