@@ -17,10 +17,9 @@ from pathlib import Path
 
 import click
 import torch
-from torch import nn
+from public_networks import NETWORKS
 
 from pi_dynn import Preprocess, build_bundle, load_bundle
-from pi_dynn.data.torchvision_ops import torchvision
 from pi_dynn.errors import InputError
 from pi_dynn.files import write_text
 from pi_dynn.latency.boards import board_model, board_timings, timed_network
@@ -50,9 +49,11 @@ PUBLISHED_MS = {  # network: image size, Raspberry Pi 4, Raspberry Pi 5
     "mnasnet": (224, 83.6, 12.93),
     "efficientnet_b0": (224, 129.45, 24.12),
     "regnety_400m": (224, 105.39, 16.41),
+    "blazeface": (128, 12.54, 2.98),
     "resnet18": (224, 190.8, 29.54),
     "resnet18_int8": (224, 157.92, 36.3),
     "alexnet": (227, 139.34, 35.24),
+    "fastestdet": (352, 52.11, 7.33),
 }
 PRETRAINED = {  # what learn may choose: network and image sizes in pixels
     "efficientnet_lite0": (64, 96, 128, 160, 192, 224),
@@ -61,35 +62,6 @@ PRETRAINED = {  # what learn may choose: network and image sizes in pixels
 }
 INT8_TERM = {"Convolution": 2, "InnerProduct": 2, "ConvolutionDepthWise": 1}  # of ncnn's parameter 8
 REQUANTISED = 100  # added to it where nothing but int8 layers reads a layer's output
-
-
-def mobilenet_v1() -> nn.Module:
-    """MobileNet (Howard et al., 2017), which torchvision does not have."""
-
-    def layer(channels: int, out: int, kernel: int, stride: int, groups: int) -> nn.Sequential:
-        conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
-        return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU())
-
-    wider = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
-    layers, channels = [layer(3, 32, 3, 2, 1)], 32
-    for out, stride in wider:
-        layers += [layer(channels, channels, 3, stride, channels), layer(channels, out, 1, 1, 1)]
-        channels = out
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000))
-
-
-NETWORKS = {
-    "squeezenet": torchvision.models.squeezenet1_1,
-    "mobilenet": mobilenet_v1,
-    "mobilenet_v2": torchvision.models.mobilenet_v2,
-    "mobilenet_v3": torchvision.models.mobilenet_v3_large,
-    "shufflenet_v2": torchvision.models.shufflenet_v2_x1_0,
-    "mnasnet": torchvision.models.mnasnet1_0,
-    "efficientnet_b0": torchvision.models.efficientnet_b0,
-    "regnety_400m": torchvision.models.regnet_y_400mf,
-    "resnet18": torchvision.models.resnet18,
-    "alexnet": torchvision.models.alexnet,
-}
 
 
 def save_ncnn(name: str, folder: Path) -> Path:

@@ -1,8 +1,10 @@
 """Milliseconds on a board, predicted from what an answer takes on its emulated core. No measurement.
 
-cycles = sum over terms of (cycles of the term) x (count of the term), on one thread; a term is an instruction, or a
-line that a level of data cache misses. The cycles are fitted to published timings of real boards by least squares of
-the relative error; the error that is stated is of predicting each network from all others (leave-one-out).
+cycles = root of the sum over terms of ((cycles of the term) x (count of the term))², on one thread; a term is an
+instruction, or a line that a level of data cache misses. A root of squares lies between the sum and the larger of two
+terms: these cores compute during part of what they wait for memory. The cycles are fitted to published timings of real
+boards by least squares of the relative error of the squares; the error that is stated is of predicting each network
+from all others (leave-one-out).
 """
 
 import json
@@ -10,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from math import hypot
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +61,7 @@ class BoardModel:
 
     def predict_s(self, counts: Counts) -> float:
         """Seconds of an answer that takes these counts, on one thread."""
-        return sum(cycles * counts[term] for term, cycles in self.cycles.items()) / self.board.clock_hz
+        return hypot(*(cycles * counts[term] for term, cycles in self.cycles.items())) / self.board.clock_hz
 
 
 def board_model(name: str) -> BoardModel:
@@ -75,14 +78,14 @@ def board_model(name: str) -> BoardModel:
     errors = {}
     for k, network in enumerate(networks):
         others = np.arange(len(networks)) != k
-        errors[network.name] = float(counts[k] @ _fit(counts[others], cycles[others]) / cycles[k] - 1.0)
+        errors[network.name] = hypot(*(counts[k] * _fit(counts[others], cycles[others]))) / cycles[k] - 1.0
     return BoardModel(board, fitted, errors)
 
 
 def _fit(counts: NDArray[np.float64], cycles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cycles of each of T terms from counts (N, T) and cycles (N,) of N networks, relative errors least squares."""
-    solution, *_ = np.linalg.lstsq(counts / cycles[:, None], np.ones(len(cycles)))
-    return np.asarray(solution, dtype=np.float64)
+    """Cycles of each of T terms from counts (N, T) and cycles (N,) of N networks; a term that does not add has none."""
+    squares, *_ = np.linalg.lstsq((counts / cycles[:, None]) ** 2, np.ones(len(cycles)))
+    return np.sqrt(np.maximum(squares, 0.0))
 
 
 def predict_exits(model: BoardModel, counts: Sequence[ExitCounts], images: Sequence[int]) -> PredictedLatency:

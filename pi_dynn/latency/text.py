@@ -210,8 +210,8 @@ def board_benchmark_text(benchmark: BoardBenchmark, markdown: bool = False) -> s
 
 def board_model_text(model: BoardModel) -> str:
     """Cycles of each term, and the error of predicting each network from all others, in Markdown."""
-    terms = " + ".join(f"{value:.3g} x {term}" for term, value in model.cycles.items())
+    terms = " + ".join(f"({value:.3g} x {term})²" for term, value in model.cycles.items())
     rows = [(name, f"{100 * error:+.0f} %") for name, error in model.errors.items()]
     rows.append(("mean, worst", f"{percent(model.mean_error)}, {percent(model.worst_error)}"))
     lines = table(("predicted from all others", "error"), rows, markdown=True)
-    return f"{model.board.title}: cycles = {terms}\n\n{lines}"
+    return f"{model.board.title}: cycles² = {terms}\n\n{lines}"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from dataclasses import replace
+from math import hypot
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def timings_of(times_s: list[float], counts: list[tuple[int, int]]) -> BoardTimi
 @given(st.floats(0.1, 5.0), st.floats(1.0, 100.0))
 def test_an_exact_model_is_found_and_has_no_error(each, miss):
     counts = [(10**8, 10**6), (3 * 10**8, 10**6), (2 * 10**8, 9 * 10**6), (10**7, 10**5)]
-    times_s = [(each * one + miss * line) / BOARD.clock_hz for one, line in counts]
+    times_s = [hypot(each * one, miss * line) / BOARD.clock_hz for one, line in counts]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(boards, "board_timings", lambda: timings_of(times_s, counts))
         model = board_model("desk")
@@ -54,10 +55,10 @@ def test_the_error_is_of_networks_left_out(monkeypatch):
     assert board_model("desk").errors["net2"] == pytest.approx(-0.5, abs=0.01)
 
 
-@pytest.mark.parametrize(("name", "mean", "worst"), [("pi4", 0.10, 0.25), ("pi5", 0.10, 0.30)])
+@pytest.mark.parametrize(("name", "mean", "worst"), [("pi4", 0.10, 0.25), ("pi5", 0.10, 0.25)])
 def test_published_boards_are_predicted_as_documented(name, mean, worst):
     model = board_model(name)
-    assert len(model.errors) >= 13 and model.mean_error <= mean and model.worst_error <= worst
+    assert len(model.errors) >= 15 and model.mean_error <= mean and model.worst_error <= worst
     assert all(cycles > 0 for cycles in model.cycles.values())
     text = board_model_text(model)
     assert "| mean, worst |" in text and "resnet18" in text
