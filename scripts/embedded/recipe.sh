@@ -12,7 +12,7 @@ ucm=(--data "$data/ucm" --split "$split" --device "$device")
 
 pretrain() {
   "$python" "$here/pretrain.py" --packed "$out/packed" --cache "$out" --device "$device" --threads "$threads" \
-    --task-teacher lite0 "$@"
+    --task-teacher lite0 --views "${VIEWS:-2}" "$@"
 }
 
 "$python" "$here/pack.py" --data "$data" --split "$split" --packed "$out/packed"

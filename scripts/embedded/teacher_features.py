@@ -38,7 +38,7 @@ class Teacher(nn.Module):
         self.register_buffer("bias", bias)
         fold_norms(network)
         chain = network.chain()
-        trunk = nn.Sequential(chain.stem, *(module for block in chain.blocks for module in block), *chain.head[:3])
+        trunk = nn.Sequential(chain.stem, *(module for block in chain.blocks for module in block))
         self.trunk = trunk.to(memory_format=torch.channels_last, dtype=torch.bfloat16)
         self.to(device).requires_grad_(False)
 
