@@ -1,7 +1,7 @@
-"""Fine-tuning a pretrained network of convolutions on few images: its first blocks and all batch norms stay.
+"""Fine-tuning a pretrained network of convolutions on few images: all of it, but the statistics of its batch norms.
 
-On a CPU the first blocks, which see the largest feature maps, are half of a step; what they look for is the same in
-all photographs. Batch norms keep the statistics of many images: those of a batch of few would only add noise.
+Those are of many images; of a batch of few they would only add noise. The first blocks learn, too, though they take
+half of a step's time: an exit early in the network is much better for it.
 """
 
 import torch
@@ -13,7 +13,6 @@ from pi_dynn.models.pretrained import load_pretrained
 from pi_dynn.models.registry import create_model
 from pi_dynn.train.transfer import Transfer
 
-FROZEN_SHARE = 0.25  # of the multiply-adds, from the stem on
 EXIT_SHARES = (0.3, 0.42, 0.64, 0.81)  # of the multiply-adds, near which exits stand
 EXIT_WEIGHT = 0.3  # of the loss of each exit, beside the last answer's
 
@@ -47,35 +46,12 @@ def exits_worth_having(model: ChainNetwork) -> list[int]:
     return sorted({min(range(len(shares)), key=lambda b: abs(shares[b] - wanted)) for wanted in EXIT_SHARES})
 
 
-def frozen_modules(model: ChainNetwork) -> list[nn.Module]:
-    """Stem and first blocks, up to FROZEN_SHARE of the multiply-adds."""
-    table = count_macs(model.eval(), model.image_size)
-    limit = FROZEN_SHARE * table.total
-    chain = model.chain()
-    ends = _trunk_ends(model)
-    return [chain.stem, *(module for k, block in enumerate(chain.blocks) if ends[k] <= limit for module in block)]
-
-
-def _trunk_ends(model: ChainNetwork) -> list[float]:
-    """Multiply-adds up to the end of each block, exits left aside."""
-    whole = create_model(model.name, **(model.arguments | {"exits": "all"})).eval()
-    table = count_macs(whole, model.image_size)
-    checks = 0.0
-    ends = []
-    for answer in table.exits:
-        checks += answer.check_macs
-        ends.append(answer.macs - checks)
-    return ends
-
-
 class FineTune(Transfer):
-    """Transfer with exits, all but the first blocks and the statistics of the batch norms."""
+    """Transfer with exits, the statistics of the batch norms left as they are."""
 
     def __init__(self, model: ChainNetwork, held_out: tuple[Tensor, Tensor]) -> None:
         """`held_out` are normalised images (N, 3, H, W) and labels (N,)."""
         super().__init__(model, held_out, exit_weight=EXIT_WEIGHT)
-        for module in frozen_modules(model):
-            module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "FineTune":
         """Training mode for all but the batch norms of feature maps."""
