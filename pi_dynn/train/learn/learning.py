@@ -26,7 +26,7 @@ from pi_dynn.train.data import held_out_tensors
 from pi_dynn.train.engine import Callback, RunContext, Trainer
 from pi_dynn.train.images import AugmentedImages, augmentation, hold_images
 from pi_dynn.train.learn.data import open_learn_data
-from pi_dynn.train.learn.fine_tune import FineTune, start_network, stored_as
+from pi_dynn.train.learn.fine_tune import FineTune, part_norms, start_network, stored_as
 from pi_dynn.train.learn.finish import (
     ENOUGH_IMAGES,
     KNOWN_OF_A_CLASS,
@@ -182,7 +182,6 @@ class Learning:
         images = self.held_out[0][:32]
         image_s = self._timed(lambda: head_inputs(self.model, images)) / len(images)
         self.model.load_state_dict(before)
-        self.model.requires_grad_(True)
         return Cost(step_s, image_s)
 
     def _timed(self, work: Callable[[], object]) -> float:
@@ -302,6 +301,7 @@ class Learning:
 
     def _finish(self, epochs: int, kept: str, accuracies: dict[str, float]) -> LearnResult:
         settings = self.settings
+        part_norms(self.model)
         model = stored_as(self.model.eval().requires_grad_(False), torch.contiguous_format)
         save_weights(settings.work / "weights.safetensors", model.state_dict(), self._card())
         self.callback.on_stage("choosing exits, making int8, and checking it against fp32")

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from pi_dynn.models.registry import create_model
 from pi_dynn.train.batches import Order, TensorBatches
 from pi_dynn.train.engine import Callback, RunContext, Trainer
-from pi_dynn.train.learn.fine_tune import EXIT_SHARES, FineTune, start_network
+from pi_dynn.train.learn.fine_tune import EXIT_SHARES, FineTune, join_norms, part_norms, start_network
 from pi_dynn.train.learn.finish import all_logits, harmless
 from pi_dynn.train.learn.plan import (
     ENOUGH_EPOCHS,
@@ -141,6 +142,35 @@ def test_the_probe_trains_heads_and_nothing_else(tiny):
     assert with_gradient == {"intermediate_heads", "_fc"}
     assert stage.evaluate(stage.model)["accuracy"] <= 1.0
     assert all(torch.equal(before[key], value) for key, value in tiny.state_dict().items() if "_blocks" in key)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "torchvision:mobilenet_v2", "torchvision:resnet18"])
+def test_joined_norms_answer_and_learn_the_same(name):
+    model = create_model(name, num_classes=3, image_size=32, exits=[1, 3]).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.weight, 0.5, 2.0)
+    x = torch.randn(2, 3, 32, 32)
+
+    def learned():
+        answers = [answer for _, answer, _ in model.forward_exits(x)]
+        model.zero_grad()
+        sum(answer.square().sum() for answer in answers).backward()
+        return answers, {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+
+    wanted, gradients = learned()
+    join_norms(model)
+    got, joined = learned()
+    assert got[0].data_ptr() != wanted[0].data_ptr() and gradients.keys() == joined.keys()
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3)
+    for key, gradient in gradients.items():
+        assert (joined[key] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-4, key
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    assert norm(x) is x
+    part_norms(model)
+    assert norm(torch.zeros(1, norm.num_features, 1, 1)).abs().max() > 0
 
 
 def test_fine_tuning_learns_all_but_the_statistics_of_batch_norms(tiny):
