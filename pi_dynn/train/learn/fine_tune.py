@@ -54,7 +54,7 @@ def join_norms(model: nn.Module) -> None:
     """Let convolutions compute the batch norms behind them, whose statistics have to stay; `part_norms` undoes it.
 
     What is learned is the same. Norms on their own go over whole feature maps once more, forwards and backwards, which
-    is a third of a training step.
+    is a quarter of a training step.
     """
     for convolution, norm in _normed_convolutions(model):
         convolution.forward = partial(_normed, convolution, norm)
