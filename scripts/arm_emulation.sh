@@ -10,6 +10,7 @@ Usage: scripts/arm_emulation.sh COMMAND
   setup                     make the emulated board ready; what is there already is kept
   run [OPTIONS] -- COMMAND  run `pi-dynn ...`, `python ...` or `pytest ...` on it
   peers                     setup, and ONNX Runtime and ExecuTorch beside it as the site `peers`
+  litert                    setup, and LiteRT as the site `litert`
   ncnn                      setup, and ncnn as the site `ncnn`, for benchmarks/arm/public_timings.py
   test [PYTEST ARGUMENTS]   the tests of runtime, deploy, power and cli on both cores
   canary                    which releases of torch and ONNX Runtime answer on both cores, as a table (30 minutes, 4 GB)
@@ -170,8 +171,8 @@ setup_site() { # NAME PIP_ARGUMENTS...
     say "fetching aarch64 wheels: ${*:2}"
     rm -rf "$site" "$site.new"
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --only-binary=:all: --target "$site.new" \
-        --implementation cp --python-version 3.11 --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 \
-        --platform manylinux2014_aarch64 "${@:2}"
+        --implementation cp --python-version 3.11 --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
+        --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 "${@:2}"
     printf '%s' "$wanted" >"$site.new/.wanted"
     mv "$site.new" "$site"
 }
@@ -200,6 +201,11 @@ setup() {
 setup_peers() {
     setup
     setup_site peers --no-deps onnxruntime==1.31.1 executorch==1.0.1 # the last ExecuTorch for the board's torch
+}
+
+setup_litert() {
+    setup
+    setup_site litert --no-deps ai-edge-litert==2.3.0
 }
 
 setup_ncnn() {
@@ -340,6 +346,7 @@ ci() {
 case ${1:-} in
     setup) setup ;;
     peers) setup_peers ;;
+    litert) setup_litert ;;
     ncnn) setup_ncnn ;;
     run) run "${@:2}" ;;
     test) tests "${@:2}" ;;

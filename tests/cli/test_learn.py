@@ -213,7 +213,7 @@ def test_a_split_that_tears_apart_what_looks_alike_is_said(pi_dynn, photos, tmp_
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        (("-o", "mine"), "give the name of the bundle to write, mine.pt or mine.onnx.zip"),
+        (("-o", "mine"), "give the name of the bundle to write, mine.pt, mine.onnx.zip or mine.tflite.zip"),
         (("-o", "/proc/mine.pt"), "cannot be written to"),
         (("--model", "lsnet_t"), "lsnet_t has no pretrained weights"),
     ],
