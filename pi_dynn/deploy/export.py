@@ -48,14 +48,20 @@ def export(source: Path | None, settings: ExportSettings, form: str = "torchscri
 
     Raises: CheckpointError, ModelError, BundleError; InputError for settings that would change a bundle.
     """
+    checkpoint = source if source is not None and not is_bundle(source) else None
+    if form == LITERT and checkpoint is not None and settings.precision is None:
+        settings = replace(settings, precision=INT8_STATIC)
     _check_calibration(settings, form)
     if form == LITERT:
-        return litert_bundle(_for_litert(source, settings))
-    if source is not None and not is_bundle(source):
+        if checkpoint is not None:
+            return litert_bundle(export_checkpoint(checkpoint, settings))
+        _check_bundle_options(settings)
+        return litert_bundle(load_bundle(source))
+    if checkpoint is not None:
         if settings.data is None or form != ONNX:
-            bundle = export_checkpoint(source, settings)
+            bundle = export_checkpoint(checkpoint, settings)
             return onnx_bundle(bundle, settings.precision or "int8") if form == ONNX else bundle
-        bundle = export_checkpoint(source, replace(settings, precision="fp32"))
+        bundle = export_checkpoint(checkpoint, replace(settings, precision="fp32"))
         return onnx_bundle(bundle, "int8", calibration_images(_preprocess_of(bundle), settings.data))
     if form != ONNX:
         raise InputError(f"{source or 'the embedded bundle'} is a bundle already: pass --format onnx for its ONNX form")
@@ -64,14 +70,6 @@ def export(source: Path | None, settings: ExportSettings, form: str = "torchscri
     if settings.data is None:
         return onnx_bundle(bundle, settings.precision)
     return onnx_bundle(bundle, "int8", calibration_images(_preprocess_of(bundle), settings.data))
-
-
-def _for_litert(source: Path | None, settings: ExportSettings) -> Bundle:
-    """The TorchScript bundle to put into LiteRT: a bundle as it is, a checkpoint in static int8 unless in fp32."""
-    if source is not None and not is_bundle(source):
-        return export_checkpoint(source, replace(settings, precision=settings.precision or INT8_STATIC))
-    _check_bundle_options(settings)
-    return load_bundle(source)
 
 
 def _check_bundle_options(settings: ExportSettings) -> None:
