@@ -5,7 +5,8 @@
 
 Milliseconds of one thread are predicted from counts on emulated cores (docs/arm.md), with the mean error that is
 printed. The full depth of EfficientNet-Lite0 in LiteRT or ONNX is what people would run instead. The thresholds are
-swept on the images that are shown, so a curve says what exits can give; the star is the bundle's own, chosen on other images.
+swept on the images that are shown, so a curve says what exits can give; the star is the bundle's own, chosen on other
+images.
 """
 
 import json
