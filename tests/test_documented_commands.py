@@ -70,6 +70,8 @@ EXTRAS = {
     "onnx": ["onnx", "onnxruntime"],
     "coreml": ["coremltools"],
     "scenes.onnx.zip": ["onnxruntime"],
+    "litert": ["ai_edge_litert", "onnx", "onnxruntime"],
+    "tflite": ["ai_edge_litert", "onnx", "onnxruntime"],
 }
 
 

@@ -34,7 +34,7 @@ TORCHSCRIPT_ROOMS = {"deploy", "runtime"}
 SHOW_HELP = "from pi_dynn.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass"
 EXTRAS = {
     *("jinja2", "starlette", "uvicorn", "prometheus_client", "cv2", "watchdog", "sdnotify", "paho", "distributed"),
-    *("onnx", "onnxruntime", "tensorboard", "imagecorruptions", "smbus2", "ina219"),
+    *("onnx", "onnxruntime", "ai_edge_litert", "tensorboard", "imagecorruptions", "smbus2", "ina219"),
 }
 
 

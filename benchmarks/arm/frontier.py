@@ -4,8 +4,9 @@
     python benchmarks/arm/frontier.py DATASET --split calibration/ucm_split.json --plot docs/plots
 
 Milliseconds of one thread are predicted from counts on emulated cores (docs/arm.md), with the mean error that is
-printed. The full depth of EfficientNet-Lite0 in ONNX is what people would run instead. The thresholds are swept on
-the images that are shown, so a curve says what exits can give; the star is the bundle's own, chosen on other images.
+printed. The full depth of EfficientNet-Lite0 in LiteRT or ONNX is what people would run instead. The thresholds are
+swept on the images that are shown, so a curve says what exits can give; the star is the bundle's own, chosen on other
+images.
 """
 
 import json
@@ -24,12 +25,14 @@ from pi_dynn.latency.boards import board_model, predict_exits
 from pi_dynn.latency.emulated import count_exits
 from pi_dynn.text import milliseconds, percent, table
 
-BUNDLES = {  # name in the figure -> bundle, whether it is in ONNX
-    "Lite0, ONNX": ("lite0", True),
-    "Lite0, TorchScript": ("lite0", False),
-    "GFNet, ONNX": ("gfnet", True),
-    "GFNet, TorchScript": ("gfnet", False),
+BUNDLES = {  # name in the figure -> bundle, its form
+    "Lite0, LiteRT": ("lite0", "litert"),
+    "Lite0, ONNX": ("lite0", "onnx"),
+    "Lite0, TorchScript": ("lite0", None),
+    "GFNet, ONNX": ("gfnet", "onnx"),
+    "GFNet, TorchScript": ("gfnet", None),
 }
+STYLES = {"LiteRT": ":", "ONNX": "-", "TorchScript": "--"}
 BOARDS = ("pi4", "pi5")
 SWEPT = np.linspace(0.0, 1.001, 60)
 BEYOND = 0.95  # of the best accuracy: points below are not drawn
@@ -46,15 +49,15 @@ def main(dataset: Path, split: Path | None, part: str, plot: Path | None, record
     data = open_part(dataset, split, part)
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {board: {} for board in BOARDS}
     rows, errors, shares = [], {}, {}
-    for name, (bundle_name, onnx) in BUNDLES.items():
-        bundle = load_bundle(bundle_name, onnx=onnx)
+    for name, (bundle_name, form) in BUNDLES.items():
+        bundle = load_bundle(bundle_name, form=form)
         session = Session(bundle)
         outputs = collect_outputs(session, data)
         samples = np.arange(len(outputs.labels))
         accuracies, cells, instructions = [], {}, {}
         limits = [bundle.manifest.thresholds, session.forced_thresholds(session.exits)]
         taken = [leave_at(outputs.scores, thresholds) for thresholds in limits]
-        if SHIPPED[bundle_name] is onnx:
+        if SHIPPED[bundle_name] == form:
             shares[bundle_name] = (np.bincount(taken[0], minlength=session.exits + 1) / len(samples)).tolist()
         for board in BOARDS:
             model = board_model(board)
@@ -94,7 +97,7 @@ def frontier_figure(curves: dict[str, dict[str, list[tuple[float, float]]]], ima
         for number, (name, (own, full, *swept)) in enumerate(of_bundles.items()):
             best = max(accuracy for _, accuracy in swept)
             points = sorted({point for point in swept if point[1] >= BEYOND * best})
-            style = "-" if name.endswith("ONNX") else "--"
+            style = STYLES[name.split(", ")[1]]
             axes.plot(*zip(*points, strict=True), style, color=COLOURS[number], label=name)
             axes.plot(*own, "*", ms=10, color=COLOURS[number])
             axes.plot(*full, "s", color=COLOURS[number])
@@ -102,7 +105,7 @@ def frontier_figure(curves: dict[str, dict[str, list[tuple[float, float]]]], ima
         axes.set(xlabel="predicted milliseconds, one thread", title=title, xlim=(0, None))
     panels[0].set_ylabel(f"accuracy on {images} images (%)")
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4)
+    figure.legend(handles, names, loc="outside lower center", ncols=len(handles))
     return figure
 
 

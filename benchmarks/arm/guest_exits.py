@@ -14,7 +14,7 @@ import torch
 from marks import count
 
 from pi_dynn.runtime.bundle import load_bundle
-from pi_dynn.runtime.onnx_network import ONNXRUNTIME, open_onnx
+from pi_dynn.runtime.stage_network import form_of_engine, open_graphs
 
 NEVER, ALWAYS = 2.0, -float("inf")  # thresholds no score reaches, and every score does
 
@@ -33,7 +33,8 @@ def main(counts_path: str, path: str, *engines: str) -> None:
     exits = len(manifest.exit_blocks)
     with Path(counts_path).open() as counts, torch.inference_mode(), torch.jit.optimized_execution(False):
         for engine in engines:
-            network = open_onnx(bundle, engine, threads=1) if engine == ONNXRUNTIME else bundle.load_network(engine)
+            graphs = form_of_engine(engine) is not None
+            network = open_graphs(bundle, engine, threads=1) if graphs else bundle.load_network(engine)
             for k, block in enumerate(manifest.blocks):
                 thresholds = [ALWAYS if j == k else NEVER for j in range(exits)]
                 values = plain_counts(count(lambda: network(x, thresholds), counts))  # noqa: B023 - called at once

@@ -41,7 +41,7 @@ NETWORKS = {
     "12-384@224": ("gfnet_12_384", 224, (825, 390)),
 }
 CHECKED = "12-192@128"
-SHIPPED = {"lite0": True, "gfnet": False}  # bundle: whether its ONNX form is the cheaper one
+SHIPPED = {"lite0": "litert", "gfnet": None}  # bundle: its cheapest form, None for TorchScript
 EXIT_CHECK_LIMITS = (0.04, 0.06)  # of a block
 CLASSES = 10
 LEAST_SHARE = 0.005  # of an answer, for an operator to have a line of its own
@@ -163,7 +163,7 @@ def check_budget(core: str, engine: str, row: dict, reference: list[float] | Non
 
 def mean_instructions(name: str, core: str, shares: Sequence[float]) -> float:
     """Instructions of a mean answer of a shipped bundle of which these shares (K) leave at each exit, on `core`."""
-    counts = count_exits(load_bundle(name, onnx=SHIPPED[name]), core)
+    counts = count_exits(load_bundle(name, form=SHIPPED[name]), core)
     means = {one.engine: 0.0 for one in counts}
     for one in counts:
         means[one.engine] += shares[one.exit_index] * one.counts["instructions"]

@@ -170,7 +170,7 @@ def _save(path: Path, sessions: "Sequence[Session]", rows: "list[LatencyRow]", b
     engines = [session.engine for session in sessions]
     size = bundle.manifest.preprocess.size
     versions = {}
-    for package in ("pi_dynn", "torch", "onnxruntime"):
+    for package in ("pi_dynn", "torch", "onnxruntime", "ai-edge-litert"):
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     saved = BoardBenchmark(

@@ -14,10 +14,11 @@ from pi_dynn.text import counted
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["torchscript", "onnx", "coreml"]),
+    type=click.Choice(["torchscript", "onnx", "litert", "coreml"]),
     default="torchscript",
     show_default=True,
-    help="onnx: a graph per stage and one of the full depth, for ONNX Runtime; coreml: the full depth, .mlpackage.",
+    help="onnx: a graph per stage and one of the full depth, for ONNX Runtime; litert: a TFLite graph per stage, "
+    "static int8 or fp32; coreml: the full depth, .mlpackage.",
 )
 @click.option("--model", metavar="NAME", help="Network the weights belong to. [default: from the file]")
 @click.option(
@@ -62,13 +63,14 @@ def command(
 ) -> None:
     """Make a bundle, the one file a Pi needs, from a PyTorch or safetensors checkpoint.
 
-    SOURCE may also be a bundle, or left out for the embedded one, to put it into ONNX or Core ML. Without a threshold
-    the exits answer at a gate of 0.9; `pi-dynn evaluate` shows what that gives.
+    SOURCE may also be a bundle, or left out for the embedded one, to put it into ONNX, LiteRT or Core ML. Without a
+    threshold the exits answer at a gate of 0.9; `pi-dynn evaluate` shows what that gives.
 
     \b
     Examples:
       pi-dynn export gfnet-xs.pth -o gfnet-xs.pt --labels imagenet.txt --crop 0.875
       pi-dynn export gfnet-xs.pt -o gfnet-xs.onnx.zip --format onnx
+      pi-dynn export mine.pt -o mine.tflite.zip --format litert
       pi-dynn export cifar.safetensors -o cifar.pt --precision int8-static --data photos
       pi-dynn export recnext_t.pth --model recnext_t --image-size 224 --format coreml -o recnext_t.mlpackage
     """

@@ -33,7 +33,7 @@ PATH = click.Path(path_type=Path)
         "--output",
         type=PATH,
         metavar="BUNDLE",
-        help="Bundle to write; NAME.onnx.zip is in ONNX, for boards without torch. [default: FOLDER.pt, here]",
+        help="Bundle to write; NAME.onnx.zip and NAME.tflite.zip are for boards without torch. [default: FOLDER.pt]",
     ),
     cloup.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Time to fit into."),
     cloup.option("--resume", is_flag=True, help="Go on with a run that was interrupted."),

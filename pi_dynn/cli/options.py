@@ -99,11 +99,11 @@ trust_option = click.option(
 )
 engine_option = click.option(
     "--engine",
-    type=click.Choice(["auto", "onednn", "qnnpack", "x86", "fp32", "onnxruntime"]),
+    type=click.Choice(["auto", "onednn", "qnnpack", "x86", "fp32", "onnxruntime", "litert"]),
     default="auto",
     show_default=True,
-    help="Int8 engine; auto tests and times those of this machine, but onnxruntime, which takes bundles in ONNX. "
-    "PI_DYNN_ENGINE overrides auto.",
+    help="Int8 engine; auto tests and times those of this machine. onnxruntime and litert take bundles of their own "
+    "form. PI_DYNN_ENGINE overrides auto.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Threads of the network. [default: 1 or all cores, the faster one]"
@@ -150,8 +150,9 @@ class SessionChoice:
     def load_bundle(self) -> "Bundle":
         """The bundle alone."""
         from pi_dynn.runtime.bundle import load_bundle
+        from pi_dynn.runtime.stage_network import form_of_engine
 
-        return load_bundle(self.bundle, trust=self.trust, onnx=self.engine == "onnxruntime")
+        return load_bundle(self.bundle, trust=self.trust, form=form_of_engine(self.engine))
 
     def bundle_file(self) -> Path | None:
         """The file of the bundle, which may change; None for one that comes with the package."""

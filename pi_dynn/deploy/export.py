@@ -12,6 +12,7 @@ from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.deploy.coreml import save_coreml
 from pi_dynn.deploy.fused_file import fused_network, is_torchscript
+from pi_dynn.deploy.litert import litert_bundle
 from pi_dynn.deploy.onnx import onnx_bundle
 from pi_dynn.deploy.unpacked import training_form
 from pi_dynn.errors import InputError, ModelError
@@ -21,6 +22,7 @@ from pi_dynn.models.checkpoint_card import card_of
 from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.bundle import Bundle, is_bundle, load_bundle
 from pi_dynn.runtime.manifest import INT8_STATIC
+from pi_dynn.runtime.stage_network import LITERT, ONNX
 
 CALIBRATION_IMAGES = 128
 
@@ -46,32 +48,47 @@ def export(source: Path | None, settings: ExportSettings, form: str = "torchscri
 
     Raises: CheckpointError, ModelError, BundleError; InputError for settings that would change a bundle.
     """
+    checkpoint = source if source is not None and not is_bundle(source) else None
+    if form == LITERT and checkpoint is not None and settings.precision is None:
+        settings = replace(settings, precision=INT8_STATIC)
     _check_calibration(settings, form)
-    if source is not None and not is_bundle(source):
-        if settings.data is None or form != "onnx":
-            bundle = export_checkpoint(source, settings)
-            return onnx_bundle(bundle, settings.precision or "int8") if form == "onnx" else bundle
-        bundle = export_checkpoint(source, replace(settings, precision="fp32"))
+    if form == LITERT:
+        if checkpoint is not None:
+            return litert_bundle(export_checkpoint(checkpoint, settings))
+        _check_bundle_options(settings)
+        return litert_bundle(load_bundle(source))
+    if checkpoint is not None:
+        if settings.data is None or form != ONNX:
+            bundle = export_checkpoint(checkpoint, settings)
+            return onnx_bundle(bundle, settings.precision or "int8") if form == ONNX else bundle
+        bundle = export_checkpoint(checkpoint, replace(settings, precision="fp32"))
         return onnx_bundle(bundle, "int8", calibration_images(_preprocess_of(bundle), settings.data))
-    if form != "onnx":
+    if form != ONNX:
         raise InputError(f"{source or 'the embedded bundle'} is a bundle already: pass --format onnx for its ONNX form")
-    options = [name for name, value in vars(replace(settings, precision=None, data=None)).items() if value is not None]
-    if options:
-        raise InputError(f"a bundle keeps its {', '.join(options)}: leave out --{options[0].replace('_', '-')}")
+    _check_bundle_options(replace(settings, precision=None, data=None))
     bundle = load_bundle(source)
     if settings.data is None:
         return onnx_bundle(bundle, settings.precision)
     return onnx_bundle(bundle, "int8", calibration_images(_preprocess_of(bundle), settings.data))
 
 
+def _check_bundle_options(settings: ExportSettings) -> None:
+    """Raise InputError for options that would change a bundle."""
+    options = [name for name, value in vars(settings).items() if value is not None]
+    if options:
+        raise InputError(f"a bundle keeps its {', '.join(options)}: leave out --{options[0].replace('_', '-')}")
+
+
 def _check_calibration(settings: ExportSettings, form: str) -> None:
     """Raise InputError unless images are given where they are of use, and only there."""
+    if form == LITERT and settings.precision == "int8":
+        raise InputError(f"{settings.precision} is dynamic: for LiteRT pass --precision {INT8_STATIC} or fp32")
     if settings.precision == INT8_STATIC:
-        if form == "onnx":
+        if form == ONNX:
             raise InputError(f"{INT8_STATIC} is for TorchScript: in ONNX, --precision int8 with --data is static")
         if settings.data is None:
             raise InputError(f"{INT8_STATIC} sets its ranges by images: pass --data DIR with a folder for each class")
-    elif settings.data is not None and (form != "onnx" or settings.precision == "fp32"):
+    elif settings.data is not None and (form not in (ONNX, LITERT) or settings.precision == "fp32"):
         raise InputError(
             f"--data is for static int8: pass --precision {INT8_STATIC} with it, or --format onnx and no fp32"
         )

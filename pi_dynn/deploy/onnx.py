@@ -8,7 +8,7 @@ import functools
 import io
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,8 @@ from pi_dynn.runtime.bundle import Bundle, pack_files
 from pi_dynn.runtime.engine_choice import relative_error
 from pi_dynn.runtime.engines import available_engines
 from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
-from pi_dynn.runtime.onnx_network import FULL_DEPTH, ONNX, OnnxNetwork, import_onnxruntime, stage_file
+from pi_dynn.runtime.onnx_network import FULL_DEPTH, OnnxNetwork, import_onnxruntime, stage_file
+from pi_dynn.runtime.stage_network import NAMES, ONNX, StageNetwork
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -150,8 +151,8 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
     nothing to quantise, or if the graphs answer otherwise than the network.
     """
     onnx = import_onnx()
-    if bundle.manifest.format == ONNX:
-        raise ModelError(f"{bundle.source or 'the bundle'} is in ONNX already")
+    if bundle.manifest.format in NAMES:
+        raise ModelError(f"{bundle.source or 'the bundle'} is in {NAMES[bundle.manifest.format]} already")
     manifest = bundle.manifest
     precision = precision or manifest.precision
     if precision == INT8_STATIC and manifest.has_floats:
@@ -171,7 +172,11 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
     files = {name: graph.SerializeToString() for name, graph in graphs.items()}
     for content in files.values():
         onnx.checker.check_model(content, full_check=True)
-    _assert_parity(network, files, x if images is None else images, precision if images is None else INT8_STATIC)
+    networks = [
+        OnnxNetwork([files[stage_file(k)] for k in range(len(manifest.blocks))], threads=1),
+        OnnxNetwork([files[FULL_DEPTH]], threads=1),
+    ]
+    assert_parity(network, networks, x if images is None else images, precision if images is None else INT8_STATIC)
 
     def describe(weights_sha256: str) -> Manifest:
         """The manifest of the graphs whose weights have this digest."""
@@ -357,15 +362,12 @@ def _names_read(graph: "GraphProto") -> set[str]:
     return {name for node in graph.node for name in node.input}.union(*map(_names_read, inner))
 
 
-def _assert_parity(network: torch.jit.ScriptModule, files: dict[str, bytes], x: Tensor, precision: str) -> None:
-    """Raise ModelError unless the graphs give the network's logits at every exit and at full depth."""
+def assert_parity(network: torch.jit.ScriptModule, made: Sequence[StageNetwork], x: Tensor, precision: str) -> None:
+    """Raise ModelError unless networks of graphs give the last logits of `network`, and as many before as they have."""
     with torch.inference_mode(), torch.jit.optimized_execution(False):
         expected = [torch.cat(exits) for exits in zip(*(network.forward_all(one) for one in x.split(1)), strict=True)]
-    stages = OnnxNetwork([files[stage_file(k)] for k in range(len(expected))], threads=1)
-    whole = OnnxNetwork([files[FULL_DEPTH]], threads=1)
-    for answer, reference in zip(
-        [*stages.forward_all(x.numpy()), *whole.forward_all(x.numpy())], [*expected, expected[-1]], strict=True
-    ):
-        error = relative_error([torch.from_numpy(answer)], [reference])
-        if not error <= WORST_RELATIVE_ERROR[precision]:
-            raise ModelError(f"the {precision} ONNX graphs are off by {error:.1e}: are the network's weights trained?")
+    for graphs in made:
+        for answer, reference in zip(graphs.forward_all(x.numpy()), expected[-graphs.exits - 1 :], strict=True):
+            error = relative_error([torch.from_numpy(answer)], [reference])
+            if not error <= WORST_RELATIVE_ERROR[precision]:
+                raise ModelError(f"the {precision} graphs are off by {error:.1e}: are the network's weights trained?")

@@ -17,11 +17,12 @@ from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engine_choice import CANDIDATES
 from pi_dynn.runtime.machine_cache import MachineCache
 from pi_dynn.runtime.manifest import Manifest
-from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME
+from pi_dynn.runtime.stage_network import ENGINE_OF_GRAPHS, LITERT, ONNXRUNTIME
 
 ROOT = Path(pi_dynn.__file__).resolve().parents[1]
 EMULATION = ROOT / "scripts" / "arm_emulation.sh"
 GUEST = ROOT / "benchmarks" / "arm" / "guest_exits.py"
+SITES = {ONNXRUNTIME: "peers", LITERT: "litert"}  # commands of arm_emulation.sh, and what they set up
 COUNTS = MachineCache("counts.json")  # one per bundle and core
 
 Run = Callable[[Sequence[str | Path]], str]
@@ -61,14 +62,16 @@ def count_exits(
         raise InputError(f"{EMULATION}: a prediction needs a checkout of the project, in which the boards are emulated")
     notify(f"counting on an emulated {core}, which takes minutes the first time")
     engines = _engines(bundle.manifest)
-    site = ["--site", "peers"] if engines == (ONNXRUNTIME,) else []
+    site = SITES.get(engines[0])
+    options = [] if site is None else ["--site", site]
     try:
-        run([EMULATION, "peers" if site else "setup"])
+        run([EMULATION, site or "setup"])
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "bundle"
             bundle.save(file)
             rows = [
-                ExitCounts.from_dict(row) for row in guest_rows(core, [*site, "--caches"], GUEST, [file, *engines], run)
+                ExitCounts.from_dict(row)
+                for row in guest_rows(core, [*options, "--caches"], GUEST, [file, *engines], run)
             ]
     except (OSError, subprocess.CalledProcessError) as error:
         raise InputError(
@@ -82,8 +85,8 @@ def _engines(manifest: Manifest) -> tuple[str, ...]:
     """The engines that a Raspberry Pi would try. A network that does not compute in floats has int8 convolutions, for
     which onednn falls back to a reference kernel there: a thousand million instructions for a small network.
     """
-    if manifest.format == ONNX:
-        return (ONNXRUNTIME,)
+    if manifest.format in ENGINE_OF_GRAPHS:
+        return (ENGINE_OF_GRAPHS[manifest.format],)
     if manifest.precision == "fp32":
         return ("fp32",)
     return CANDIDATES["arm"] if manifest.has_floats else ("qnnpack",)

@@ -17,25 +17,25 @@ MANIFEST_NAME = "pi_dynn.json"
 MANIFEST_FILE = f"extra/{MANIFEST_NAME}"
 FOLDER = "archive"  # of an archive; TorchScript wants one
 EMBEDDED = "gfnet"
-# Bundles that come with the package, by name; each has an ONNX form beside it.
+# Bundles that come with the package, by name. Other forms of them are beside, with these endings.
 SHIPPED = {EMBEDDED: "ucm_gfnet_12_192_128.pt", "lite0": "ucm_efficientnet_lite0_96.pt"}
+FORM_SUFFIXES = {"onnx": ".onnx.zip", "litert": ".tflite.zip"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip archive knows: no entry tells when it was made
 _UTF8_NAMES = 0x800  # the only flag that changes nothing
 Manifest = TypeVar("Manifest")
 
 
-def bundle_file(path: str | Path | None, onnx: bool = False) -> tuple[bytes, str]:
+def bundle_file(path: str | Path | None, form: str | None = None) -> tuple[bytes, str]:
     """Content and name of a bundle file, not looked into; one that comes with the package for its name, or for None.
 
-    Those that come with the package are there in TorchScript and ONNX, which is taken with `onnx` and without torch.
+    Of those that come with the package the given form is taken; for None TorchScript, and without torch a form that
+    runs here.
 
-    Raises: BundleNotFound, BundleError for a file that cannot be read.
+    Raises: BundleNotFound, also where there is no such form; BundleError for a file that cannot be read.
     """
     if is_shipped(path):
-        assets, file = resources.files("pi_dynn.assets"), SHIPPED[str(path or EMBEDDED)]
-        if onnx or find_spec("torch") is None:
-            file = onnx_form(file)
-        return (assets / file).read_bytes(), file
+        file = _shipped_file(str(path or EMBEDDED), form)
+        return (resources.files("pi_dynn.assets") / file).read_bytes(), file
     path = Path(str(path))
     try:
         return path.read_bytes(), str(path)
@@ -48,9 +48,21 @@ def bundle_file(path: str | Path | None, onnx: bool = False) -> tuple[bytes, str
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def onnx_form(file: str) -> str:
-    """The file with the ONNX form of a shipped bundle."""
-    return f"{Path(file).stem}.onnx.zip"
+def form_file(file: str, form: str) -> str:
+    """The file with another form, "onnx" or "litert", of a shipped bundle."""
+    return f"{Path(file).stem}{FORM_SUFFIXES[form]}"
+
+
+def _shipped_file(name: str, form: str | None) -> str:
+    """The file of a bundle that comes with the package. Raises: BundleNotFound for a form that it lacks."""
+    forms = [
+        one for one in FORM_SUFFIXES if (resources.files("pi_dynn.assets") / form_file(SHIPPED[name], one)).is_file()
+    ]
+    if form is None and find_spec("torch") is None:
+        form = "litert" if "litert" in forms and find_spec("ai_edge_litert") is not None else "onnx"
+    if form is not None and form not in forms:
+        raise BundleNotFound(f"{name} does not come along in the form for {form}: choose {' or '.join(forms)}")
+    return SHIPPED[name] if form is None else form_file(SHIPPED[name], form)
 
 
 def is_shipped(path: str | Path | None) -> bool:
@@ -85,7 +97,7 @@ def plain_files(data: bytes) -> dict[str, bytes]:
     """The files of a bundle's archive by their names below its folder.
 
     Archives have many ways to say one thing, and readers differ in which they believe. So what is read here is what is
-    hashed and, in an archive made anew, what torch and ONNX Runtime get. Nothing is compressed, so that no file is
+    hashed and, in an archive made anew, what an engine gets. Nothing is compressed, so that no file is
     larger than the archive.
 
     Raises: BundleError for a damaged archive, or one with entries of other kinds or the same name twice.

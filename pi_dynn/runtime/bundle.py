@@ -1,6 +1,6 @@
 """Bundles: one file with a scripted network and a manifest that describes it.
 
-The file is a TorchScript archive that `torch.jit.load` can read, or a zip archive of ONNX graphs; the manifest is
+The file is a TorchScript archive that `torch.jit.load` can read, or a zip archive of graphs; the manifest is
 its extra file `pi_dynn.json`. TorchScript's source positions are left out, because they hold paths of the machine
 that built it.
 """
@@ -75,15 +75,15 @@ class Bundle:
         return load_network(self, engine)
 
 
-def load_bundle(path_or_name: str | Path | None = None, trust: bool = False, onnx: bool = False) -> Bundle:
+def load_bundle(path_or_name: str | Path | None = None, trust: bool = False, form: str | None = None) -> Bundle:
     """A bundle from a file, or one that comes with the package by its name; the embedded one for None.
 
-    With `onnx`, and without torch, one that comes with the package is in ONNX. With `trust` the code in the file may do
-    anything. Without, it may compute only.
+    One that comes with the package is taken in the given form, "onnx" or "litert"; for None in TorchScript, if torch is
+    there. With `trust` the code in the file may do anything. Without, it may compute only.
 
     Raises: BundleNotFound, BundleError.
     """
-    return Bundle(*bundle_file(path_or_name, onnx), trusted=trust or is_shipped(path_or_name))
+    return Bundle(*bundle_file(path_or_name, form), trusted=trust or is_shipped(path_or_name))
 
 
 def is_bundle(path: str | Path) -> bool:

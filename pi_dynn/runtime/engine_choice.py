@@ -15,7 +15,7 @@ from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.engines import ENGINES, available_engines
 from pi_dynn.runtime.machine_cache import CHOICES
 from pi_dynn.runtime.manifest import INT8_STATIC
-from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME
+from pi_dynn.runtime.stage_network import ENGINE_OF_GRAPHS, NAMES
 from pi_dynn.runtime.thread_choice import fastest
 from pi_dynn.runtime.torchscript import quantised_layers
 
@@ -37,7 +37,9 @@ def open_network(
     if engine == "auto":
         engine = os.environ.get("PI_DYNN_ENGINE", "auto")
     if engine not in (*ENGINES, "auto"):
-        raise EngineUnavailable(f"engine {engine!r} is not known: choose auto, {', '.join((*ENGINES, ONNXRUNTIME))}")
+        raise EngineUnavailable(
+            f"engine {engine!r} is not known: choose auto, {', '.join((*ENGINES, *ENGINE_OF_GRAPHS.values()))}"
+        )
     if bundle.manifest.precision == "fp32":
         if engine not in ("auto", "fp32"):
             raise EngineUnavailable(f"the bundle holds fp32 weights: engine {engine!r} needs one exported as int8")
@@ -162,8 +164,9 @@ def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
     except (BundleError, OSError) as error:
         cure = "name a bundle with --bundle, or make one with `pi-dynn export`"
         return [Finding("engines", "bundle", "none", f"there is no bundle to test engines on ({error})", cure)]
-    if bundle.manifest.format == ONNX:
-        return [Finding("engines", "selected", f"{ONNXRUNTIME} (the bundle is ONNX)")]
+    form = bundle.manifest.format
+    if form in ENGINE_OF_GRAPHS:
+        return [Finding("engines", "selected", f"{ENGINE_OF_GRAPHS[form]} (the bundle is {NAMES[form]})")]
     if bundle.manifest.precision == "fp32":
         return [Finding("engines", "selected", "fp32 (the bundle is fp32)")]
     findings = []

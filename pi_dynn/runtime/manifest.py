@@ -14,7 +14,7 @@ from pi_dynn.records import Record
 
 INT8_STATIC = "int8-static"  # int8 with activation ranges calibrated on images
 PRECISIONS = ("fp32", "int8", INT8_STATIC)
-FORMATS = ("torchscript", "onnx")
+FORMATS = ("torchscript", "onnx", "litert")
 MOST_BLOCKS, MOST_CLASSES = 10_000, 100_000
 
 
@@ -45,7 +45,7 @@ class Manifest(Record):
     pi_dynn_version: str
     torch_version: str
     notes: dict[str, Any] = field(default_factory=dict)
-    format: str = "torchscript"  # or "onnx"
+    format: str = "torchscript"  # or "onnx", or "litert"
     self_test: list[list[float]] = field(default_factory=list)
     rejection: Rejection | None = None
 

@@ -14,7 +14,7 @@ from pi_dynn.data.preprocess import AnyImage
 from pi_dynn.errors import BundleError, EngineUnavailable, InputError
 from pi_dynn.records import NEVER, Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
-from pi_dynn.runtime.onnx_network import ONNX, ONNXRUNTIME, OnnxNetwork, open_onnx
+from pi_dynn.runtime.stage_network import ENGINE_OF_GRAPHS, StageNetwork, form_of_engine, open_graphs
 from pi_dynn.runtime.thread_choice import cached_threads, fastest_threads
 from pi_dynn.runtime.thresholds import enabled_exits, resolve_thresholds
 
@@ -30,7 +30,7 @@ RUN_TOGETHER = 16
 
 
 class Session:
-    """A loaded network with its threads and engine, warmed up at every depth. ONNX networks need no torch.
+    """A loaded network with its threads and engine, warmed up at every depth. Graphs need no torch.
 
     `exits` are the blocks whose exits are enabled, of those that the bundle has; None enables all.
 
@@ -59,8 +59,9 @@ class Session:
         self.bundle = bundle or load_bundle()
         self.manifest = self.bundle.manifest
         self.preprocess = self.manifest.preprocess
-        # An ONNX network is made for a number of threads; a scripted one may get another at any time.
-        self.threads = threads or cached_threads(self.bundle.sha256, ONNXRUNTIME) or usable_cores()
+        # Graphs are opened for a number of threads; a scripted network may get another at any time.
+        graph_engine = ENGINE_OF_GRAPHS.get(self.manifest.format, "")
+        self.threads = threads or cached_threads(self.bundle.sha256, graph_engine) or usable_cores()
         self._clock = clock or PerfClock()
         self.engine, self._network = self._open(engine, on_timing)
         self.exits = len(self.manifest.exit_blocks)
@@ -74,10 +75,11 @@ class Session:
                 on_timing()
             self.threads = fastest_threads(self._network, lambda: self.answer(x, limits), of, self.engine, self._clock)
 
-    def _open(self, engine: str, on_timing: Callable[[], object]) -> "tuple[str, OnnxNetwork | ScriptedNetwork]":
+    def _open(self, engine: str, on_timing: Callable[[], object]) -> "tuple[str, StageNetwork | ScriptedNetwork]":
         """The chosen engine and the network on it; torch is imported for a scripted one only."""
-        if self.manifest.format == ONNX or engine == ONNXRUNTIME:
-            return ONNXRUNTIME, open_onnx(self.bundle, engine, self.threads)
+        if self.manifest.format in ENGINE_OF_GRAPHS or form_of_engine(engine) is not None:
+            network = open_graphs(self.bundle, engine, self.threads)
+            return ENGINE_OF_GRAPHS[self.manifest.format], network
         try:
             import torch
         except ModuleNotFoundError as error:
@@ -170,7 +172,7 @@ class Session:
 
         Raises: EngineUnavailable for a network that is not TorchScript.
         """
-        if isinstance(self._network, OnnxNetwork):
+        if isinstance(self._network, StageNetwork):
             raise EngineUnavailable(f"engine {self.engine} cannot be profiled: use a TorchScript bundle")
         from pi_dynn.runtime.timed_network import TimedNetwork
 
@@ -276,7 +278,7 @@ class Session:
         try:
             for k in range(self.exits + 1):
                 self.answer(self._blank(), self.forced_thresholds(k))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # LiteRT raises the latter for another shape
             reason = str(error).strip().splitlines()[-1]
             raise BundleError(
                 f"the network does not run on the images of {self.preprocess.size} px that its manifest promises "

@@ -16,6 +16,7 @@ from pi_dynn.runtime.bundle import Bundle, pack_files
 from pi_dynn.runtime.code_check import check_files
 from pi_dynn.runtime.engines import available_engines, frozen_forward, using_engine
 from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
+from pi_dynn.runtime.stage_network import NAMES
 
 
 def load_network(bundle: Bundle, engine: str) -> torch.jit.ScriptModule:
@@ -25,7 +26,9 @@ def load_network(bundle: Bundle, engine: str) -> torch.jit.ScriptModule:
     """
     name = bundle.source or "bundle"
     if bundle.manifest.format != "torchscript":
-        raise BundleError(f"{name}: holds ONNX graphs, where a TorchScript network is needed")
+        raise BundleError(
+            f"{name}: holds {NAMES[bundle.manifest.format]} graphs, where a TorchScript network is needed"
+        )
     if bundle.manifest.precision == "fp32":
         return _load(bundle)
     if engine == "fp32" and not bundle.manifest.has_floats:
@@ -81,7 +84,7 @@ def pack_bundle(network: torch.jit.ScriptModule, describe: Callable[[str], Manif
 
 
 class ScriptedNetwork:
-    """A scripted network with the methods of `OnnxNetwork`: arrays or tensors in, arrays out."""
+    """A scripted network with the methods of `StageNetwork`: arrays or tensors in, arrays out."""
 
     def __init__(self, module: torch.jit.ScriptModule) -> None:
         self.module = module

@@ -19,7 +19,7 @@ from pi_dynn.files import write_text
 from pi_dynn.models.card import Card, read_card
 from pi_dynn.models.checkpoint import load_checkpoint
 from pi_dynn.models.registry import create_model
-from pi_dynn.runtime.archive import EMBEDDED, SHIPPED, onnx_form
+from pi_dynn.runtime.archive import EMBEDDED, SHIPPED, form_file
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.session import Session
 from pi_dynn.text import mega, percent
@@ -50,7 +50,7 @@ def publish(results: dict[int, TrainResult], parts: dict[str, ImageFolder], log:
     shipped, test = next(iter(results.values())), parts["test"]
     bundle = rejecting(load_bundle(shipped.bundle), parts)
     bundle.save(assets / SHIPPED[EMBEDDED])
-    without_full_depth(onnx_bundle(bundle)).save(assets / onnx_form(SHIPPED[EMBEDDED]))
+    without_full_depth(onnx_bundle(bundle)).save(assets / form_file(SHIPPED[EMBEDDED], "onnx"))
     card = read_card(shipped.weights)
     model = create_model(card.model, **card.arguments)
     load_checkpoint(model, shipped.weights)

@@ -132,6 +132,27 @@ def test_static_int8_in_onnx(pi_dynn, with_images, photographs):
     assert "--data is for static int8" in pi_dynn(*arguments, "--data", tmp_path / "data", "--precision", "fp32").err
 
 
+def test_static_int8_for_litert(pi_dynn, with_images, photographs):
+    for module in ("onnxruntime", "ai_edge_litert"):
+        pytest.importorskip(module)
+    out, data = with_images / "net.tflite.zip", ("--data", with_images / "data")
+    arguments = ("export", with_images / "net.safetensors", "-o", out, "--format", "litert")
+    outcome = pi_dynn(*arguments, *data)
+    assert outcome.status == 0 and "branchynet int8-static, 2 classes, 1 exit, litert" in outcome.out
+    assert outcome.err == ""
+    summary = pi_dynn("classify", photographs, "--bundle", out, "--json").out.splitlines()[-1]
+    assert json.loads(summary)["summary"]["engine"] == "litert"
+    assert "litert" in pi_dynn("info", out).out
+    assert "pass --data DIR" in pi_dynn(*arguments).err
+    assert "pass --precision int8-static or fp32" in pi_dynn(*arguments, "--precision", "int8").err
+    assert "--data is for static int8" in pi_dynn(*arguments, *data, "--precision", "fp32").err
+    again = ("export", "-o", with_images / "b.zip", "--format", "litert")
+    assert "leave out --precision" in pi_dynn(*again, "--precision", "fp32").err
+    assert "has no form in LiteRT" in pi_dynn(*again).err
+    assert "in LiteRT already" in pi_dynn(*again[:1], out, *again[1:]).err
+    assert not (with_images / "b.zip").exists()
+
+
 def test_exits_by_choice(pi_dynn, tiny_bundle_path, photographs):
     options = ("--bundle", tiny_bundle_path, "--engine", "fp32", "--threshold", 0, "--json")
     lines = pi_dynn("classify", photographs, *options, "--exits", "4,8").out.splitlines()

@@ -72,14 +72,16 @@ def test_one_command_leaves_everything(pi_dynn, photos, tmp_path):
     assert pi_dynn("classify", photos / "red" / "0.png", "--bundle", "mine.pt").status == 0
 
 
-def test_a_bundle_for_boards_without_torch(pi_dynn, photos, tmp_path):
-    pytest.importorskip("onnx")
-    outcome = pi_dynn("learn", photos, "-o", "mine.onnx.zip", *TINY)
+@pytest.mark.parametrize(("form", "name"), [("onnx", "mine.onnx.zip"), ("litert", "mine.tflite.zip")])
+def test_a_bundle_for_boards_without_torch(pi_dynn, photos, tmp_path, form, name):
+    for module in ("onnx", *(["ai_edge_litert"] if form == "litert" else [])):
+        pytest.importorskip(module)
+    outcome = pi_dynn("learn", photos, "-o", name, *TINY)
     assert outcome.status == 0, outcome.err
-    bundle, result = load_bundle("mine.onnx.zip"), result_of(tmp_path / "mine.run")
-    assert bundle.manifest.format == "onnx" and "full_depth.onnx" not in bundle.network_files()
+    bundle, result = load_bundle(name), result_of(tmp_path / "mine.run")
+    assert bundle.manifest.format == form and "full_depth.onnx" not in bundle.network_files()
     assert bundle.manifest.precision == result.precision and bundle.manifest.exit_blocks == result.exit_blocks
-    assert pi_dynn("classify", photos / "red" / "0.png", "--bundle", "mine.onnx.zip").status == 0
+    assert pi_dynn("classify", photos / "red" / "0.png", "--bundle", name).status == 0
 
 
 def counted(monkeypatch):
@@ -213,7 +215,7 @@ def test_a_split_that_tears_apart_what_looks_alike_is_said(pi_dynn, photos, tmp_
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        (("-o", "mine"), "give the name of the bundle to write, mine.pt or mine.onnx.zip"),
+        (("-o", "mine"), "give the name of the bundle to write, mine.pt, mine.onnx.zip or mine.tflite.zip"),
         (("-o", "/proc/mine.pt"), "cannot be written to"),
         (("--model", "lsnet_t"), "lsnet_t has no pretrained weights"),
     ],

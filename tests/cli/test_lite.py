@@ -46,6 +46,13 @@ def test_it_classifies_like_the_whole_installation(tmp_path):
         assert one["probability"] == pytest.approx(other["probability"], abs=0.05)
 
 
+def test_litert_is_taken_where_it_is_there(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    answer = run("classify", "--bundle", "lite0", "--json", XDG_CACHE_HOME=str(tmp_path))
+    assert answer.returncode == 0 and not answer.stderr
+    assert json.loads(answer.stdout.splitlines()[-1])["summary"]["engine"] == "litert"
+
+
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [

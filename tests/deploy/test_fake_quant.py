@@ -7,7 +7,7 @@ from torch import nn
 from pi_dynn import Session, attach_exits, create_model, load_bundle
 from pi_dynn.deploy.fake_quant import Layer, _convolution, fake_quantised, is_static_int8
 from pi_dynn.errors import ModelError
-from pi_dynn.runtime.archive import SHIPPED, onnx_form
+from pi_dynn.runtime.archive import SHIPPED, form_file
 from pi_dynn.runtime.engine_choice import relative_error
 from tests.deploy.test_static_quant import SIZE, images, static_bundle, with_relu6
 from tests.networks import small_sequential, with_trained_norms
@@ -113,7 +113,7 @@ def test_shipped_forms_are_of_one_network(name):
     from importlib import resources
 
     scripted = load_bundle(name)
-    form = load_bundle(str(resources.files("pi_dynn.assets") / onnx_form(SHIPPED[name])))
+    form = load_bundle(str(resources.files("pi_dynn.assets") / form_file(SHIPPED[name], "onnx")))
     own = ("format", "packed_engine", "weights_sha256", "pi_dynn_version", "torch_version")
     one, other = ({k: v for k, v in bundle.manifest.to_dict().items() if k not in own} for bundle in (scripted, form))
     assert one == other and "full_depth.onnx" not in form.network_files()

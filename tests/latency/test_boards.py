@@ -116,6 +116,7 @@ def test_engines_are_those_a_board_would_try(tiny_bundle):
     assert engines() == ("onednn", "qnnpack") and engines(precision="fp32") == ("fp32",)
     convolutions = {"precision": "int8-static", "self_test": [[0.0] * 5] * 4, "packed_engine": "qnnpack"}
     assert engines(**convolutions) == ("qnnpack",) and engines(format="onnx") == ("onnxruntime",)
+    assert engines(format="litert") == ("litert",)
 
 
 def test_what_fails_on_the_way_is_one_line(tiny_bundle, monkeypatch, tmp_path):

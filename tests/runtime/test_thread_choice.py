@@ -68,6 +68,6 @@ def test_an_onnx_network_is_timed_with_both(tiny_bundle):
 
     converted = onnx_bundle(tiny_bundle)
     session = Session(converted)
-    assert session.threads in (1, 4) and {1, 4} <= set(session._network._made)
+    assert session.threads in (1, 4) and {1, 4} <= set(session._network._opened)
     again = Session(converted)
-    assert again.threads == session.threads and list(again._network._made) == [session.threads]
+    assert again.threads == session.threads and list(again._network._opened) == [session.threads]

@@ -27,6 +27,7 @@ from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.builder import build_bundle
 from pi_dynn.deploy.calibrated import calibrated_bundle
 from pi_dynn.deploy.fuse import fuse_norms
+from pi_dynn.deploy.litert import litert_bundle
 from pi_dynn.deploy.onnx import onnx_bundle, without_full_depth
 from pi_dynn.errors import CalibrationError, EngineUnavailable, ModelError
 from pi_dynn.evaluate.classes import confusion_matrix
@@ -38,6 +39,7 @@ from pi_dynn.models.macs import count_macs
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.session import Session
+from pi_dynn.runtime.stage_network import LITERT, ONNX
 from pi_dynn.stats import wilson_interval
 from pi_dynn.train.records import LEAST_TO_CHOOSE, Answer, ClassAccuracy
 
@@ -137,14 +139,14 @@ def build(
     *,
     any_way_up: bool,
     reject: float,
-    onnx: bool = False,
+    form: str | None = None,
 ) -> Built:
     """The bundle of a trained network, in int8 unless that answers worse on the calibration part.
 
     It has exits only where the calibration part is large enough to tell when leaving early does no harm; `any_way_up`
     allows to look at its images turned, too. Of images like those at most the share `reject` is answered "none of
     these"; 0, or a part too small to promise it, leaves that out. Temperatures make its
-    probabilities those of being right. With `onnx` it is put into ONNX at the end.
+    probabilities those of being right. At the end it is put into another form, if one is given.
     """
 
     def made(exits: list[int], precision: str) -> Bundle:
@@ -194,8 +196,10 @@ def build(
         )
     except ModelError:  # heads of another kind take no temperature
         bundle = calibrated_bundle(bundle, thresholds=thresholds, score=SCORE, rejection=rejection)
-    if onnx:
+    if form == ONNX:
         bundle = without_full_depth(onnx_bundle(bundle))
+    elif form == LITERT:
+        bundle = litert_bundle(bundle)
     return Built(bundle, curve, reason, agreement)
 
 

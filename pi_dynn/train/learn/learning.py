@@ -19,6 +19,8 @@ from pi_dynn.files import write_text
 from pi_dynn.models import pretrained
 from pi_dynn.models.card import Card, save_weights
 from pi_dynn.records import read_record
+from pi_dynn.runtime.litert_network import import_litert
+from pi_dynn.runtime.stage_network import LITERT
 from pi_dynn.stats import wilson_interval
 from pi_dynn.text import counted
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches
@@ -111,10 +113,13 @@ class Learning:
     def _check_place(self) -> None:
         """Raise InputError now if nothing can be written where the bundle is to go."""
         settings = self.settings
-        if settings.out.is_dir() or not (settings.onnx or settings.out.suffix == ".pt"):
-            raise InputError(f"-o {settings.out}: give the name of the bundle to write, mine.pt or mine.onnx.zip")
-        if settings.onnx:
+        if settings.out.is_dir() or not (settings.form or settings.out.suffix == ".pt"):
+            names = "mine.pt, mine.onnx.zip or mine.tflite.zip"
+            raise InputError(f"-o {settings.out}: give the name of the bundle to write, {names}")
+        if settings.form is not None:
             import_onnx()
+        if settings.form == LITERT:
+            import_litert()
         try:
             settings.work.mkdir(parents=True, exist_ok=True)
             mark = settings.work / ".write"
@@ -321,7 +326,7 @@ class Learning:
             notes,
             any_way_up=self.any_way_up,
             reject=settings.reject,
-            onnx=settings.onnx,
+            form=settings.form,
         )
         built.bundle.save(settings.out)
         self.callback.on_stage("judging the bundle on the test part")

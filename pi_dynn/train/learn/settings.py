@@ -7,17 +7,17 @@ from pi_dynn.errors import InputError
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.latency.boards import board_model, board_timings, pretrained_latency_s, pretrained_within
 from pi_dynn.models.pretrained import is_here
+from pi_dynn.runtime.archive import FORM_SUFFIXES
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.train.records import BoardLatency
 
-ONNX_SUFFIX = ".onnx.zip"
 DEFAULT_MODEL = "efficientnet_lite0"
 DEFAULT_SIZES = (160, 128, 96)  # pixels, the preferred one first
 
 
 @dataclass(frozen=True)
 class LearnSettings:
-    """One run. `out` is the bundle, ONNX if so named; everything else goes into the folder beside it."""
+    """One run. `out` is the bundle, in the form that its name says; all else goes into the folder beside it."""
 
     folder: Path
     out: Path
@@ -38,12 +38,12 @@ class LearnSettings:
     @property
     def work(self) -> Path:
         """The folder beside the bundle: mine.run for mine.pt or mine.onnx.zip."""
-        return self.out.with_name(f"{self.out.name.removesuffix('.pt').removesuffix(ONNX_SUFFIX)}.run")
+        return self.out.with_name(f"{self.out.name.removesuffix(FORM_SUFFIXES.get(self.form or '', '.pt'))}.run")
 
     @property
-    def onnx(self) -> bool:
-        """Whether the bundle is to be in ONNX."""
-        return self.out.name.endswith(ONNX_SUFFIX)
+    def form(self) -> str | None:
+        """The form the bundle is to have, "onnx" or "litert"; None for TorchScript."""
+        return next((form for form, suffix in FORM_SUFFIXES.items() if self.out.name.endswith(suffix)), None)
 
 
 def candidates(settings: LearnSettings) -> tuple[str, tuple[int, ...]]:
