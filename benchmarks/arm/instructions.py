@@ -7,6 +7,7 @@
     python benchmarks/arm/instructions.py --precision int8-static
     python benchmarks/arm/instructions.py --operators --network 12-384@224 --core cortex-a72
     python benchmarks/arm/instructions.py --peer onnxruntime --peer executorch   # after arm_emulation.sh peers
+    python benchmarks/arm/instructions.py --eager efficientnet_lite0@128      # as a network of torch runs unchanged
     python benchmarks/arm/instructions.py --check            # the smallest network and what is shipped against budgets
 
 One thread, one image, full depth, random weights: what a weight is worth changes no count. Counts of one torch
@@ -121,6 +122,16 @@ def _beside(ours: int, core: str, files: list[Path]) -> str:
     return f"{total(best) / 1e6:.1f} ({best['bundle'].split(' ', 1)[1]}) | {ours / total(best):.2f}"
 
 
+def eager_table(networks: Sequence[str], cores: Sequence[str]) -> str:
+    """Markdown: instructions of each NAME@SIZE as torch runs it in fp32, without any deploy form."""
+    lines = ["| network, fp32 | core | million |", "|---" * 3 + "|"]
+    for core in cores:
+        named = [f"{network.replace('@', ':')}:0" for network in networks]
+        for network, row in zip(networks, guest_rows(core, [], HERE / "guest_eager.py", named), strict=True):
+            lines.append(f"| {network} | {core} | {row['counts']['instructions'] / 1e6:.1f} |")
+    return "\n".join(lines)
+
+
 def operators_table(network: str, core: str, engine: str, precision: str) -> str:
     """Markdown: every operator of an answer with its calls, millions of instructions and share, the largest first."""
     with tempfile.TemporaryDirectory() as folder:
@@ -220,9 +231,12 @@ def run_check(record: bool) -> list[str]:
     type=click.Choice(PEERS),
     help="Beside others in int8; needs scripts/arm_emulation.sh peers, and executorch here for its files.",
 )
+@click.option("--eager", multiple=True, metavar="NAME@SIZE", help="A network of `pi-dynn models`, not deployed at all.")
 @click.option("--check", is_flag=True, help="Compare every engine with budgets.json and with fp32.")
 @click.option("--record", is_flag=True, help="Write budgets.json anew.")
-def main(networks, engine: str, cores, precision: str, operators: bool, peers, check: bool, record: bool) -> None:
+def main(
+    networks, engine: str, cores, precision: str, operators: bool, peers, eager, check: bool, record: bool
+) -> None:
     """Count the instructions of an answer on emulated Arm cores."""
     if check or record:
         complaints = run_check(record) + check_shipped(record)
@@ -230,6 +244,9 @@ def main(networks, engine: str, cores, precision: str, operators: bool, peers, c
             click.echo(f"error: {complaint}", err=True)
         sys.exit(bool(complaints))
     chosen, cores = list(networks or NETWORKS), list(cores or CORES)
+    if eager:
+        click.echo(eager_table(eager, cores))
+        return
     if peers:
         for line in peers_table(chosen, cores, list(peers)):
             click.echo(line)
