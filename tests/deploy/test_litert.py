@@ -9,14 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi_dynn import Session, create_model, load_bundle
+from pi_dynn import Preprocess, Session, build_bundle, create_model, load_bundle
+from pi_dynn.cli.options import sample_folder
 from pi_dynn.deploy.litert import described_gate, litert_bundle
+from pi_dynn.deploy.litert_gfnet import fourier_basis, range_of
 from pi_dynn.errors import ModelError
 from pi_dynn.runtime.archive import SHIPPED, form_file
 from pi_dynn.runtime.engine_choice import relative_error
 from tests.deploy.test_fake_quant import NETWORKS
 from tests.deploy.test_static_quant import SIZE, images, static_bundle
-from tests.networks import with_trained_norms
+from tests.networks import random_gfnet, with_trained_norms
 
 for module in ("onnx", "onnxruntime", "ai_edge_litert"):
     pytest.importorskip(module)
@@ -79,13 +81,43 @@ def test_what_has_no_form_is_named(tiny_bundle):
         described_gate(torch.jit.script(torch.nn.ReLU()))
 
 
-def test_the_shipped_form_is_of_the_same_network():
-    scripted = load_bundle("lite0")
-    form = load_bundle(str(resources.files("pi_dynn.assets") / form_file(SHIPPED["lite0"], "litert")))
-    own = ("format", "packed_engine", "weights_sha256", "pi_dynn_version", "torch_version")
+@pytest.mark.parametrize("size", [32, 64, 96])
+def test_a_gfnet_answers_like_its_bundle(size):
+    """With grids of 2, 4 and 6 tokens a side."""
+    model = random_gfnet(image_size=size, num_classes=5, exits=[1, 4])
+    bundle = build_bundle(model, exits=[1, 4], thresholds=[0.5] * 2, labels=list("abcde"), preprocess=Preprocess(size))
+    x = torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(1))
+    converted = litert_bundle(bundle, x)
+    assert (converted.manifest.precision, converted.manifest.format) == ("int8-static", "litert")
+    scripted = Session(bundle, engine="fp32").forward_scored(x)
+    for got, want in zip(Session(converted).forward_scored(x)[0], scripted[0], strict=True):
+        assert relative_error([got], [want]) < 0.1
+    with pytest.raises(ModelError, match="in LiteRT already"):
+        litert_bundle(converted, x)
+
+
+@given(st.sampled_from([2, 4, 6, 8, 14]))
+def test_the_basis_is_orthonormal(side):
+    np.testing.assert_allclose(fourier_basis(side) @ fourier_basis(side).T, np.eye(side), atol=1e-12)
+
+
+@given(st.floats(-100, 100), st.floats(0, 100))
+def test_ranges_hold_their_ends_and_zero(lowest, width):
+    steps = range_of(lowest, lowest + width)
+    for value in (lowest, lowest + width, 0.0):
+        nearest = np.clip(round(value / steps.scale) + steps.zero_point, -128, 127)
+        assert abs((nearest - steps.zero_point) * steps.scale - value) <= 1.01 * steps.scale
+    assert -128 <= steps.zero_point <= 127
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_form_is_of_the_same_network(name):
+    scripted = load_bundle(name)
+    form = load_bundle(str(resources.files("pi_dynn.assets") / form_file(SHIPPED[name], "litert")))
+    own = ("format", "precision", "packed_engine", "weights_sha256", "pi_dynn_version", "torch_version")
     one, other = ({k: v for k, v in bundle.manifest.to_dict().items() if k not in own} for bundle in (scripted, form))
     assert one == other and len(json.loads(form.read("gates.json"))) == 4
-    x = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(2))
+    x = scripted.manifest.preprocess(sorted(sample_folder().glob("*.jpg"))[0])[None]
     pairs = zip(Session(form).forward_all(x), Session(scripted).forward_all(x), strict=True)
     assert all(relative_error([got], [want]) < 0.1 for got, want in pairs)
 
