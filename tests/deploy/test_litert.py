@@ -9,16 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi_dynn import Preprocess, Session, build_bundle, create_model, load_bundle
+from pi_dynn import Session, create_model, load_bundle
 from pi_dynn.cli.options import sample_folder
 from pi_dynn.deploy.litert import described_gate, litert_bundle
-from pi_dynn.deploy.litert_gfnet import fourier_basis, range_of
-from pi_dynn.errors import ModelError
+from pi_dynn.deploy.litert_gfnet import filter_terms, fourier_basis, range_of
+from pi_dynn.errors import CheckpointError, ModelError
+from pi_dynn.models.gfnet import GlobalFilter
 from pi_dynn.runtime.archive import SHIPPED, form_file
 from pi_dynn.runtime.engine_choice import relative_error
 from tests.deploy.test_fake_quant import NETWORKS
 from tests.deploy.test_static_quant import SIZE, images, static_bundle
-from tests.networks import random_gfnet, with_trained_norms
+from tests.networks import with_trained_norms
 
 for module in ("onnx", "onnxruntime", "ai_edge_litert"):
     pytest.importorskip(module)
@@ -81,19 +82,27 @@ def test_what_has_no_form_is_named(tiny_bundle):
         described_gate(torch.jit.script(torch.nn.ReLU()))
 
 
-@pytest.mark.parametrize("size", [32, 64, 96])
-def test_a_gfnet_answers_like_its_bundle(size):
-    """With grids of 2, 4 and 6 tokens a side."""
-    model = random_gfnet(image_size=size, num_classes=5, exits=[1, 4])
-    bundle = build_bundle(model, exits=[1, 4], thresholds=[0.5] * 2, labels=list("abcde"), preprocess=Preprocess(size))
-    x = torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(1))
-    converted = litert_bundle(bundle, x)
-    assert (converted.manifest.precision, converted.manifest.format) == ("int8-static", "litert")
-    scripted = Session(bundle, engine="fp32").forward_scored(x)
-    for got, want in zip(Session(converted).forward_scored(x)[0], scripted[0], strict=True):
-        assert relative_error([got], [want]) < 0.1
+@pytest.mark.parametrize("grid", [(2, 2), (4, 6), (8, 8)])
+def test_four_terms_make_a_filter(grid):
+    (a, b), channels = grid, 3
+    torch.manual_seed(0)
+    block = torch.nn.Module()
+    block.filter = GlobalFilter(channels, grid)
+    x = torch.randn(1, a * b, channels)
+    rows, columns = fourier_basis(a), fourier_basis(b)
+    y = np.einsum("jv,iu,uvc->jic", columns, rows, x.double().numpy().reshape(a, b, channels))
+    beside, across, both = np.roll(y, a // 2, 1), np.roll(y, b // 2, 0), np.roll(y, (b // 2, a // 2), (0, 1))
+    y = sum(term * one for term, one in zip(filter_terms(block), (y, beside, across, both), strict=True))
+    got = np.einsum("jv,iu,jic->uvc", columns, rows, y)
+    want = block.filter(x).detach().numpy().reshape(a, b, channels)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_a_gfnet_is_given_images(tiny_bundle):
     with pytest.raises(ModelError, match="in LiteRT already"):
-        litert_bundle(converted, x)
+        litert_bundle(load_bundle("gfnet", form="litert"), torch.zeros(1, 3, 128, 128))
+    with pytest.raises(CheckpointError, match="of another form"):  # its filter is one product
+        litert_bundle(tiny_bundle, torch.zeros(1, 3, 32, 32))
 
 
 @given(st.sampled_from([2, 4, 6, 8, 14]))
