@@ -29,6 +29,7 @@ BUNDLES = {  # name in the figure -> bundle, its form
     "Lite0, LiteRT": ("lite0", "litert"),
     "Lite0, ONNX": ("lite0", "onnx"),
     "Lite0, TorchScript": ("lite0", None),
+    "GFNet, LiteRT": ("gfnet", "litert"),
     "GFNet, ONNX": ("gfnet", "onnx"),
     "GFNet, TorchScript": ("gfnet", None),
 }
@@ -105,7 +106,7 @@ def frontier_figure(curves: dict[str, dict[str, list[tuple[float, float]]]], ima
         axes.set(xlabel="predicted milliseconds, one thread", title=title, xlim=(0, None))
     panels[0].set_ylabel(f"accuracy on {images} images (%)")
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles, names, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -42,7 +42,7 @@ NETWORKS = {
     "12-384@224": ("gfnet_12_384", 224, (825, 390)),
 }
 CHECKED = "12-192@128"
-SHIPPED = {"lite0": "litert", "gfnet": None}  # bundle: its cheapest form, None for TorchScript
+SHIPPED = {"lite0": "litert", "gfnet": "litert"}  # bundle: its cheapest form
 EXIT_CHECK_LIMITS = (0.04, 0.06)  # of a block
 CLASSES = 10
 LEAST_SHARE = 0.005  # of an answer, for an operator to have a line of its own

@@ -53,10 +53,7 @@ def export(source: Path | None, settings: ExportSettings, form: str = "torchscri
         settings = replace(settings, precision=INT8_STATIC)
     _check_calibration(settings, form)
     if form == LITERT:
-        if checkpoint is not None:
-            return litert_bundle(export_checkpoint(checkpoint, settings))
-        _check_bundle_options(settings)
-        return litert_bundle(load_bundle(source))
+        return _for_litert(checkpoint, source, settings)
     if checkpoint is not None:
         if settings.data is None or form != ONNX:
             bundle = export_checkpoint(checkpoint, settings)
@@ -70,6 +67,16 @@ def export(source: Path | None, settings: ExportSettings, form: str = "torchscri
     if settings.data is None:
         return onnx_bundle(bundle, settings.precision)
     return onnx_bundle(bundle, "int8", calibration_images(_preprocess_of(bundle), settings.data))
+
+
+def _for_litert(checkpoint: Path | None, source: Path | None, settings: ExportSettings) -> Bundle:
+    """The LiteRT form of a checkpoint, or else of the bundle `source`, of which a GFNet needs images."""
+    if checkpoint is not None:
+        return litert_bundle(export_checkpoint(checkpoint, settings))
+    _check_bundle_options(replace(settings, data=None))
+    bundle = load_bundle(source)
+    images = None if settings.data is None else calibration_images(_preprocess_of(bundle), settings.data)
+    return litert_bundle(bundle, images)
 
 
 def _check_bundle_options(settings: ExportSettings) -> None:

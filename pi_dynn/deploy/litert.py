@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from pi_dynn.deploy.litert_gfnet import gfnet_graphs
 from pi_dynn.deploy.onnx import assert_parity, import_onnx, onnx_bundle
 from pi_dynn.deploy.tflite import Quantisation, TfliteGraph
 from pi_dynn.errors import EngineUnavailable, ModelError, need_extra
@@ -19,41 +21,60 @@ from pi_dynn.runtime.bundle import Bundle, pack_files
 from pi_dynn.runtime.engines import available_engines
 from pi_dynn.runtime.gate_values import LEARNED, Gate
 from pi_dynn.runtime.litert_network import GATES_FILE, LiteRtNetwork, import_litert, stage_file
-from pi_dynn.runtime.manifest import Manifest
+from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
 from pi_dynn.runtime.onnx_network import stage_file as onnx_stage_file
-from pi_dynn.runtime.stage_network import LITERT
+from pi_dynn.runtime.stage_network import LITERT, NAMES
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+PARITY_IMAGES = 8
 SIGNED = 128  # what a zero point of uint8 is more than the same of int8
 
 
-def litert_bundle(bundle: Bundle) -> Bundle:
+def litert_bundle(bundle: Bundle, images: Tensor | None = None) -> Bundle:
     """The LiteRT form of a TorchScript bundle in static int8 or fp32.
+
+    A plain GFNet in dynamic int8 gets the ranges that `images` (N, 3, H, W), preprocessed, fill.
 
     Raises: EngineUnavailable without LiteRT, onnx and onnxruntime; ModelError for a bundle of graphs or one whose
     operations have no form here, or if the graphs answer otherwise than the network.
     """
     import_litert()
-    graphs = onnx_bundle(bundle)
-    onnx, files, manifest = import_onnx(), graphs.network_files(), graphs.manifest
+    in_onnx, manifest = None, bundle.manifest
+    if images is None:
+        in_onnx = onnx_bundle(bundle)
+        manifest = in_onnx.manifest
+    elif manifest.format in NAMES:
+        raise ModelError(f"{bundle.source or 'the bundle'} is in {NAMES[manifest.format]} already")
     network = bundle.load_network("fp32" if bundle.manifest.has_floats else available_engines()[0])
     gates = [described_gate(gate) for gate in network.gates.children()]
-    made, entry = {}, None
-    for k in range(len(gates) + 1):
-        stage = _Stage(onnx.load_from_string(files[onnx_stage_file(k)]), entry)
-        made[stage_file(k)], entry = stage.graph.pack(), stage.left
+    graphs = gfnet_graphs(bundle, images, _import_schema()) if in_onnx is None else _graphs_like(in_onnx)
+    precision = INT8_STATIC if in_onnx is None else manifest.precision
     size = manifest.preprocess.size
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    assert_parity(network, [LiteRtNetwork(list(made.values()), 1, gates)], x, manifest.precision)
-    made[GATES_FILE] = json.dumps([gate.to_dict() for gate in gates]).encode()
+    assert_parity(
+        network, [LiteRtNetwork(graphs, 1, gates)], x if images is None else images[:PARITY_IMAGES], precision
+    )
+    files = {stage_file(k): graph for k, graph in enumerate(graphs)}
+    files[GATES_FILE] = json.dumps([gate.to_dict() for gate in gates]).encode()
 
     def describe(weights_sha256: str) -> Manifest:
         """The manifest of the graphs whose weights have this digest."""
-        return Manifest.from_dict(manifest.to_dict() | {"format": LITERT, "weights_sha256": weights_sha256})
+        values = {"format": LITERT, "precision": precision, "packed_engine": None, "weights_sha256": weights_sha256}
+        return Manifest.from_dict(manifest.to_dict() | values)
 
-    return pack_files(made, describe)
+    return pack_files(files, describe)
+
+
+def _graphs_like(bundle: Bundle) -> list[bytes]:
+    """The graph of every stage of an ONNX bundle."""
+    onnx, files, graphs, entry = import_onnx(), bundle.network_files(), [], None
+    for k in range(len(bundle.manifest.blocks)):
+        stage = _Stage(onnx.load_from_string(files[onnx_stage_file(k)]), entry)
+        graphs.append(stage.graph.pack())
+        entry = stage.left
+    return graphs
 
 
 def described_gate(gate: torch.jit.ScriptModule, temperature: float = 1.0) -> Gate:

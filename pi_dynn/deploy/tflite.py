@@ -17,16 +17,21 @@ class Quantisation(NamedTuple):
 # The options of operations that have some, and the versions from which they take int8.
 OPTIONS = {
     "ADD": "Add",
+    "BATCH_MATMUL": "BatchMatMul",
+    "CONCATENATION": "Concatenation",
     "CONV_2D": "Conv2D",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
     "DEQUANTIZE": "Dequantize",
     "FULLY_CONNECTED": "FullyConnected",
+    "GELU": "Gelu",
     "MAX_POOL_2D": "Pool2D",
     "MEAN": "Reducer",
     "MUL": "Mul",
     "PAD": "Pad",
     "QUANTIZE": "Quantize",
     "RESHAPE": "Reshape",
+    "SLICE": "Slice",
+    "SUB": "Sub",
     "TRANSPOSE": "Transpose",
 }
 VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1}
@@ -76,7 +81,8 @@ class TfliteGraph:
         """The result of an operation, in int8 with the range `rounded` or in floats for None."""
         if kind not in self._codes:
             code = self.schema.OperatorCodeT()
-            code.builtinCode = code.deprecatedBuiltinCode = getattr(self.schema.BuiltinOperator, kind)
+            code.builtinCode = getattr(self.schema.BuiltinOperator, kind)
+            code.deprecatedBuiltinCode = min(code.builtinCode, 127)  # a byte, which later operations left
             code.version = VERSIONS.get(kind, OTHER_VERSION)
             self._codes[kind] = len(self._model.operatorCodes)
             self._model.operatorCodes.append(code)

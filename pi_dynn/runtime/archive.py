@@ -31,7 +31,7 @@ def bundle_file(path: str | Path | None, form: str | None = None) -> tuple[bytes
     Of those that come with the package the given form is taken; for None TorchScript, and without torch a form that
     runs here.
 
-    Raises: BundleNotFound, also where there is no such form; BundleError for a file that cannot be read.
+    Raises: BundleNotFound, BundleError for a file that cannot be read.
     """
     if is_shipped(path):
         file = _shipped_file(str(path or EMBEDDED), form)
@@ -54,14 +54,9 @@ def form_file(file: str, form: str) -> str:
 
 
 def _shipped_file(name: str, form: str | None) -> str:
-    """The file of a bundle that comes with the package. Raises: BundleNotFound for a form that it lacks."""
-    forms = [
-        one for one in FORM_SUFFIXES if (resources.files("pi_dynn.assets") / form_file(SHIPPED[name], one)).is_file()
-    ]
+    """The file of a bundle that comes with the package, in a form that runs here for None."""
     if form is None and find_spec("torch") is None:
-        form = "litert" if "litert" in forms and find_spec("ai_edge_litert") is not None else "onnx"
-    if form is not None and form not in forms:
-        raise BundleNotFound(f"{name} does not come along in the form for {form}: choose {' or '.join(forms)}")
+        form = "onnx" if find_spec("ai_edge_litert") is None else "litert"
     return SHIPPED[name] if form is None else form_file(SHIPPED[name], form)
 
 

@@ -12,6 +12,8 @@ from twins import find_twins, twin_section
 
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.deploy.builder import build_bundle
+from pi_dynn.deploy.export import calibration_images
+from pi_dynn.deploy.litert import litert_bundle
 from pi_dynn.deploy.onnx import onnx_bundle, without_full_depth
 from pi_dynn.evaluate.outputs import collect_outputs, evaluate
 from pi_dynn.evaluate.thresholds import rejection_of
@@ -51,6 +53,8 @@ def publish(results: dict[int, TrainResult], parts: dict[str, ImageFolder], log:
     bundle = rejecting(load_bundle(shipped.bundle), parts)
     bundle.save(assets / SHIPPED[EMBEDDED])
     without_full_depth(onnx_bundle(bundle)).save(assets / form_file(SHIPPED[EMBEDDED], "onnx"))
+    images = calibration_images(bundle.manifest.preprocess, parts["train"])
+    litert_bundle(bundle, images).save(assets / form_file(SHIPPED[EMBEDDED], "litert"))
     card = read_card(shipped.weights)
     model = create_model(card.model, **card.arguments)
     load_checkpoint(model, shipped.weights)

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_dynn import Session, create_model, load_bundle
+from pi_dynn.cli.options import sample_folder
 from pi_dynn.deploy.litert import described_gate, litert_bundle
-from pi_dynn.errors import ModelError
+from pi_dynn.deploy.litert_gfnet import filter_terms, fourier_basis, range_of
+from pi_dynn.errors import CheckpointError, ModelError
+from pi_dynn.models.gfnet import GlobalFilter
 from pi_dynn.runtime.archive import SHIPPED, form_file
 from pi_dynn.runtime.engine_choice import relative_error
 from tests.deploy.test_fake_quant import NETWORKS
@@ -79,13 +82,51 @@ def test_what_has_no_form_is_named(tiny_bundle):
         described_gate(torch.jit.script(torch.nn.ReLU()))
 
 
-def test_the_shipped_form_is_of_the_same_network():
-    scripted = load_bundle("lite0")
-    form = load_bundle(str(resources.files("pi_dynn.assets") / form_file(SHIPPED["lite0"], "litert")))
-    own = ("format", "packed_engine", "weights_sha256", "pi_dynn_version", "torch_version")
+@pytest.mark.parametrize("grid", [(2, 2), (4, 6), (8, 8)])
+def test_four_terms_make_a_filter(grid):
+    (a, b), channels = grid, 3
+    torch.manual_seed(0)
+    block = torch.nn.Module()
+    block.filter = GlobalFilter(channels, grid)
+    x = torch.randn(1, a * b, channels)
+    rows, columns = fourier_basis(a), fourier_basis(b)
+    y = np.einsum("jv,iu,uvc->jic", columns, rows, x.double().numpy().reshape(a, b, channels))
+    beside, across, both = np.roll(y, a // 2, 1), np.roll(y, b // 2, 0), np.roll(y, (b // 2, a // 2), (0, 1))
+    y = sum(term * one for term, one in zip(filter_terms(block), (y, beside, across, both), strict=True))
+    got = np.einsum("jv,iu,jic->uvc", columns, rows, y)
+    want = block.filter(x).detach().numpy().reshape(a, b, channels)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_a_gfnet_is_given_images(tiny_bundle):
+    with pytest.raises(ModelError, match="in LiteRT already"):
+        litert_bundle(load_bundle("gfnet", form="litert"), torch.zeros(1, 3, 128, 128))
+    with pytest.raises(CheckpointError, match="of another form"):  # its filter is one product
+        litert_bundle(tiny_bundle, torch.zeros(1, 3, 32, 32))
+
+
+@given(st.sampled_from([2, 4, 6, 8, 14]))
+def test_the_basis_is_orthonormal(side):
+    np.testing.assert_allclose(fourier_basis(side) @ fourier_basis(side).T, np.eye(side), atol=1e-12)
+
+
+@given(st.floats(-100, 100), st.floats(0, 100))
+def test_ranges_hold_their_ends_and_zero(lowest, width):
+    steps = range_of(lowest, lowest + width)
+    for value in (lowest, lowest + width, 0.0):
+        nearest = np.clip(round(value / steps.scale) + steps.zero_point, -128, 127)
+        assert abs((nearest - steps.zero_point) * steps.scale - value) <= 1.01 * steps.scale
+    assert -128 <= steps.zero_point <= 127
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_form_is_of_the_same_network(name):
+    scripted = load_bundle(name)
+    form = load_bundle(str(resources.files("pi_dynn.assets") / form_file(SHIPPED[name], "litert")))
+    own = ("format", "precision", "packed_engine", "weights_sha256", "pi_dynn_version", "torch_version")
     one, other = ({k: v for k, v in bundle.manifest.to_dict().items() if k not in own} for bundle in (scripted, form))
     assert one == other and len(json.loads(form.read("gates.json"))) == 4
-    x = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(2))
+    x = scripted.manifest.preprocess(sorted(sample_folder().glob("*.jpg"))[0])[None]
     pairs = zip(Session(form).forward_all(x), Session(scripted).forward_all(x), strict=True)
     assert all(relative_error([got], [want]) < 0.1 for got, want in pairs)
 

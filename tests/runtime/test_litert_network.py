@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pi_dynn import Session, load_bundle
-from pi_dynn.errors import BundleError, BundleNotFound, EngineUnavailable
+from pi_dynn.errors import BundleError, EngineUnavailable
 from pi_dynn.runtime.litert_network import LiteRtNetwork
 from pi_dynn.runtime.session import NEVER
 
@@ -97,8 +97,6 @@ def test_engines_that_do_not_fit_the_bundle(tiny_bundle, converted):
             Session(converted, engine=engine)
     with pytest.raises(BundleError, match="holds LiteRT graphs"):
         converted.load_network("fp32")
-    with pytest.raises(BundleNotFound, match="choose onnx"):
-        load_bundle("gfnet", form="litert")
 
 
 def test_nothing_but_answers_is_printed(tmp_path):

@@ -1,0 +1,245 @@
+"""The LiteRT form of a plain GFNet: linear layers and GELU in static int8, norms and global filters in floats.
+
+The weights are those of the bundle in int8; the ranges are those that images fill. Between blocks are the tokens
+(N, C) in floats. Shape letters: N tokens in a grid (a, b), C channels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pi_dynn.deploy.tflite import Quantisation, TfliteGraph
+from pi_dynn.deploy.unpacked import training_form
+from pi_dynn.errors import ModelError
+from pi_dynn.models.gfnet import GFNet
+from pi_dynn.models.registry import create_model
+from pi_dynn.runtime.bundle import Bundle
+from pi_dynn.runtime.engines import available_engines
+from pi_dynn.runtime.torchscript import quantised_layers
+
+LOWEST, HIGHEST = -128, 127
+
+
+class Linear(NamedTuple):
+    """A linear layer in int8: weight (out, in) with its scales (out,), bias (out,), and what it reads and gives."""
+
+    weight: np.ndarray
+    scales: np.ndarray
+    bias: np.ndarray
+    entry: Quantisation
+    result: Quantisation
+
+
+@torch.no_grad()
+def gfnet_graphs(bundle: Bundle, images: Tensor, schema: object) -> list[bytes]:
+    """The graph of every stage, with the ranges that `images` (N, 3, H, W) fill.
+
+    Raises: CheckpointError for another bundle; ModelError for a grid with odd sides.
+    """
+    state, card = training_form(bundle)
+    model = create_model(card.model, **card.arguments)
+    model.load_state_dict(state)
+    model.eval()
+    if any(side % 2 for side in model.grid):
+        raise ModelError(f"a grid of {model.grid} has no form in LiteRT here: take ONNX")
+    stem, *layers = _layers(bundle, model, images)
+    bounds = [-1, *model.exit_blocks, model.depth - 1]
+    graphs = []
+    for k, (before, last) in enumerate(zip(bounds, bounds[1:])):
+        writer = _Writer(schema, model)
+        x = writer.stem(stem) if k == 0 else writer.graph.input([len(model.pos_embed[0]), model.dim])
+        for i in range(before + 1, last + 1):
+            x = writer.block(x, model.blocks[i], *layers[2 * i : 2 * i + 2])
+        final = last == model.depth - 1
+        head = model.head if final else model.intermediate_heads[k]
+        writer.graph.outputs += [*([] if final else [x]), writer.head(x, head)]
+        graphs.append(writer.graph.pack())
+    return graphs
+
+
+def _layers(bundle: Bundle, model: GFNet, images: Tensor) -> list[Linear]:
+    """The patch embedding, and both linear layers of every block, with the ranges that `images` fill."""
+    wanted = [model.patch_embed.proj, *(layer for block in model.blocks for layer in (block.mlp.fc1, block.mlp.fc2))]
+    ranges: dict[nn.Module, list[tuple[float, float]]] = {layer: [] for layer in wanted}
+
+    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> None:
+        """The ends of what the layer reads and gives."""
+        ranges[layer].append(tuple(float(end) for x in (inputs[0], result) for end in x.aminmax()))
+
+    hooks = [layer.register_forward_hook(keep) for layer in wanted]
+    for some in images.split(16):
+        model(some)
+    for hook in hooks:
+        hook.remove()
+    packed = quantised_layers(bundle.load_network(available_engines()[0]))
+    made = []
+    for layer, one in zip(wanted, packed, strict=True):
+        weight, bias = torch.ops.quantized.linear_unpack(one.packed)
+        scales = weight.q_per_channel_scales() if weight.qscheme() == torch.per_channel_affine else weight.q_scale()
+        lowest, highest, least, most = np.array(ranges[layer]).T
+        made.append(
+            Linear(
+                weight.int_repr().numpy(),
+                np.broadcast_to(np.asarray(scales, np.float32), len(weight)),
+                bias.numpy(),
+                range_of(lowest.min(), highest.max()),
+                range_of(least.min(), most.max()),
+            )
+        )
+    return made
+
+
+def range_of(lowest: float, highest: float) -> Quantisation:
+    """The steps of int8 from `lowest` to `highest`, with one that means zero."""
+    lowest, highest = min(lowest, 0.0), max(highest, 0.0, lowest + 1e-6)
+    scale = float(np.float32((highest - lowest) / (HIGHEST - LOWEST)))
+    return Quantisation(scale, max(LOWEST, min(HIGHEST, round(LOWEST - lowest / scale))))
+
+
+def fourier_basis(side: int) -> np.ndarray:
+    """An orthonormal real Fourier basis of an even number of places, a function in each row.
+
+    Row i and row i + side / 2 are cosine and sine of one frequency; but for 0, beside which is the highest one.
+    """
+    places, half = np.arange(side), side // 2
+    cosines = [np.cos(2 * np.pi * i * places / side) for i in range(half)]
+    others = [np.cos(np.pi * places), *(np.sin(2 * np.pi * i * places / side) for i in range(1, half))]
+    rows = np.array(cosines + others)
+    basis: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return basis
+
+
+@torch.no_grad()
+def filter_terms(block: nn.Module) -> np.ndarray:
+    """What a global filter multiplies its input in the basis with: four terms (b, a, C), its own and three partners'.
+
+    For output (j, i) they are of the inputs (j, i), (j, i'), (j', i), (j', i'); a partner is half a side away.
+    """
+    a, b = block.filter.a, block.filter.b
+    channels = block.filter.complex_weight.shape[2]
+    impulses = torch.eye(a * b)[:, :, None].expand(-1, -1, channels)  # (places, N, C)
+    response = block.filter(impulses).double().numpy().reshape(a, b, a, b, channels)  # place, then what it gives
+    rows, columns = fourier_basis(a), fourier_basis(b)
+    for_place = np.einsum("ia,jb,abuvc->jiuvc", rows, columns, response, optimize=True)
+    in_basis = np.einsum("jiuvc,ku,lv->jilkc", for_place, rows, columns, optimize=True)  # input (j, i), output (l, k)
+    j, i = np.indices((b, a))
+    partner_j, partner_i = (j + b // 2) % b, (i + a // 2) % a
+    places = ((j, i), (j, partner_i), (partner_j, i), (partner_j, partner_i))
+    return np.stack([in_basis[from_j, from_i, j, i] for from_j, from_i in places])
+
+
+class _Writer:
+    """Writes the parts of a GFNet into a graph."""
+
+    def __init__(self, schema: object, model: GFNet) -> None:
+        self.graph, self.model = TfliteGraph(schema), model
+        self.tokens, self.channels = model.pos_embed.shape[1:]
+
+    def constant(self, values: object) -> int:
+        """A constant in floats."""
+        return self.graph.constant(np.ascontiguousarray(np.asarray(values, np.float32)))
+
+    def integers(self, values: object) -> int:
+        """A constant in int32."""
+        return self.graph.constant(np.asarray(values, np.int32))
+
+    def stem(self, layer: Linear) -> int:
+        """Image (1, 3, H, W) to tokens."""
+        size, patch = self.model.image_size, self.model.patch_embed.proj.kernel_size[0]
+        side, pixels = size // patch, 3 * patch * patch
+        x = self.graph.add("QUANTIZE", [self.graph.input([1, 3, size, size])], [1, 3, size, size], layer.entry)
+        # Patches as rows: a convolution with steps of its own size reads three channels at a time.
+        x = self.graph.add("RESHAPE", [x], [3, side, patch, side, patch], layer.entry)
+        shape = [side, side, 3, patch, patch]
+        x = self.graph.add("TRANSPOSE", [x, self.integers([1, 3, 0, 2, 4])], shape, layer.entry)
+        x = self.graph.add("RESHAPE", [x], [self.tokens, pixels], layer.entry)
+        x = self.linear(x, layer)
+        return self.add(self.floats(x), self.constant(self.model.pos_embed[0].numpy()))
+
+    def block(self, x: int, block: nn.Module, first: Linear, second: Linear) -> int:
+        """Tokens after a block."""
+        y = self.filter(self.norm(x, block.norm1), block)
+        y = self.norm(y, block.norm2)
+        y = self.graph.add("QUANTIZE", [y], self.graph.shape(y), first.entry)
+        y = self.linear(y, first)
+        y = self.graph.add("GELU", [y], self.graph.shape(y), second.entry)
+        return self.add(x, self.floats(self.linear(y, second)))
+
+    def head(self, x: int, head: nn.Linear) -> int:
+        """Logits (1, classes), in floats."""
+        x = self.norm(x, self.model.norm)
+        x = self.graph.add("MEAN", [x, self.integers([0])], [1, self.channels], None, keepDims=True)
+        inputs = [x, self.constant(head.weight.numpy()), self.constant(head.bias.numpy())]
+        return self.graph.add("FULLY_CONNECTED", inputs, [1, len(head.bias)], None)
+
+    def norm(self, x: int, norm: nn.LayerNorm) -> int:
+        """Layer norm, its affine part if it has one."""
+        shape, one = self.graph.shape(x), [self.graph.shape(x)[0], 1]
+        mean = self.graph.add("MEAN", [x, self.integers([1])], one, None, keepDims=True)
+        x = self.graph.add("SUB", [x, mean], shape, None)
+        square = self.graph.add("MUL", [x, x], shape, None)
+        square = self.graph.add("MEAN", [square, self.integers([1])], one, None, keepDims=True)
+        square = self.add(square, self.constant([[norm.eps]]))
+        x = self.graph.add("MUL", [x, self.graph.add("RSQRT", [square], one, None)], shape, None)
+        if not torch.allclose(norm.weight, torch.ones(())):
+            x = self.graph.add("MUL", [x, self.constant(norm.weight.numpy())], shape, None)
+        if norm.bias.abs().max() > 0.0:
+            x = self.add(x, self.constant(norm.bias.numpy()))
+        return x
+
+    def filter(self, x: int, block: nn.Module) -> int:
+        """The global filter of tokens: into the basis, four terms, and back."""
+        (a, b), c = self.model.grid, self.channels
+        rows, columns, terms = fourier_basis(a), fourier_basis(b), filter_terms(block)
+        x = self.product(rows, x, b)  # (i, v, C)
+        x = self.product(columns, self.swapped(x, [a, b, c]), a)  # (j, i, C)
+        x = self.graph.add("RESHAPE", [x], [b, a, c], None)
+        beside = self.halves_swapped(x, 1)
+        own, across = (
+            self.add(*(self.graph.add("MUL", [y, self.constant(term)], [b, a, c], None) for y, term in pairs))
+            # what comes from the partner's column is computed there, and swapped once
+            for pairs in (
+                zip((x, beside), terms[:2], strict=True),
+                zip((x, beside), np.roll(terms[2:], b // 2, axis=1), strict=True),
+            )
+        )
+        x = self.add(own, self.halves_swapped(across, 0))
+        x = self.product(columns.T, x, a)  # (v, i, C)
+        x = self.product(rows.T, self.swapped(x, [b, a, c]), b)  # (u, v, C)
+        return self.graph.add("RESHAPE", [x], [self.tokens, c], None)
+
+    def product(self, matrix: np.ndarray, x: int, others: int) -> int:
+        """`matrix` by what is along the first dimension of `x`: (1, len(matrix), others * C)."""
+        side, width = len(matrix), others * self.channels
+        x = self.graph.add("RESHAPE", [x], [1, side, width], None)
+        return self.graph.add("BATCH_MATMUL", [self.constant(matrix[None]), x], [1, side, width], None)
+
+    def swapped(self, x: int, shape: list[int]) -> int:
+        """`x` of that shape with its first two dimensions in the other order."""
+        x = self.graph.add("RESHAPE", [x], shape, None)
+        return self.graph.add("TRANSPOSE", [x, self.integers([1, 0, 2])], [shape[1], shape[0], shape[2]], None)
+
+    def halves_swapped(self, x: int, dim: int) -> int:
+        """The second half of a dimension before the first."""
+        half = list(self.graph.shape(x))
+        half[dim] //= 2
+        starts = [[half[dim] if d == dim else 0 for d in range(3)], [0, 0, 0]]
+        parts = [self.graph.add("SLICE", [x, self.integers(s), self.integers(half)], half, None) for s in starts]
+        return self.graph.add("CONCATENATION", parts, self.graph.shape(x), None, axis=dim)
+
+    def linear(self, x: int, layer: Linear) -> int:
+        """A linear layer of tokens."""
+        steps = np.float32(layer.entry.scale) * layer.scales
+        bias = np.rint(layer.bias.astype(np.float64) / steps).astype(np.int32)
+        inputs = [x, self.graph.constant(layer.weight, layer.scales), self.graph.constant(bias, steps)]
+        return self.graph.add("FULLY_CONNECTED", inputs, [self.tokens, len(bias)], layer.result)
+
+    def floats(self, x: int) -> int:
+        """`x` in floats."""
+        return self.graph.add("DEQUANTIZE", [x], self.graph.shape(x), None)
+
+    def add(self, x: int, y: int) -> int:
+        """The sum, of the shape of `x`."""
+        return self.graph.add("ADD", [x, y], self.graph.shape(x), None)
