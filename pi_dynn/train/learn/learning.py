@@ -57,7 +57,7 @@ MEASURED_STEPS = 3
 HEADS_RECIPE = Recipe(epochs=60, batch_size=32, lr=3e-3, final_lr=3e-5, weight_decay=0.05, clip_grad=0.0)
 HEADS_STEPS = 1000  # at least: of few images an epoch is a step or two
 WHOLE_RECIPE = Recipe(epochs=1, batch_size=32, lr=1e-3, final_lr=1e-5, weight_decay=0.02, ema_decay=0.96)
-SMALLEST_CROP = 0.35  # of a picture's area, while training
+SMALLEST_CROP = 0.6  # of a picture's area, while training
 TURNED_IMAGES = 128  # looked at turned, to see whether pictures have an upright...
 TURNED_LOSS = 0.12  # ...which costs more accuracy than this where they do
 MEMORY_BYTES = 2 * 2**30
