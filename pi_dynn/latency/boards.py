@@ -85,7 +85,7 @@ def board_model(name: str) -> BoardModel:
 def _fit(counts: NDArray[np.float64], cycles: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cycles of each of T terms from counts (N, T) and cycles (N,) of N networks; a term that does not add has none."""
     squares, *_ = np.linalg.lstsq((counts / cycles[:, None]) ** 2, np.ones(len(cycles)))
-    return np.sqrt(np.maximum(squares, 0.0))
+    return np.asarray(np.sqrt(np.maximum(squares, 0.0)), dtype=np.float64)
 
 
 def predict_exits(model: BoardModel, counts: Sequence[ExitCounts], images: Sequence[int]) -> PredictedLatency:
