@@ -166,7 +166,8 @@ END
 # aarch64 wheels into a folder of their own.
 setup_site() { # NAME PIP_ARGUMENTS...
     local site=$home/$1 wanted
-    wanted=$(printf '%s\n' "${@:2}"; cat "$repository/benchmarks/arm/requirements.txt")
+    # Without the place of this checkout: another one may share the boards.
+    wanted=$(printf '%s\n' "${@:2}" | sed "s|^$repository/||"; cat "$repository/benchmarks/arm/requirements.txt")
     [ "$(cat "$site/.wanted" 2>/dev/null)" = "$wanted" ] && return
     say "fetching aarch64 wheels: ${*:2}"
     rm -rf "$site" "$site.new"
