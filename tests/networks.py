@@ -54,6 +54,34 @@ def with_trained_norms(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+class Squeezed(nn.Module):
+    """A block of MobileNetV3: hard swish, channels weighed by a hard sigmoid of their means, and a sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.swish = nn.Hardswish()
+        self.weigh = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, 4, 1), nn.ReLU(), nn.Conv2d(4, channels, 1), nn.Hardsigmoid()
+        )
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.swish(self.depthwise(x))
+        return x + self.project(self.weigh(y) * y)
+
+
+def with_squeezes() -> nn.Sequential:
+    """A small MobileNetV3."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Hardswish()),
+        Squeezed(8),
+        nn.Sequential(Squeezed(8), nn.Conv2d(8, 12, 1), nn.Hardswish()),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 16), nn.Hardswish(), nn.Linear(16, 5)),
+    )
+
+
 def small_sequential(classes: int = 5) -> nn.Sequential:
     """A user's own network for 32 px: five blocks, the last of which answers."""
     torch.manual_seed(0)

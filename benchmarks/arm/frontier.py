@@ -4,9 +4,9 @@
     python benchmarks/arm/frontier.py DATASET --split calibration/ucm_split.json --plot docs/plots
 
 Milliseconds of one thread are predicted from counts on emulated cores (docs/arm.md), with the mean error that is
-printed. The full depth of EfficientNet-Lite0 in LiteRT or ONNX is what people would run instead. The thresholds are
-swept on the images that are shown, so a curve says what exits can give; the star is the bundle's own, chosen on other
-images.
+printed. The full depth of EfficientNet-Lite0 in LiteRT or ONNX is what people would run instead, and marked as that.
+The thresholds are swept on the images that are shown, so a curve says what exits can give; the star is the bundle's
+own, chosen on other images.
 """
 
 import json
@@ -20,7 +20,7 @@ from pi_dynn import Session, load_bundle
 from pi_dynn.calibrate.outcomes import leave_at
 from pi_dynn.cli.options import open_part
 from pi_dynn.evaluate.outputs import collect_outputs
-from pi_dynn.figures import COLOURS, new_figure, save_figure, styled
+from pi_dynn.figures import COLOURS, GREY, new_figure, save_figure, styled
 from pi_dynn.latency.boards import board_model, predict_exits
 from pi_dynn.latency.emulated import count_exits
 from pi_dynn.text import milliseconds, percent, table
@@ -33,10 +33,17 @@ BUNDLES = {  # name in the figure -> bundle, its form
     "GFNet, ONNX": ("gfnet", "onnx"),
     "GFNet, TorchScript": ("gfnet", None),
 }
+PEERS = ("Lite0, LiteRT", "Lite0, ONNX")  # at full depth: the same weights and images, without exits
 STYLES = {"LiteRT": ":", "ONNX": "-", "TorchScript": "--"}
 BOARDS = ("pi4", "pi5")
+TITLES = {"pi4": "Raspberry Pi 4, Cortex-A72", "pi5": "Raspberry Pi 5, Cortex-A76"}
+AXES = ("predicted milliseconds, one thread", "million instructions, one thread")
 SWEPT = np.linspace(0.0, 1.001, 60)
+RINGED = {"ms": 7, "mec": "black", "mew": 1.4}
 BEYOND = 0.95  # of the best accuracy: points below are not drawn
+
+# By name: milliseconds, millions of instructions, accuracy in percent; of own thresholds, of full depth, then swept.
+Curves = dict[str, list[tuple[float, float, float]]]
 
 
 @click.command()
@@ -48,7 +55,7 @@ BEYOND = 0.95  # of the best accuracy: points below are not drawn
 def main(dataset: Path, split: Path | None, part: str, plot: Path | None, record: bool) -> None:
     """Print what each bundle comes to on each board; draw the curves."""
     data = open_part(dataset, split, part)
-    curves: dict[str, dict[str, list[tuple[float, float]]]] = {board: {} for board in BOARDS}
+    curves: dict[str, Curves] = {board: {} for board in BOARDS}
     rows, errors, shares = [], {}, {}
     for name, (bundle_name, form) in BUNDLES.items():
         bundle = load_bundle(bundle_name, form=form)
@@ -71,10 +78,11 @@ def main(dataset: Path, split: Path | None, part: str, plot: Path | None, record
             points = []
             for thresholds in [*limits, *([float(value)] * session.exits for value in SWEPT)]:
                 exits = leave_at(outputs.scores, thresholds)
-                points.append((float(exit_ms[exits].mean()), 100 * float(outputs.right[exits, samples].mean())))
+                accuracy = 100 * float(outputs.right[exits, samples].mean())
+                points.append((float(exit_ms[exits].mean()), float(counted[exits].mean()) / 1e6, accuracy))
             curves[board][name] = points
             cells[board] = points[:2]
-            accuracies = [accuracy / 100 for _, accuracy in points[:2]]
+            accuracies = [accuracy / 100 for *_, accuracy in points[:2]]
         for number, what in enumerate(("with exits", "full depth")):
             costs = [
                 f"{instructions[board][number] / 1e6:.1f} M, {milliseconds(cells[board][number][0] / 1e3)}"
@@ -91,20 +99,31 @@ def main(dataset: Path, split: Path | None, part: str, plot: Path | None, record
 
 
 @styled
-def frontier_figure(curves: dict[str, dict[str, list[tuple[float, float]]]], images: int):
-    """A panel for each board: the curve of every bundle, a star for its own thresholds, a square for full depth."""
-    figure, panels = new_figure(columns=len(curves), width=7.6, height=3.4)
-    for axes, (board, of_bundles) in zip(panels, curves.items(), strict=True):
-        for number, (name, (own, full, *swept)) in enumerate(of_bundles.items()):
-            best = max(accuracy for _, accuracy in swept)
-            points = sorted({point for point in swept if point[1] >= BEYOND * best})
-            style = STYLES[name.split(", ")[1]]
-            axes.plot(*zip(*points, strict=True), style, color=COLOURS[number], label=name)
-            axes.plot(*own, "*", ms=10, color=COLOURS[number])
-            axes.plot(*full, "s", color=COLOURS[number])
-        title = {"pi4": "Raspberry Pi 4", "pi5": "Raspberry Pi 5"}[board]
-        axes.set(xlabel="predicted milliseconds, one thread", title=title, xlim=(0, None))
-    panels[0].set_ylabel(f"accuracy on {images} images (%)")
+def frontier_figure(curves: dict[str, Curves], images: int):
+    """Milliseconds above, instructions below, a column for each board: the curve of every bundle over its thresholds.
+
+    A star for its own thresholds, a square for full depth.
+    """
+    figure, panels = new_figure(columns=len(curves), rows=len(AXES), width=7.6, height=6.2)
+    for row, label in enumerate(AXES):
+        for axes, (board, of_bundles) in zip(panels[row * len(curves) :], curves.items(), strict=False):
+            for number, (name, found) in enumerate(of_bundles.items()):
+                own, full, *swept = [(point[row], point[-1]) for point in found]
+                best = max(accuracy for _, accuracy in swept)
+                points = sorted({point for point in swept if point[1] >= BEYOND * best})
+                style, colour = STYLES[name.split(", ")[1]], COLOURS[number]
+                axes.plot(*zip(*points, strict=True), style, color=colour, label=name)
+                axes.plot(*own, "*", ms=10, color=colour)
+                axes.plot(*full, "s", color=colour, **(RINGED if name in PEERS else {}))
+            axes.set(xlabel=label, title="" if row else TITLES[board], xlim=(0, None))
+        panels[row * len(curves)].set_ylabel(f"accuracy on {images} images (%)")
+    marks = {
+        "the bundle's own thresholds": {"marker": "*", "ms": 10},
+        "full depth": {"marker": "s"},
+        "full depth, as others would run it": {"marker": "s", **RINGED},
+    }
+    for name, look in marks.items():
+        panels[0].plot([], [], ls="none", color=GREY, label=name, **look)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3)
     return figure

@@ -133,7 +133,7 @@ def rehearse(model: nn.Module, precision: str, images: Tensor, trained: bool) ->
     try:
         if precision == INT8_STATIC:
             if not trained:
-                _let_norms_see(made, images)
+                let_norms_see(made, images)
             _static_form(made, exits, images, engine, STATIC_LIMIT if trained else math.inf)
         elif usual_precision(model) != precision:
             deploy_form(made, exits, precision, engine)
@@ -145,7 +145,7 @@ def rehearse(model: nn.Module, precision: str, images: Tensor, trained: bool) ->
 
 
 @torch.no_grad()
-def _let_norms_see(model: nn.Module, images: Tensor) -> None:
+def let_norms_see(model: nn.Module, images: Tensor) -> None:
     """Set the statistics of every batch norm by `images`: those of fresh weights fit nothing that runs through."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:

@@ -17,6 +17,9 @@ from torch._C import Node
 from pi_dynn.errors import ModelError
 
 QUINT8_RANGE, QINT8_RANGE = (0, 255), (-128, 127)
+# Operators that torch calls the same in int8 and in floats, and the scale and zero point of what they give in int8.
+OWN_RANGES = {"aten::hardsigmoid": (1 / 256, 0), "aten::sigmoid": (1 / 256, 0)}
+MEANS = ("aten::adaptive_avg_pool2d", "aten::avg_pool2d", "aten::mean")  # in the range of what they read
 _CHECKS = ("aten::size", "aten::len", "aten::ne", "aten::gt", "prim::If")  # of the shape, by torch's own modules
 _quantized = torch.ops.quantized
 
@@ -48,7 +51,8 @@ class _StraightLine(nn.Module):
         self.known: dict[str, Any] = {this.debugName(): stage}
         self.nodes: list[Node] = []
         self.layers = nn.ModuleList()
-        scales: dict[str, float] = {}  # of what is rounded
+        ranges: dict[str, tuple[float, int]] = {}  # scale and zero point of what is in int8
+        self.rounded: dict[str, tuple[float, int]] = {}  # those of operators that are not told one
         made_by: dict[str, Layer] = {}  # what a convolution gave, cut or not
         self.same: dict[str, str] = {}  # a cut that its convolution makes
         for node in graph.nodes():
@@ -61,28 +65,33 @@ class _StraightLine(nn.Module):
                     value = value.item()  # a scale, which is no part of the trace
                 self.known[node.output().debugName()] = value
             elif node.kind() not in _CHECKS:
-                names = [value.debugName() for value in node.inputs()]
+                names, output = [value.debugName() for value in node.inputs()], node.output().debugName()
                 if node.kind() == "aten::narrow" and names[0] in made_by:
                     made_by[names[0]].spans[self.known[names[1]]] = (self.known[names[2]], self.known[names[3]])
-                    made_by[node.output().debugName()] = made_by[names[0]]
-                    self.same[node.output().debugName()] = self.same.get(names[0], names[0])
+                    made_by[output] = made_by[names[0]]
+                    self.same[output] = self.same.get(names[0], names[0])
                 else:
                     self.nodes.append(node)
                 if node.kind() in FLOAT_FORMS and len(names) > 1:
                     layer, place = self.known.get(names[1]), 1 if node.kind() == "aten::quantize_per_tensor" else -2
                     if isinstance(layer, Layer):
-                        layer.keep_bias_in_int32(scales[names[0]])
-                        made_by[node.output().debugName()] = layer
-                    scales[node.output().debugName()] = self.known[names[place]]
-                elif names and names[0] in scales:
-                    scales[node.output().debugName()] = scales[names[0]]
+                        layer.keep_bias_in_int32(ranges[names[0]][0])
+                        made_by[output] = layer
+                    ranges[output] = self.known[names[place]], self.known[names[place + 1]]
+                elif names and names[0] in ranges and node.kind() != "aten::dequantize":
+                    ranges[output] = OWN_RANGES.get(node.kind(), ranges[names[0]])
+                    if node.kind() in OWN_RANGES or node.kind() in MEANS:
+                        self.rounded[output] = ranges[output]
 
     def forward(self, x: Tensor) -> Tensor:
         values = self.known | {self.entry: x}
         for node in self.nodes:
             names = (value.debugName() for value in node.inputs())
             inputs = [values[self.same.get(name, name)] for name in names]
-            values[node.output().debugName()] = _run(node, inputs)
+            output = node.output().debugName()
+            values[output] = _run(node, inputs)
+            if output in self.rounded:
+                values[output] = _rounded(values[output], *self.rounded[output])
         return values[self.same.get(self.exit, self.exit)]
 
 
@@ -182,6 +191,8 @@ FLOAT_FORMS: dict[str, Callable[..., Any]] = {
     "quantized::linear_relu": _then_rounded(_linear, relu=True),
     "quantized::batch_norm2d": _then_rounded(_norm),
     "quantized::batch_norm2d_relu": _then_rounded(_norm, relu=True),
+    "quantized::hardswish": _then_rounded(lambda x, scale, zero_point: F.hardswish(x)),
+    "quantized::mul": _then_rounded(lambda a, b, scale, zero_point: a * b),
     "quantized::add": _then_rounded(lambda a, b, scale, zero_point: a + b),
     "quantized::add_relu": _then_rounded(lambda a, b, scale, zero_point: a + b, relu=True),
 }

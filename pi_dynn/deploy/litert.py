@@ -6,7 +6,6 @@ one graph to the next. Gates are computed beside the graphs (`pi_dynn.runtime.ga
 """
 
 import json
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from pi_dynn.deploy.litert_gfnet import gfnet_graphs
 from pi_dynn.deploy.onnx import assert_parity, import_onnx, onnx_bundle
-from pi_dynn.deploy.tflite import Quantisation, TfliteGraph
-from pi_dynn.errors import EngineUnavailable, ModelError, need_extra
+from pi_dynn.deploy.tflite import Quantisation, TfliteGraph, import_schema
+from pi_dynn.errors import ModelError
 from pi_dynn.runtime.bundle import Bundle, pack_files
 from pi_dynn.runtime.engines import available_engines
 from pi_dynn.runtime.gate_values import LEARNED, Gate
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 PARITY_IMAGES = 8
 SIGNED = 128  # what a zero point of uint8 is more than the same of int8
+HARD_SIGMOID = Quantisation(1 / 256, -SIGNED)  # the range torch has for it
 
 
 def litert_bundle(bundle: Bundle, images: Tensor | None = None) -> Bundle:
@@ -49,7 +49,7 @@ def litert_bundle(bundle: Bundle, images: Tensor | None = None) -> Bundle:
         raise ModelError(f"{bundle.source or 'the bundle'} is in {NAMES[manifest.format]} already")
     network = bundle.load_network("fp32" if bundle.manifest.has_floats else available_engines()[0])
     gates = [described_gate(gate) for gate in network.gates.children()]
-    graphs = gfnet_graphs(bundle, images, _import_schema()) if in_onnx is None else _graphs_like(in_onnx)
+    graphs = gfnet_graphs(bundle, images, import_schema()) if in_onnx is None else _graphs_like(in_onnx)
     precision = INT8_STATIC if in_onnx is None else manifest.precision
     size = manifest.preprocess.size
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -119,7 +119,7 @@ class _Stage:
             node.output[0]: {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
             for node in model.graph.node
         }
-        self.graph = TfliteGraph(_import_schema())
+        self.graph = TfliteGraph(import_schema())
         self.known: dict[str, int] = {}  # tensors by names in ONNX
         (image,) = model.graph.input
         if entry is None:
@@ -173,8 +173,11 @@ class _Stage:
         relu = source is not None and source.op_type == "Relu"
         if relu:
             source = self.made_by.get(source.input[0])
-        if source is not None and source.op_type in ("Conv", "Add", "Gemm"):
-            return getattr(self, f"_{source.op_type.lower()}")(source, rounded, relu)
+        kind = "" if source is None else source.op_type
+        if kind in ("Conv", "Add", "Gemm"):
+            return getattr(self, f"_{kind.lower()}")(source, rounded, relu)
+        if kind in ("Mul", "HardSigmoid", "GlobalAveragePool") and not relu:
+            return getattr(self, f"_{kind.lower()}")(source, rounded)
         x = self._value(node.input[0])
         if self.graph.quantisation(x) == rounded:
             return x
@@ -204,6 +207,32 @@ class _Stage:
         if self.graph.shape(a) != self.graph.shape(b):
             raise ModelError("a sum of two shapes has no form in LiteRT here: take ONNX")
         return self.graph.add("ADD", [a, b], self.graph.shape(a), rounded, relu=relu)
+
+    def _mul(self, node: "NodeProto", rounded: Quantisation | None = None) -> int:
+        """A product; that of a value and its own hard sigmoid, which ONNX Runtime makes of HardSwish, is one again."""
+        a, b = node.input
+        source = self.made_by.get(b)
+        if source is not None and source.op_type == "HardSigmoid" and self._value(source.input[0]) == self._value(a):
+            (x,) = self._inputs([a], rounded)
+            return self.graph.add("HARD_SWISH", [x], self.graph.shape(x), rounded)
+        x, y = self._inputs([a, b], rounded)
+        shape = np.broadcast_shapes(self.graph.shape(x), self.graph.shape(y))
+        return self.graph.add("MUL", [x, y], [int(side) for side in shape], rounded)
+
+    def _hardsigmoid(self, node: "NodeProto", rounded: Quantisation | None = None) -> int:
+        """A sum with 3 cut off at 0 and 6, and its sixth. Rounded, the range of the sum is what cuts it off."""
+        alpha = self.attributes[node.output[0]].get("alpha", 0.2)
+        if abs(6 * alpha - 1) > 1e-5 or rounded not in (None, HARD_SIGMOID):
+            raise ModelError("this hard sigmoid has no form in LiteRT here: take ONNX")
+        (x,) = self._inputs([node.input[0]], rounded)
+        shape = self.graph.shape(x)
+        if rounded is None:
+            x = self.graph.add("ADD", [x, self.graph.constant(np.array([3.0], np.float32))], shape, None)
+            x = self.graph.add("RELU6", [x], shape, None)
+            return self.graph.add("MUL", [x, self.graph.constant(np.array([1 / 6], np.float32))], shape, None)
+        three, sixth = (self.graph.constant(np.array([127], np.int8), np.array([v / 127])) for v in (3.0, 1 / 6))
+        six_times = Quantisation(6 * rounded.scale, rounded.zero_point)
+        return self.graph.add("MUL", [self.graph.add("ADD", [x, three], shape, six_times), sixth], shape, rounded)
 
     def _conv(self, node: "NodeProto", rounded: Quantisation | None = None, relu: bool = False) -> int:
         (x,) = self._inputs([node.input[0]], rounded)
@@ -261,13 +290,16 @@ class _Stage:
     def _reducemean(self, node: "NodeProto") -> int:
         if self.attributes[node.output[0]]["axes"] != [2, 3] or self.attributes[node.output[0]]["keepdims"]:
             raise ModelError("this mean has no form in LiteRT here: take ONNX")
-        return self._globalaveragepool(node)
+        return self._globalaveragepool(node, sides=())
 
-    def _globalaveragepool(self, node: "NodeProto") -> int:
-        """In floats, as one step of int8 is coarse for a mean. What ONNX gives has sides of 1, and this none."""
-        x = self._in_floats(node.input[0])
+    def _globalaveragepool(
+        self, node: "NodeProto", rounded: Quantisation | None = None, sides: tuple[int, ...] = (1, 1)
+    ) -> int:
+        """The mean of each channel, in floats unless ONNX rounds it, as one step of int8 is coarse for a mean."""
+        (x,) = self._inputs([node.input[0]], rounded)
         batch, _, _, channels = self.graph.shape(x)
-        return self.graph.add("MEAN", [x, self.graph.constant(np.array([1, 2], np.int32))], [batch, channels], None)
+        axes = self.graph.constant(np.array([1, 2], np.int32))
+        return self.graph.add("MEAN", [x, axes], [batch, *sides, channels], rounded, keepDims=bool(sides))
 
     def _flatten(self, node: "NodeProto") -> int:
         x = self._value(node.input[0])
@@ -360,11 +392,3 @@ class _Stage:
         )
         shape = [batch, height + around[0], width + around[1], channels]
         return self.graph.add("PAD", [x, rows], shape, self.graph.quantisation(x)), [batch, *sides], padding.VALID
-
-
-def _import_schema() -> ModuleType:
-    """The schema of TFLite files that comes with LiteRT. Raises EngineUnavailable."""
-    with need_extra("litert", "a LiteRT bundle", EngineUnavailable):
-        from ai_edge_litert import schema_py_generated as schema
-    module: ModuleType = schema
-    return module

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pi_dynn.errors import EngineUnavailable, need_extra
+
 
 class Quantisation(NamedTuple):
     """What a step of int8 is worth, and the step that means zero."""
@@ -24,6 +26,7 @@ OPTIONS = {
     "DEQUANTIZE": "Dequantize",
     "FULLY_CONNECTED": "FullyConnected",
     "GELU": "Gelu",
+    "HARD_SWISH": "HardSwish",
     "MAX_POOL_2D": "Pool2D",
     "MEAN": "Reducer",
     "MUL": "Mul",
@@ -34,7 +37,7 @@ OPTIONS = {
     "SUB": "Sub",
     "TRANSPOSE": "Transpose",
 }
-VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1}
+VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "HARD_SWISH": 1, "RESHAPE": 1}
 OTHER_VERSION = 2
 TYPES = {np.dtype("float32"): "FLOAT32", np.dtype("int8"): "INT8", np.dtype("int32"): "INT32"}
 
@@ -134,3 +137,11 @@ class TfliteGraph:
             steps.quantizedDimension = axis
         self._graph.tensors.append(tensor)
         return len(self._graph.tensors) - 1
+
+
+def import_schema() -> ModuleType:
+    """The schema of TFLite files that comes with LiteRT. Raises EngineUnavailable."""
+    with need_extra("litert", "a LiteRT bundle", EngineUnavailable):
+        from ai_edge_litert import schema_py_generated as schema
+    module: ModuleType = schema
+    return module

@@ -10,7 +10,7 @@ from pi_dynn.errors import ModelError
 from pi_dynn.runtime.archive import SHIPPED, form_file
 from pi_dynn.runtime.engine_choice import relative_error
 from tests.deploy.test_static_quant import SIZE, images, static_bundle, with_relu6
-from tests.networks import small_sequential, with_trained_norms
+from tests.networks import small_sequential, with_squeezes, with_trained_norms
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -19,6 +19,7 @@ NETWORKS = {
     "branchynet": lambda: create_model("branchynet", num_classes=5, image_size=SIZE, exits=[1, 3]),
     "sequential": lambda: attach_exits(small_sequential(), [1, 2], 5, image_size=SIZE),
     "relu6": lambda: attach_exits(with_relu6(), [0, 1], 5, image_size=SIZE),
+    "squeezes": lambda: attach_exits(with_squeezes(), [0, 1], 5, image_size=SIZE),
     "lite0": lambda: create_model("efficientnet_lite0", num_classes=5, image_size=SIZE, exits=[4]),
     "expanded": lambda: create_model(
         "efficientnet_lite0", num_classes=5, image_size=SIZE, exits=[3, 13], exit_heads="expanded"
@@ -95,17 +96,39 @@ def test_steps_grow_only_where_a_bias_needs_it():
 def test_an_operator_without_a_form_in_floats_is_named():
     class Odd(nn.Module):
         def forward(self, x):
-            return torch.ops.quantized.mul(
-                torch.quantize_per_tensor(x, 0.1, 0, torch.quint8),
-                torch.quantize_per_tensor(x, 0.1, 0, torch.quint8),
-                0.1,
-                0,
+            return torch.ops.quantized.leaky_relu(
+                torch.quantize_per_tensor(x, 0.1, 0, torch.quint8), 0.1, False, 0.1, 0
             ).dequantize()
 
     stage = torch.jit.script(Odd())
     assert is_static_int8(stage)
-    with pytest.raises(ModelError, match="quantized::mul"):
+    with pytest.raises(ModelError, match="quantized::leaky_relu"):
         fake_quantised(stage, torch.rand(1, 3, 4, 4))
+
+
+class Weighed(nn.Module):
+    """Operators that are told no range of their own, in int8, and a product."""
+
+    def forward(self, x):
+        x = torch.quantize_per_tensor(x, 0.05, 128, torch.quint8)
+        mean = nn.functional.adaptive_avg_pool2d(x, 1)
+        weighed = torch.ops.quantized.mul(x, nn.functional.hardsigmoid(mean), 0.04, 120)
+        return torch.ops.quantized.mul(weighed, torch.sigmoid(x), 0.03, 100).dequantize()
+
+
+class Swish(nn.Module):
+    def forward(self, x):
+        x = torch.quantize_per_tensor(x, 0.05, 128, torch.quint8)
+        return torch.ops.quantized.hardswish(x, 0.03, 20).dequantize()
+
+
+@pytest.mark.parametrize("stage", [Weighed(), Swish()], ids=["weighed", "swish"])
+def test_it_rounds_where_int8_rounds(stage):
+    x = 2 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    scripted = torch.jit.freeze(torch.jit.script(stage.eval()))
+    difference = (fake_quantised(scripted, x)(x) - scripted(x)).abs()
+    step = 0.03
+    assert difference.max() < 1.01 * step and (difference > step / 2).float().mean() < 0.02
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -64,9 +64,10 @@ def test_it_is_int8_from_stage_to_stage(pair):
     assert convolutions[0]["operand_types"] == [np.int8, np.int8, np.int32]  # a head may have others
 
 
-def test_floats_stay_floats():
+@pytest.mark.parametrize("name", ["lite0", "squeezes"])
+def test_floats_stay_floats(name):
     torch.manual_seed(0)
-    bundle = static_bundle(with_trained_norms(NETWORKS["lite0"]()), precision="fp32", calibration=None)
+    bundle = static_bundle(with_trained_norms(NETWORKS[name]()), precision="fp32", calibration=None)
     scripted, converted = Session(bundle, engine="fp32"), Session(litert_bundle(bundle))
     x = images(4)
     for got, want in zip(converted.forward_all(x), scripted.forward_all(x), strict=True):
