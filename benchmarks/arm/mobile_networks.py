@@ -2,7 +2,7 @@
 """Instructions and predicted milliseconds of mobile networks in int8 at full depth, in every runtime: a table.
 
     scripts/arm_emulation.sh peers && scripts/arm_emulation.sh litert
-    python benchmarks/arm/mobile_networks.py       # two hours; what was counted is kept
+    python benchmarks/arm/mobile_networks.py       # minutes a line; what was counted is kept
     python benchmarks/arm/mobile_networks.py --network mobilenet_v2 --size 128 --runtime LiteRT
 
 One thread, one image, random weights: what a weight is worth changes no count. It says nothing of accuracy. TorchScript
