@@ -20,6 +20,7 @@ from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.latency.records import BoardBenchmark, LatencyRow, Profile, ProfileStep
 from pi_dynn.power import MeterInfo, Span, ThrottleMark, Trace
 from pi_dynn.records import Finding, Prediction, Record, file_kind, kind_of, read_record
+from pi_dynn.runtime.gate_values import Gate
 from pi_dynn.runtime.manifest import Manifest
 from pi_dynn.train.recipe import Recipe
 
@@ -42,6 +43,7 @@ NAN = np.full(2, np.nan)
 BOARD = BoardSnapshot("Pi", "aarch64", "6", "3", 4, None, None, 1.5e9, None, None, 2, 1, None, 0.0, None)
 ROW = LatencyRow("full", "none taken", 1, 5, 0.1, 0.2, 0.3, (0.1, 0.2), 1.0)
 EXAMPLES = {  # of records that refuse most values
+    Gate: Gate("learned", 0.5, [1.0, -2.0, 0.5, 0.25, 3.0]),
     BoardBenchmark: BoardBenchmark("net", "ab", 8, ["x86"], {"torch": "2"}, BOARD, BOARD, [ROW]),
     Evaluation: Evaluation("ucm", 4, 0, 0.5, 1.0, 0.7, 0.75, 8.5, 9, [], [0.5], "fp32", "fp32", "net.pt", 0.25),
     MeterInfo: METER,
