@@ -14,7 +14,7 @@ from pi_dynn.deploy.coreml import save_coreml
 from pi_dynn.deploy.fused_file import fused_network, is_torchscript
 from pi_dynn.deploy.litert import litert_bundle
 from pi_dynn.deploy.onnx import onnx_bundle
-from pi_dynn.deploy.unpacked import training_form
+from pi_dynn.deploy.unpacked import training_network
 from pi_dynn.errors import InputError, ModelError
 from pi_dynn.models.card import Card
 from pi_dynn.models.checkpoint import load_checkpoint
@@ -120,9 +120,7 @@ def export_coreml(source: Path | None, settings: ExportSettings, output: Path) -
     if settings.exits or settings.thresholds is not None or settings.data is not None or settings.precision == "int8":
         raise InputError("a Core ML model has the full depth in floats: leave out exits, thresholds, int8 and images")
     if source is None or is_bundle(source):
-        state, card = training_form(load_bundle(source))
-        model = create_model(card.model, **card.arguments)
-        model.load_state_dict(state)
+        model, card = training_network(load_bundle(source))
         labels, preprocess = card.classes, card.preprocess
     else:
         model, labels, preprocess = checkpoint_network(source, settings)

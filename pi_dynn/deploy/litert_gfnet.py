@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pi_dynn.deploy.tflite import Quantisation, TfliteGraph
-from pi_dynn.deploy.unpacked import training_form
+from pi_dynn.deploy.unpacked import training_network
 from pi_dynn.errors import ModelError
 from pi_dynn.models.gfnet import GFNet
-from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engines import available_engines
 from pi_dynn.runtime.torchscript import quantised_layers
@@ -38,10 +37,7 @@ def gfnet_graphs(bundle: Bundle, images: Tensor, schema: object) -> list[bytes]:
 
     Raises: CheckpointError for another bundle; ModelError for a grid with odd sides.
     """
-    state, card = training_form(bundle)
-    model = create_model(card.model, **card.arguments)
-    model.load_state_dict(state)
-    model.eval()
+    model, _ = training_network(bundle)
     if any(side % 2 for side in model.grid):
         raise ModelError(f"a grid of {model.grid} has no form in LiteRT here: take ONNX")
     stem, *layers = _layers(bundle, model, images)

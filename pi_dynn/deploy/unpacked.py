@@ -40,6 +40,14 @@ def weights_to_start_from(source: Path, folder: Path) -> Path:
     return folder / "init.safetensors"
 
 
+def training_network(bundle: Bundle) -> tuple[nn.Module, Card]:
+    """The network that `training_form` gives the weights of, ready to answer, and its card. Raises: CheckpointError."""
+    state, card = training_form(bundle)
+    model = create_model(card.model, **card.arguments)
+    model.load_state_dict(state)
+    return model.eval(), card
+
+
 @torch.no_grad()
 def training_form(bundle: Bundle) -> tuple[dict[str, Tensor], Card]:
     """The weights of a plain GFNet's int8 bundle by their published keys, and the card of the network they fit.
