@@ -1,6 +1,6 @@
 """Corruptions by name, made alike from the same seed, and worse with severity."""
 
-import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -45,14 +45,7 @@ def test_every_corruption_is_repeatable_and_worse_when_severe(name):
 
 
 def test_too_small_and_without_the_library(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *arguments, **named):
-        if name == "imagecorruptions":
-            raise ImportError(name)
-        return real(name, *arguments, **named)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     with pytest.raises(InputError, match=r"pip install .*\[robustness\]'"):
         corrupt_pixels(PICTURE, "fog", 1, seed=0)
 

@@ -1,6 +1,5 @@
 """Sessions on LiteRT answer like sessions on TorchScript."""
 
-import builtins
 import subprocess
 import sys
 import zipfile
@@ -106,13 +105,6 @@ def test_nothing_but_answers_is_printed(tmp_path):
 
 
 def test_without_the_package_the_error_says_what_to_install(converted, monkeypatch):
-    imported = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "ai_edge_litert":
-            raise ImportError(name)
-        return imported(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(EngineUnavailable, match=r"pip install .*\[litert\]'"):
         Session(converted)

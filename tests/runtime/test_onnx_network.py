@@ -1,6 +1,6 @@
 """Sessions on ONNX Runtime answer like sessions on TorchScript."""
 
-import builtins
+import sys
 import zipfile
 
 import pytest
@@ -73,13 +73,6 @@ def test_engines_that_do_not_fit_the_bundle(tiny_bundle, converted, monkeypatch)
 
 
 def test_without_the_package_the_error_says_what_to_install(converted, monkeypatch):
-    imported = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "onnxruntime":
-            raise ImportError(name)
-        return imported(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EngineUnavailable, match=r"pip install .*\[onnx\]'"):
         Session(converted)
