@@ -111,8 +111,8 @@ def largest_batch(
 def memory_of(work: Callable[[], object]) -> int:
     """By how many bytes the work raises the greatest memory of this process; 0 where Linux does not tell."""
     try:
-        before: int = psutil.Process().memory_info().rss
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="ascii")
+        before: int = psutil.Process().memory_info().rss
     except OSError:
         work()
         return 0
