@@ -111,7 +111,7 @@ def _system(probes: Probes) -> list[Finding]:
     python = ".".join(map(str, probes.python))
     too_new = None
     if probes.python[:2] > _LAST_PYTHON:
-        too_new = f"Python {python} cannot run TorchScript: use Python 3.10 to 3.13, or ONNX bundles"
+        too_new = f"Python {python} cannot run TorchScript: use Python 3.10 to 3.13, or bundles in ONNX or for LiteRT"
     narrow = None
     if probes.machine.startswith(("armv6", "armv7")):
         narrow = "a 32-bit system has no torch: install the 64-bit Raspberry Pi OS"
@@ -141,7 +141,7 @@ def _torch(probes: Probes) -> tuple[list[Finding], bool]:
     if answer.returncode != 0:
         last = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
         if last.endswith("No module named 'torch'"):
-            return [Finding("torch", "build", "not installed: ONNX bundles run, training and export do not")], False
+            return [Finding("torch", "build", "not installed: bundles in ONNX or for LiteRT run, training and export do not")], False
         return [
             Finding("torch", "build", "not usable", f"torch cannot be imported ({last})", "pip install pi_dynn")
         ], False

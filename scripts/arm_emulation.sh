@@ -323,6 +323,7 @@ canary() {
             local sites=(--only "$name:$home/lite") bundle=()
             case $release in
                 torch*) sites=(--site "$name") ;;
+                onnx*) bundle=(--engine onnxruntime) ;;
                 ai-edge*) bundle=(--bundle lite0 --engine litert) ;;
             esac
             if last=$(run --cpu "$cpu" "${sites[@]}" -- pi-dynn classify --threads 1 --json "${bundle[@]}" "$image" 2>&1); then

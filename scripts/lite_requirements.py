@@ -1,4 +1,4 @@
-"""Print what `setup.sh --lite` installs: all that setup.cfg asks for but torch and what needs it, and ONNX Runtime.
+"""Print what `setup.sh --lite` installs: all that setup.cfg asks for but torch and what needs it, and LiteRT.
 
 python scripts/lite_requirements.py [EXTRA ...]
 """
@@ -13,7 +13,7 @@ LEFT_OUT = ("torch", "torchvision", "safetensors", "onnx", "pi_dynn")  # onnx ma
 config = ConfigParser()
 config.read(Path(__file__).resolve().parents[1] / "setup.cfg", encoding="utf-8")
 extras, lines = config["options.extras_require"], config["options"]["install_requires"].splitlines()
-names = ["onnx", *sys.argv[1:]]
+names = ["litert", *sys.argv[1:]]
 for name in names:  # which grows by the extras inside of extras
     if name not in extras:
         sys.exit(f"there is no extra {name!r}: choose from {', '.join(extras)}")

@@ -5,13 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import pi_dynn.assets
 
+pytest.importorskip("ai_edge_litert")
 ROOT = Path(__file__).parents[2]
 # A module that is None in sys.modules cannot be imported, nor found.
 LITE = """
@@ -21,9 +21,6 @@ for name in ("torch", "torchvision", "safetensors", "onnx"):
 from pi_dynn.cli.main import main
 main(sys.argv[1:])
 """
-
-pytest.importorskip("onnxruntime")
-
 
 def run(*arguments, **environment):
     return subprocess.run(
@@ -41,18 +38,20 @@ def test_it_classifies_like_the_whole_installation(tmp_path):
     command = [sys.executable, "-m", "pi_dynn.cli", "classify", "--json"]
     whole = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     answers = [[json.loads(line) for line in answer.stdout.splitlines()] for answer in (light, whole)]
-    engine = "onnxruntime" if find_spec("ai_edge_litert") is None else "litert"
-    assert answers[0].pop()["summary"]["engine"] == engine and answers[1].pop()["summary"]["images"] == 12
+    assert answers[0].pop()["summary"]["engine"] == "litert" and answers[1].pop()["summary"]["images"] == 12
     for one, other in zip(*answers, strict=True):
         assert (one["label"], one["exit_index"]) == (other["label"], other["exit_index"])
         assert one["probability"] == pytest.approx(other["probability"], abs=0.05)
 
 
-def test_litert_is_taken_where_it_is_there(tmp_path):
-    pytest.importorskip("ai_edge_litert")
-    answer = run("classify", "--bundle", "lite0", "--json", XDG_CACHE_HOME=str(tmp_path))
+def test_onnx_is_taken_where_there_is_no_litert(tmp_path):
+    pytest.importorskip("onnxruntime")
+    program = LITE.replace('"onnx")', '"onnx", "ai_edge_litert")')
+    command = [sys.executable, "-c", program, "classify", "--json"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert answer.returncode == 0 and not answer.stderr
-    assert json.loads(answer.stdout.splitlines()[-1])["summary"]["engine"] == "litert"
+    assert json.loads(answer.stdout.splitlines()[-1])["summary"]["engine"] == "onnxruntime"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,7 @@ def test_its_requirements_are_all_but_torch_and_what_needs_it():
     command = [sys.executable, ROOT / "scripts" / "lite_requirements.py", "serve", "pi"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     names = {line.split()[0] for line in lines}
-    assert {"numpy", "pillow", "click", "onnxruntime", "starlette", "pi-ina219", "smbus2"} <= names
+    assert {"numpy", "pillow", "click", "ai-edge-litert", "starlette", "pi-ina219", "smbus2"} <= names
     assert not {"torch", "torchvision", "safetensors", "onnx"} & names and not any("[" in line for line in lines)
     wrong = subprocess.run([*command, "no-such"], capture_output=True, text=True)
     assert wrong.returncode == 1 and "choose from" in wrong.stderr
