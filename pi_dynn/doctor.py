@@ -141,7 +141,7 @@ def _torch(probes: Probes) -> tuple[list[Finding], bool]:
     if answer.returncode != 0:
         last = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
         if last.endswith("No module named 'torch'"):
-            return [Finding("torch", "build", "not installed: bundles in ONNX or for LiteRT run, training and export do not")], False
+            return [Finding("torch", "build", "not installed: ONNX and LiteRT run, training and export do not")], False
         return [
             Finding("torch", "build", "not usable", f"torch cannot be imported ({last})", "pip install pi_dynn")
         ], False

@@ -159,7 +159,7 @@ def test_without_torch_onnx_bundles_run():
     gone = torch_answer(returncode=1, stderr="Traceback\nModuleNotFoundError: No module named 'torch'")
     findings = check_up(healthy_pi(torch=gone, onnxruntime=lambda: None))
     values = {finding.name: finding.value for finding in findings}
-    assert values["build"] == "not installed: bundles in ONNX or for LiteRT run, training and export do not"
+    assert values["build"] == "not installed: ONNX and LiteRT run, training and export do not"
     assert values["onnxruntime"].startswith("not installed")
     assert not [finding for finding in findings if finding.topic in ("torch", "onnx") and finding.problem]
 

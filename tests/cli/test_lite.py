@@ -22,6 +22,7 @@ from pi_dynn.cli.main import main
 main(sys.argv[1:])
 """
 
+
 def run(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "-c", LITE, *map(str, arguments)],

@@ -19,7 +19,7 @@ MEGABYTE = 2**20
 
 def test_memory_of_a_batch_is_what_it_needs_at_most():
     assert memory_of(lambda: None) < 30 * MEGABYTE
-    # The largest of three: a system that moves idle pages of this process to swap meanwhile hides some of what is added.
+    # The largest of three: a system that moves idle pages to swap meanwhile hides some of what is added.
     told = max(memory_of(lambda: np.ones(200 * MEGABYTE, dtype=np.uint8)) for _ in range(3))
     assert 150 * MEGABYTE < told < 400 * MEGABYTE
 
