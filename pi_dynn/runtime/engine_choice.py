@@ -20,6 +20,8 @@ from pi_dynn.runtime.thread_choice import fastest
 from pi_dynn.runtime.torchscript import quantised_layers
 
 CANDIDATES = {"arm": ("onednn", "qnnpack"), "x86": ("x86", "onednn")}
+# Its depthwise convolutions of over 100 channels are FBGEMM's, which adds pairs of products in 16 bits.
+OVERFLOWS_IN_CONVOLUTIONS = "x86"
 WORST_RELATIVE_ERROR = 0.05  # dynamic int8 has errors of 1 to 3 %; those of a broken engine are far larger
 WORST_STATIC_ERROR = 0.30  # ranges calibrated on images clip a picture of noise, and each engine rounds differently
 
@@ -53,8 +55,13 @@ def open_network(
     return engine, network
 
 
-def candidates() -> list[str]:
-    """The engines for this kind of processor, the one that is probably fastest first."""
+def candidates(has_floats: bool = True) -> list[str]:
+    """The engines for this kind of processor, the one that is probably fastest first.
+
+    Without `has_floats` for a network of int8 convolutions, which cannot fall back to floats: any engine but x86.
+    """
+    if not has_floats:
+        return [name for name in available_engines() if name != OVERFLOWS_IN_CONVOLUTIONS]
     family = "arm" if platform.machine().lower() in ("aarch64", "arm64") else "x86"
     return [name for name in CANDIDATES[family] if name in available_engines()]
 
@@ -92,6 +99,8 @@ def _tested(bundle: Bundle, engine: str) -> tuple[torch.jit.ScriptModule, bool]:
     lose accuracy. The machine decides: the range with the smaller error against fp32 is kept.
     """
     x, has_floats = _test_picture(bundle.manifest.preprocess.size), bundle.manifest.has_floats
+    if engine == OVERFLOWS_IN_CONVOLUTIONS and not has_floats:
+        raise EngineUnavailable(f"engine {engine!r} overflows in int8 convolutions; choose onednn or qnnpack")
     if has_floats:
         reference = _run(bundle.load_network("fp32"), x)
     else:  # the answers on the machine that built the bundle
@@ -124,8 +133,7 @@ def _fastest(bundle: Bundle, clock: Clock, on_timing: Callable[[], object]) -> t
     on_timing()
     x = _test_picture(bundle.manifest.preprocess.size)
     passed: dict[str, tuple[torch.jit.ScriptModule, bool]] = {}
-    # A network that cannot fall back to floats tries every available engine.
-    for engine in candidates() if bundle.manifest.has_floats else available_engines():
+    for engine in candidates(bundle.manifest.has_floats):
         try:
             network, reduce_range = _tested(bundle, engine)
         except (EngineUnavailable, RuntimeError):  # torch 2.13 on ARM offers an engine that only raises
@@ -170,7 +178,7 @@ def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
     if bundle.manifest.precision == "fp32":
         return [Finding("engines", "selected", "fp32 (the bundle is fp32)")]
     findings = []
-    for engine in candidates():
+    for engine in candidates(bundle.manifest.has_floats):
         try:
             open_network(bundle, engine, clock)
         except (EngineUnavailable, RuntimeError) as error:  # torch 2.13 on ARM offers an engine that only raises
