@@ -29,7 +29,7 @@ def extension_loads() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return False
-    for library in Path(spec.origin).parent.glob("_C.*"):
+    for library in Path(spec.origin).parent.glob("_C[._]*"):  # from 0.29 on it is _C_stable.so
         try:
             torch.ops.load_library(str(library))
         except OSError:

@@ -1,11 +1,15 @@
 """Setting of torch's quantised engine, and freezing of a network for its engine."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from pi_dynn.errors import EngineUnavailable
+
+# From 2.14 on torch announces the end of TorchScript at every use; the supported versions have it.
+warnings.filterwarnings("ignore", r".*torch\.jit\..* is deprecated", FutureWarning)
 
 
 def frozen_forward(network: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
