@@ -10,7 +10,7 @@ from pi_dynn.deploy.fold import BareNorm, CentredNorm, centred, fold_norm_into_l
 from pi_dynn.deploy.global_filter import deploy_filter
 from pi_dynn.deploy.network import EarlyExitNetwork, assemble
 from pi_dynn.deploy.quant_linear import DynamicQuantLinear, FloatLinear
-from pi_dynn.models.gfnet import PREFIX_TOKENS, Block, GFNet
+from pi_dynn.models.gfnet import PREFIX_TOKENS, Block, GFNet, PoolingBlock
 from pi_dynn.models.gfnet_pyramid import GFNetPyramid, ScaledBlock
 
 
@@ -151,8 +151,13 @@ def deploy_gfnet(model: GFNet, exits: list[int], linear: LinearForm) -> EarlyExi
     last = CentredMeanHead(model.norm, model.head)
     if model.distilled:
         last = TokenHead(model.norm, [model.head, model.head_dist])
-    blocks = [[DeployBlock(block, linear, centre=True)] for block in model.blocks]
+    blocks = [[DeployBlock(block, linear, centre=True), *_pool(block)] for block in model.blocks]
     return assemble(model, exits, stem, blocks, head, last)
+
+
+def _pool(block: Block) -> list[nn.Module]:
+    """What pools the tokens after `block`, if anything does."""
+    return [copy.deepcopy(block.pool)] if isinstance(block, PoolingBlock) else []
 
 
 def deploy_pyramid(model: GFNetPyramid, exits: list[int], linear: LinearForm) -> EarlyExitNetwork:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pi_dynn.deploy.tflite import Quantisation, TfliteGraph
 from pi_dynn.deploy.unpacked import training_network
 from pi_dynn.errors import ModelError
-from pi_dynn.models.gfnet import GFNet
+from pi_dynn.models.gfnet import GFNet, PoolingBlock
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engines import available_engines
 from pi_dynn.runtime.torchscript import quantised_layers
@@ -38,20 +38,23 @@ def gfnet_graphs(bundle: Bundle, images: Tensor, schema: object) -> list[bytes]:
     Raises: CheckpointError for another bundle; ModelError for a grid with odd sides.
     """
     model, _ = training_network(bundle)
-    if any(side % 2 for side in model.grid):
-        raise ModelError(f"a grid of {model.grid} has no form in LiteRT here: take ONNX")
+    for block in model.blocks:
+        if block.filter.a % 2 or block.filter.b % 2:
+            raise ModelError(f"a grid of {block.filter.a} x {block.filter.b} has no form in LiteRT here: take ONNX")
     stem, *layers = _layers(bundle, model, images)
     bounds = [-1, *model.exit_blocks, model.depth - 1]
-    graphs = []
+    graphs: list[bytes] = []
+    shape: list[int] = []
     for k, (before, last) in enumerate(zip(bounds, bounds[1:])):
         writer = _Writer(schema, model)
-        x = writer.stem(stem) if k == 0 else writer.graph.input([len(model.pos_embed[0]), model.dim])
+        x = writer.graph.input(shape) if graphs else writer.stem(stem)
         for i in range(before + 1, last + 1):
             x = writer.block(x, model.blocks[i], *layers[2 * i : 2 * i + 2])
         final = last == model.depth - 1
         head = model.head if final else model.intermediate_heads[k]
         writer.graph.outputs += [*([] if final else [x]), writer.head(x, head)]
         graphs.append(writer.graph.pack())
+        shape = writer.graph.shape(x)
     return graphs
 
 
@@ -161,7 +164,15 @@ class _Writer:
         y = self.graph.add("QUANTIZE", [y], self.graph.shape(y), first.entry)
         y = self.linear(y, first)
         y = self.graph.add("GELU", [y], self.graph.shape(y), second.entry)
-        return self.add(x, self.floats(self.linear(y, second)))
+        x = self.add(x, self.floats(self.linear(y, second)))
+        return self.pool(x, block.filter.a, block.filter.b) if isinstance(block, PoolingBlock) else x
+
+    def pool(self, x: int, a: int, b: int) -> int:
+        """The mean of each 2 x 2 tokens of a grid (a, b)."""
+        x = self.graph.add("RESHAPE", [x], [1, a, b, self.channels], None)
+        window = {"filterHeight": 2, "filterWidth": 2, "strideH": 2, "strideW": 2}
+        x = self.graph.add("AVERAGE_POOL_2D", [x], [1, a // 2, b // 2, self.channels], None, **window)
+        return self.graph.add("RESHAPE", [x], [a * b // 4, self.channels], None)
 
     def head(self, x: int, head: nn.Linear) -> int:
         """Logits (1, classes), in floats."""
@@ -187,7 +198,7 @@ class _Writer:
 
     def filter(self, x: int, block: nn.Module) -> int:
         """The global filter of tokens: into the basis, four terms, and back."""
-        (a, b), c = self.model.grid, self.channels
+        a, b, c = block.filter.a, block.filter.b, self.channels
         rows, columns, terms = fourier_basis(a), fourier_basis(b), filter_terms(block)
         x = self.product(rows, x, b)  # (i, v, C)
         x = self.product(columns, self.swapped(x, [a, b, c]), a)  # (j, i, C)
@@ -204,7 +215,7 @@ class _Writer:
         x = self.add(own, self.halves_swapped(across, 0))
         x = self.product(columns.T, x, a)  # (v, i, C)
         x = self.product(rows.T, self.swapped(x, [b, a, c]), b)  # (u, v, C)
-        return self.graph.add("RESHAPE", [x], [self.tokens, c], None)
+        return self.graph.add("RESHAPE", [x], [a * b, c], None)
 
     def product(self, matrix: np.ndarray, x: int, others: int) -> int:
         """`matrix` by what is along the first dimension of `x`: (1, len(matrix), others * C)."""
@@ -230,7 +241,7 @@ class _Writer:
         steps = np.float32(layer.entry.scale) * layer.scales
         bias = np.rint(layer.bias.astype(np.float64) / steps).astype(np.int32)
         inputs = [x, self.graph.constant(layer.weight, layer.scales), self.graph.constant(bias, steps)]
-        return self.graph.add("FULLY_CONNECTED", inputs, [self.tokens, len(bias)], layer.result)
+        return self.graph.add("FULLY_CONNECTED", inputs, [self.graph.shape(x)[0], len(bias)], layer.result)
 
     def floats(self, x: int) -> int:
         """`x` in floats."""

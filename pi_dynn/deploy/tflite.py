@@ -19,6 +19,7 @@ class Quantisation(NamedTuple):
 # The options of operations that have some, and the versions from which they take int8.
 OPTIONS = {
     "ADD": "Add",
+    "AVERAGE_POOL_2D": "Pool2D",
     "BATCH_MATMUL": "BatchMatMul",
     "CONCATENATION": "Concatenation",
     "CONV_2D": "Conv2D",

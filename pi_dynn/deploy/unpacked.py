@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pi_dynn.deploy.global_filter import SeparableFilter
+from pi_dynn.deploy.global_filter import FullFilter, SeparableFilter, deploy_filter
 from pi_dynn.errors import CheckpointError
 from pi_dynn.models.card import Card, save_weights
 from pi_dynn.models.gfnet import GFNet, GlobalFilter
@@ -23,7 +23,19 @@ from pi_dynn.runtime.torchscript import quantised_layers
 
 EMBEDDED = "embedded"
 WORST_RELATIVE_ERROR = 1e-3  # the training form computes the same by an FFT
-FILTER_DIMS = 6  # of the weights of a filter's own coefficients, which nothing else has
+# The constants of the forms of a filter, and where each is used: the operation, and the dimensions of the constant.
+CONSTANTS = {
+    SeparableFilter: ("own", "cosine_from_sine", "sine_from_cosine", "constant"),
+    FullFilter: ("scale", "turn", "constant"),
+}
+PLACES = {
+    ("aten::mul", 6): "own",
+    ("aten::addcmul_", 5): "cosine_from_sine",  # and then its partner
+    ("aten::add_", 1): "constant",
+    ("aten::mul", 3): "scale",
+    ("aten::addcmul", 3): "turn",
+    ("aten::baddbmm", 1): "constant",
+}
 
 
 def weights_to_start_from(source: Path, folder: Path) -> Path:
@@ -112,41 +124,40 @@ def _state(network: torch.jit.ScriptModule, model: GFNet) -> dict[str, Tensor]:
 
 def _filters(network: torch.jit.ScriptModule, model: GFNet) -> Iterator[tuple[Tensor, Tensor]]:
     """The spectrum of every block's filter, and the shift of the norm before it. Raises CheckpointError."""
-    (a, b), C = model.grid, model.dim
-    impulse = torch.zeros(1, a * b, C)
-    impulse[0, 0] = 1.0
+    found, C = _filter_constants(network), model.dim
+    for block in model.blocks:
+        a, b = block.filter.a, block.filter.b
+        source = deploy_filter(GlobalFilter(C, (a, b)), nn.LayerNorm(C))
+        for name in CONSTANTS[type(source)]:
+            if not found[name]:
+                raise CheckpointError(
+                    "the filters of the bundle are of another form: give the checkpoint it was made of"
+                )
+            getattr(source, name).copy_(found[name].pop(0))
+        impulse = torch.zeros(1, a * b, C)
+        shift = source(impulse)
+        impulse[0, 0] = 1.0
+        kernel = (source(impulse) - shift).double().view(a, b, C) / math.sqrt(C)
+        spectrum = torch.fft.rfft2(kernel, dim=(0, 1))
+        yield torch.view_as_real(spectrum).float(), shift[0, 0] / kernel.sum((0, 1)).float()
+
+
+def _filter_constants(network: torch.jit.ScriptModule) -> dict[str, list[Tensor]]:
+    """The constants that the filters of a frozen network compute with, by name, in the order of the blocks."""
+    found: dict[str, list[Tensor]] = {name: [] for names in CONSTANTS.values() for name in names}
     for stage in [*network.stages.children(), network.last_stage]:
-        for constants in _filter_constants(stage):
-            source = SeparableFilter(GlobalFilter(C, (a, b)), nn.LayerNorm(C))
-            for name, value in zip(("own", "cosine_from_sine", "sine_from_cosine", "constant"), constants, strict=True):
-                getattr(source, name).copy_(value)
-            shift = source(torch.zeros_like(impulse))
-            kernel = (source(impulse) - shift).double().view(a, b, C) / math.sqrt(C)
-            spectrum = torch.fft.rfft2(kernel, dim=(0, 1))
-            yield torch.view_as_real(spectrum).float(), shift[0, 0] / kernel.sum((0, 1)).float()
-
-
-def _filter_constants(stage: torch.jit.ScriptModule) -> list[tuple[Tensor, ...]]:
-    """For each block of a frozen stage the four constants its filter computes with, in the order they are used."""
-    seen: dict[str, list[Tensor]] = {"own": [], "partners": [], "constant": []}
-    names: set[str] = set()
-    for node in _all_nodes(stage.forward.graph):
-        last = list(node.inputs())[-1] if node.kind() == "aten::addcmul_" else None
-        values = [value for value in node.inputs() if value.node().kind() == "prim::Constant"]
-        for value in values:
-            if value.debugName() in names or not isinstance(value.toIValue(), Tensor):
-                continue
-            tensor = value.toIValue()
-            place = "own" if node.kind() == "aten::mul" and tensor.dim() == FILTER_DIMS else None
-            place = "partners" if last is not None and tensor.dim() == FILTER_DIMS - 1 else place
-            place = "constant" if node.kind() == "aten::add_" and tensor.dim() == 1 else place
-            if place is not None:
-                names.add(value.debugName())
-                seen[place].append(tensor)
-    blocks = len(seen["own"])
-    if len(seen["partners"]) != 2 * blocks or len(seen["constant"]) != blocks or not blocks:
-        raise CheckpointError("the filters of the bundle are of another form: give the checkpoint it was made of")
-    return [(seen["own"][i], *seen["partners"][2 * i : 2 * i + 2], seen["constant"][i]) for i in range(blocks)]
+        seen: set[str] = set()
+        for node in _all_nodes(stage.forward.graph):
+            values = [value for value in node.inputs() if value.node().kind() == "prim::Constant"]
+            for value in values:
+                constant = value.toIValue()
+                if value.debugName() in seen or not isinstance(constant, Tensor):
+                    continue
+                if name := PLACES.get((node.kind(), constant.dim())):
+                    seen.add(value.debugName())
+                    partner = "sine_from_cosine" if len(found["sine_from_cosine"]) < len(found[name]) else name
+                    found[partner if name == "cosine_from_sine" else name].append(constant)
+    return found
 
 
 def _all_nodes(block: Any) -> Iterator:

@@ -90,9 +90,9 @@ def trained_exits(file: CheckpointFile, depth: int) -> list[int]:
 def architecture_of(state: Mapping[str, Tensor]) -> str:
     """The registered GFNet the weights belong to, by width and blocks. Raises ModelError if it is not one."""
     head = state.get("head.weight")
-    if head is None or head.dim() != 2 or not _filter_blocks(state):
+    if head is None or head.dim() != 2 or not _blocks_of(state):
         raise ModelError("the weights are no GFNet's and no card names their network: pass --model")
-    shape = head.shape[1], _filter_blocks(state)
+    shape = head.shape[1], _blocks_of(state)
     fitting = [name for name in (*SIZES, *PYRAMID_SIZES) if _shape_of(name) == shape]
     if len(fitting) != 1:
         raise ModelError(
@@ -102,11 +102,13 @@ def architecture_of(state: Mapping[str, Tensor]) -> str:
     return fitting[0]
 
 
-def _filter_blocks(state: Mapping[str, Tensor]) -> set[str]:
-    """Names of the blocks with a global filter."""
-    return {key.partition(".filter.")[0] for key in state if ".filter." in key}
+def _blocks_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """Of the blocks with a global filter, the width inside the MLP, and how many times smaller the grid's side is."""
+    sides = {key.partition(".filter.")[0]: len(value) for key, value in state.items() if ".filter." in key}
+    widths = {name: len(state.get(f"{name}.mlp.fc1.weight", ())) for name in sides}
+    return {name: (widths[name], max(sides.values()) // side) for name, side in sides.items()}
 
 
-def _shape_of(name: str) -> tuple[int, set[str]]:
+def _shape_of(name: str) -> tuple[int, dict[str, tuple[int, int]]]:
     state = _on_meta(name, 2, 224).state_dict()
-    return state["head.weight"].shape[1], _filter_blocks(state)
+    return state["head.weight"].shape[1], _blocks_of(state)

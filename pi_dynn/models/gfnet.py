@@ -5,7 +5,7 @@ Paper: "Global Filter Networks for Image Classification", arXiv 2107.00645; gate
 those of the published checkpoints. Shape letters: B batch, N tokens, C channels, a x b filter grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,13 +22,14 @@ PREFIX_TOKENS = 2  # class and distillation token of a distilled network
 
 @dataclass(frozen=True)
 class GFNetSize:
-    """The hyperparameters of an isotropic GFNet."""
+    """The hyperparameters of an isotropic GFNet; after `pool_after` blocks, if given, each 2 x 2 tokens become one."""
 
     dim: int
     depth: int
     drop_path: float = 0.0
     patch_size: int = 16
     mlp_ratio: int = 4
+    pool_after: int | None = None
 
 
 def filter_grid(tokens: int, distilled: bool) -> tuple[int, int]:
@@ -129,6 +130,29 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(self.filter(self.norm1(x)))))
 
 
+class TokenPool(nn.Module):
+    """The mean of each 2 x 2 neighbouring tokens of a grid (a, b): (B, a * b, C) -> (B, a * b / 4, C)."""
+
+    def __init__(self, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.a, self.b = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, _, C = x.shape
+        return x.view(B, self.a // 2, 2, self.b // 2, 2, C).mean((2, 4)).flatten(1, 2)
+
+
+class PoolingBlock(Block):
+    """A Block and then a TokenPool: what follows, an exit's head too, sees a quarter of the tokens."""
+
+    def __init__(self, dim: int, mlp_ratio: int, grid: tuple[int, int], drop_path: float) -> None:
+        super().__init__(dim, mlp_ratio, grid, drop_path)
+        self.pool = TokenPool(grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(x + self.drop_path(self.mlp(self.norm2(self.filter(self.norm1(x))))))
+
+
 def init_weights(module: nn.Module) -> None:
     """Linear layers from a truncated normal of 0.02, as published; the rest keeps torch's defaults."""
     if isinstance(module, nn.Linear):
@@ -190,8 +214,7 @@ class GFNet(nn.Module):
             self.cls_token = nn.Parameter(torch.zeros(1, 1, size.dim))
             self.dist_token = nn.Parameter(torch.zeros(1, 1, size.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, size.dim))
-        rates = drop_path_rates(size.drop_path if drop_path is None else drop_path, size.depth)
-        self.blocks = nn.ModuleList(Block(size.dim, size.mlp_ratio, self.grid, p) for p in rates)
+        self.blocks = nn.ModuleList(self._blocks(size, size.drop_path if drop_path is None else drop_path))
         self.norm = nn.LayerNorm(size.dim, eps=1e-6)
         self.head = nn.Linear(size.dim, num_classes)
         if distilled:
@@ -205,6 +228,17 @@ class GFNet(nn.Module):
         for name in ("pos_embed", "cls_token", "dist_token"):
             if hasattr(self, name):
                 nn.init.trunc_normal_(getattr(self, name), std=0.02)
+
+    def _blocks(self, size: GFNetSize, drop_path: float) -> Iterator[Block]:
+        grid, rates = self.grid, drop_path_rates(drop_path, size.depth)
+        if size.pool_after is not None and (self.distilled or any(side % 2 for side in grid)):
+            raise ModelError(
+                f"tokens in a grid {grid} cannot be pooled: give a plain network an even number of patches"
+            )
+        for index, rate in enumerate(rates):
+            pools = index + 1 == size.pool_after
+            yield (PoolingBlock if pools else Block)(size.dim, size.mlp_ratio, grid, rate)
+            grid = (grid[0] // 2, grid[1] // 2) if pools else grid
 
     def _heads(self, dim: int) -> nn.ModuleList:
         return nn.ModuleList(nn.Linear(dim, self.num_classes) for _ in self.exit_blocks)
@@ -268,6 +302,8 @@ class GFNet(nn.Module):
 
 SIZES = {
     "gfnet_12_192": GFNetSize(192, 12),
+    "gfnet_12_192_narrow": GFNetSize(192, 12, mlp_ratio=2),  # this and the next are not published
+    "gfnet_12_192_pooled": GFNetSize(192, 12, pool_after=4),
     "gfnet_ti": GFNetSize(256, 12),
     "gfnet_xs": GFNetSize(384, 12),
     "gfnet_s": GFNetSize(384, 19, drop_path=0.15),

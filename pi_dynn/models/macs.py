@@ -135,6 +135,8 @@ def _(module: EntropyGate, call: LayerCall) -> int:
 
 USUAL_SIZE = {
     "gfnet_12_192": 128,
+    "gfnet_12_192_narrow": 128,
+    "gfnet_12_192_pooled": 128,
     "branchynet": 32,
     "b_lenet": 28,
     "b_alexnet": 32,

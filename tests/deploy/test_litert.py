@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pi_dynn import Session, create_model, load_bundle
+from pi_dynn import Preprocess, Session, build_bundle, create_model, load_bundle
 from pi_dynn.cli.options import sample_folder
 from pi_dynn.deploy.litert import described_gate, litert_bundle
 from pi_dynn.deploy.litert_gfnet import filter_terms, fourier_basis, range_of
@@ -19,10 +19,12 @@ from pi_dynn.runtime.archive import SHIPPED, form_file
 from pi_dynn.runtime.engine_choice import relative_error
 from tests.deploy.test_fake_quant import NETWORKS
 from tests.deploy.test_static_quant import SIZE, images, static_bundle
-from tests.networks import with_trained_norms
+from tests.networks import random_gfnet, with_trained_norms
 
 for module in ("onnx", "onnxruntime", "ai_edge_litert"):
     pytest.importorskip(module)
+SMALL = {"image_size": 128, "num_classes": 5, "exits": [2, 6]}
+GIVEN = {"exits": [2, 6], "thresholds": [0.5] * 2, "labels": list("abcde"), "preprocess": Preprocess(size=128)}
 OTHERS = {
     "resnet18": lambda: create_model("resnet18", num_classes=5, image_size=SIZE, exits=[3]),
     "mobilenet_v2": lambda: create_model("mobilenet_v2", num_classes=5, image_size=SIZE, exits=[3]),
@@ -102,8 +104,18 @@ def test_four_terms_make_a_filter(grid):
 def test_a_gfnet_is_given_images(tiny_bundle):
     with pytest.raises(ModelError, match="in LiteRT already"):
         litert_bundle(load_bundle("gfnet", form="litert"), torch.zeros(1, 3, 128, 128))
-    with pytest.raises(CheckpointError, match="of another form"):  # its filter is one product
-        litert_bundle(tiny_bundle, torch.zeros(1, 3, 32, 32))
+    floats = build_bundle(random_gfnet(**SMALL), **GIVEN, precision="fp32")
+    with pytest.raises(CheckpointError, match="cannot be read back"):
+        litert_bundle(floats, torch.zeros(1, 3, 128, 128))
+
+
+@pytest.mark.parametrize("kind", ["", "_narrow", "_pooled"])
+def test_a_gfnet_answers_like_its_bundle(kind):
+    bundle = build_bundle(random_gfnet(f"gfnet_12_192{kind}", **SMALL), **GIVEN)
+    x = torch.randn(8, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    scripted, converted = (Session(one, threads=1) for one in (bundle, litert_bundle(bundle, x)))
+    for got, want in zip(converted.forward_scored(x)[0], scripted.forward_scored(x)[0], strict=True):
+        assert relative_error([got], [want]) < 0.1
 
 
 @given(st.sampled_from([2, 4, 6, 8, 14]))

@@ -5,7 +5,6 @@ import torch
 
 from pi_dynn import Preprocess, build_bundle, create_model, load_bundle, load_checkpoint
 from pi_dynn.deploy import unpacked
-from pi_dynn.deploy.global_filter import SeparableFilter
 from pi_dynn.deploy.unpacked import training_form, weights_to_start_from
 from pi_dynn.errors import CheckpointError
 from pi_dynn.models.checkpoint_card import card_of
@@ -30,19 +29,21 @@ def test_the_embedded_network_comes_back_with_its_answers(tmp_path):
         torch.testing.assert_close(gate.double(), score, atol=1e-3, rtol=0)
 
 
-def test_a_bundle_of_other_classes_and_exits_comes_back_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("pi_dynn.deploy.gfnet.deploy_filter", SeparableFilter)  # what larger grids have
-    model = random_gfnet(image_size=64, num_classes=5, exits=[1, 4, 8])
-    given = {"labels": list("abcde"), "preprocess": Preprocess(size=64)}
+@pytest.mark.parametrize(("size", "name"), [(64, "gfnet_12_192"), (128, "gfnet_12_192_pooled")])
+def test_a_bundle_of_other_classes_and_exits_comes_back_too(size, name, tmp_path):
+    model = random_gfnet(name, image_size=size, num_classes=5, exits=[1, 4, 8])
+    given = {"labels": list("abcde"), "preprocess": Preprocess(size=size)}
     bundle = build_bundle(model, exits=[4], thresholds=[0.5], **given)
     bundle.save(tmp_path / "a.pt")
     card = card_of(weights_to_start_from(tmp_path / "a.pt", tmp_path / "out"))
-    assert (card.model, card.arguments["exits"], card.classes) == ("gfnet_12_192", [4], list("abcde"))
+    assert (card.model, card.arguments["exits"], card.classes) == (name, [4], list("abcde"))
 
 
 def test_a_bundle_that_cannot_be_read_back_says_so(tmp_path, tiny_bundle_path, monkeypatch):
+    monkeypatch.setattr(unpacked, "PLACES", {("aten::mul", 6): "own"})
     with pytest.raises(CheckpointError, match="filters of the bundle are of another form"):
         weights_to_start_from(tiny_bundle_path, tmp_path)
+    monkeypatch.undo()
     model = random_gfnet(image_size=32, num_classes=5, exits=[1])
     given = {"labels": list("abcde"), "preprocess": Preprocess(size=32), "exits": [1], "thresholds": [0.5]}
     floats = build_bundle(model, precision="fp32", **given)

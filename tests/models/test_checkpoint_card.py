@@ -21,6 +21,8 @@ def saved(state, path):
     [
         ("gfnet_12_192", 32, {"exits": "all"}, {}),
         ("gfnet_12_192", 64, {"distilled": True, "exits": "all", "exit_heads": "cls+dist"}, {}),
+        ("gfnet_12_192_narrow", 32, {}, {}),
+        ("gfnet_12_192_pooled", 64, {"exits": "all"}, {}),
         ("gfnet_h_ti", 32, {}, {}),
         ("branchynet", 32, {"exits": [1, 3]}, {"model": "branchynet", "image_size": 32}),
         ("b_lenet", 28, {"exits": [0]}, {"model": "b_lenet", "image_size": 28}),

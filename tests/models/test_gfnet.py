@@ -8,6 +8,7 @@ from pi_dynn.errors import ModelError
 from pi_dynn.models import create_model
 from pi_dynn.models.dft import MatrixFilter, filters_as_matrices
 from pi_dynn.models.gfnet import GlobalFilter, drop_path_layer
+from pi_dynn.models.macs import describe_model
 
 GRIDS = [(1, 1), (2, 2), (4, 4), (7, 7), (11, 6), (6, 11), (43, 6)]
 
@@ -116,3 +117,20 @@ def test_a_distilled_network_can_take_the_grid_of_a_checkpoint(tiny):
     model = tiny(image_size=128, distilled=True, grid=(22, 3))
     assert model.blocks[0].filter.complex_weight.shape == (22, 2, 16, 2)
     assert model(torch.randn(1, 3, 128, 128)).isfinite().all()
+
+
+@torch.inference_mode()
+def test_a_pooled_network_goes_on_with_a_quarter_of_its_tokens():
+    model = create_model("gfnet_12_192_pooled", num_classes=3, image_size=64, exits=[3]).eval()
+    assert [(block.filter.a, block.filter.b) for block in model.blocks] == [(4, 4)] * 4 + [(2, 2)] * 8
+    tokens = torch.arange(16.0).view(1, 16, 1).expand(2, -1, 192)
+    assert model.blocks[3].pool(tokens)[0, :, 0].tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert [len(logits) for _, logits, _ in model.forward_exits(torch.randn(2, 3, 64, 64))] == [2, 2]
+    for form in ({"image_size": 48}, {"image_size": 64, "distilled": True}):
+        with pytest.raises(ModelError, match="cannot be pooled"):
+            create_model("gfnet_12_192_pooled", num_classes=3, **form)
+
+
+def test_the_cheaper_networks_take_half_the_multiply_adds():
+    base, *cheaper = (describe_model(f"gfnet_12_192{kind}").macs for kind in ("", "_narrow", "_pooled"))
+    assert all(0.5 < macs / base < 0.55 for macs in cheaper)
