@@ -34,7 +34,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def bundle():
     if embedded() is None:
-        pytest.skip("there is no embedded bundle yet: train one with scripts/embedded/train.py")
+        pytest.skip("there is no embedded bundle yet: make one with scripts/embedded")
     return embedded()
 
 
@@ -46,7 +46,7 @@ def photographs():
 
     paths = list(walk_images(sample_folder())) if sample_folder().is_dir() else []
     if not paths:
-        pytest.skip("there are no sample photographs yet: scripts/embedded/train.py chooses them")
+        pytest.skip("there are no sample photographs yet: scripts/embedded/publish.py chooses them")
     return paths
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
+from typing import Any
 
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.text import mega, percent, table
@@ -25,9 +26,11 @@ CARD = """# Model card: {name}
 
 {recipe}
 
-{phases}
+{stages}
 
-![Loss and held-out accuracy by epoch]({curves})
+The probe is fitted on UC Merced's training part and measured on its calibration part.
+
+![Losses by views seen]({curves})
 
 ## Accuracy on the split it never saw
 
@@ -42,7 +45,7 @@ Exits of the int8 bundle:
 Mean multiply-adds {mean_macs} of {full_macs}: {saved} saved. Int8 and fp32 give the same label for {agreement} of the
 images.
 
-The exits stage with other seeds, on the same images:
+All seeds, which differ from the last stage of pretraining on, on the same images:
 
 {seeds}
 
@@ -87,7 +90,7 @@ def exit_rows(result: Evaluation) -> str:
 
 
 def seed_rows(results: Mapping[int, Evaluation]) -> str:
-    """A Markdown table: what the exits cost and save, for each seed of their training."""
+    """A Markdown table: what the exits cost and save, for each seed."""
     rows = [
         (
             str(seed),
@@ -113,23 +116,26 @@ def mean_row(results: Sequence[Evaluation]) -> tuple[str, ...]:
     return ("mean", *shown, points, mega(macs), percent(1 - macs / full))
 
 
-def phase_rows(phases: Sequence[Mapping], log: Sequence[Mapping], held_out: str) -> str:
-    """A Markdown table: what each training phase did and where it ended, by the log's column `held_out`."""
+def stage_rows(stages: Sequence[Any], log: Sequence[Mapping]) -> str:
+    """A Markdown table: what each stage of pretraining saw, how long it took, and the probe after it."""
     rows = []
-    for phase in phases:
-        last = [row for row in log if row["phase"] == phase["name"]][-1]
-        rows.append(
-            (
-                phase["name"],
-                f"{phase['image_size']} px",
-                last["epoch"],
-                f"{phase['lr']:g} to {phase['final_lr']:g}",
-                str(phase["batch_size"]),
-                last["loss"],
-                percent(float(last[held_out])),
+    for stage in stages:
+        ends = [row for row in log if row["stage"] == stage.name and "probe_ucm_calibrate" in row]
+        if ends:
+            last = ends[-1]
+            rows.append(
+                (
+                    stage.name,
+                    f"{stage.image_size} px",
+                    f"{last['step'] * stage.batch_size:,}",
+                    str(stage.batch_size),
+                    f"{stage.lr:g} to {stage.final_lr:g}",
+                    f"{last['cpu_s'] / 3600:.1f}",
+                    percent(last["probe_ucm_calibrate"]),
+                )
             )
-        )
-    return table(("phase", "images", "epochs", "learning rate", "batch", "loss", "held-out acc@1"), rows, markdown=True)
+    head = ("stage", "images", "views", "batch", "learning rate", "hours of a core", "linear probe")
+    return table(head, rows, markdown=True)
 
 
 def depth_rows(accuracy: Mapping[int, float]) -> str:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from pack import CALIBRATION_SET, FITTED_SET, open_packed
 from safetensors.torch import load_file
 from student import new_student, start_from
-from teacher import linear_classifier
 from teacher_features import Teacher
 from torch import Tensor, nn
 from views import render, whole_views
@@ -25,6 +24,7 @@ from pi_dynn.models.checkpoint import grid_of, image_size_of
 
 EXITS = (2, 3, 4, 5, 6, 7, 8, 9)  # of the stages that train them
 BATCH = 128
+RIDGE = 0.01  # L2 penalty of the linear classifier, on standardised features
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -42,6 +42,22 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
         tokens = block(tokens)
     tokens = model.norm(tokens)
     return tokens[:, :2].flatten(1) if model.distilled else tokens.mean(1)
+
+
+def linear_classifier(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Weights (D, C) and bias (C,) of the ridge-penalised multinomial logistic regression."""
+    weight = torch.zeros(features.shape[1], num_classes, requires_grad=True)
+    bias = torch.zeros(num_classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(features @ weight + bias, labels) + RIDGE * weight.square().sum() / 2
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weight.detach(), bias.detach()
 
 
 @torch.inference_mode()

@@ -1,24 +1,23 @@
-"""The curves of a training log."""
+"""The curves of a log of pretrain.py."""
 
 import pytest
-from training_plot import save_training_curves, training_figure
+from training_plot import LOSSES, save_training_curves, training_figure
 
 LOG = [
-    {"phase": "small", "epoch": "1", "loss": "2.5", "acc_11": "0.4"},
-    {"phase": "small", "epoch": "2", "loss": "2.0", "acc_11": "0.6"},
-    {"phase": "large", "epoch": "3", "loss": "1.5", "acc_11": "0.8"},
+    {"stage": "small", "step": 10, "features": 2.0, "labels": 4.0},
+    {"stage": "small", "step": 20, "features": 1.0, "labels": 3.0},
+    {"stage": "small", "step": 20, "probe_ucm_calibrate": 0.5},
+    {"stage": "large", "step": 10, "features": 0.5, "task": 1.0},
 ]
 
 
-def test_every_epoch_is_drawn_and_phases_are_kept_apart(tmp_path):
+def test_stages_follow_each_other_by_the_views_they_saw(tmp_path):
     pytest.importorskip("matplotlib")
-    figure = training_figure(LOG, "acc_11")
-    losses, rights = figure.axes
-    assert rights.lines[0].get_ydata() == pytest.approx([40.0, 60.0, 80.0])
-    assert rights.lines[0].get_xdata().tolist() == [1, 2, 5]  # of the second phase only the third epoch is known
-    small, _, large, _ = (line.get_xydata().tolist() for line in losses.lines)
-    assert (small, large) == ([[1, 2.5], [2, 2.0]], [[5, 1.5]])
-    assert [line.get_xdata()[0] for line in losses.lines[1::2]] == [2.5, 5.5]
-    assert [text.get_text() for text in losses.texts] == ["small", "large"]
-    save_training_curves(LOG, "acc_11", tmp_path / "curves.svg")
+    figure = training_figure(LOG, {"small": 100, "large": 200})
+    (axes,) = figure.axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines[LOSSES["features"]] == [[1, 2], [2, 1]] and lines[LOSSES["labels"]] == [[1, 4], [2, 3]]
+    assert lines[LOSSES["task"]] == [[4, 1]]  # after the two thousand of the first stage
+    assert [text.get_text().strip() for text in axes.texts] == ["small: probe 50.0 %", "large"]
+    save_training_curves(LOG, {"small": 100, "large": 200}, tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_text().startswith("<?xml")

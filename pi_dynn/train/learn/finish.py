@@ -44,7 +44,7 @@ from pi_dynn.stats import wilson_interval
 from pi_dynn.train.records import LEAST_TO_CHOOSE, Answer, ClassAccuracy
 
 SCORE = "max-probability"
-TOLERATED_LOSS = 0.003  # share of the calibration part that leaving early may spoil
+TOLERATED_LOSS = 0.001  # share of the calibration part that leaving early may spoil
 TIGHTER = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # shares of the distance of thresholds to 1
 ENOUGH_IMAGES = 1000  # to choose by, so that one view of each does
 MOST_VIEWS = 8

@@ -198,8 +198,8 @@ def model_card(result: LearnResult) -> str:
             f"- **Training**: {_training_text(result)}.",
             f"- **Precision**: {_precision_text(result)}.",
             *(f"- {line}." for line in predicted_lines(result)),
-            f"- **Thresholds**: chosen on the calibrate part by {result.score}, to spoil at most 0.3 % of what the "
-            "last answer has right there, and 0.15 % of it in cross-validation.",
+            f"- **Thresholds**: chosen on the calibrate part by {result.score}, to spoil at most 0.1 % of what the "
+            "last answer has right there, and 0.05 % of it in cross-validation.",
             "",
             "## On the test part, which took no part in any of this",
             "",
