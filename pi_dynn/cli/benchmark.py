@@ -123,6 +123,8 @@ def command(
       pi-dynn benchmark --threads 1 --each-exit --save my_pi4.json
       pi-dynn benchmark --throughput --bundle recnext_t.pt
     """
+    if save is not None and (throughput or predict is not None):
+        raise click.UsageError("--save keeps measured latencies: leave out --predict and --throughput")
     if throughput:
         _show_throughput(choice, batch_size, seconds, device, (markdown, as_json))
         return

@@ -163,6 +163,12 @@ def test_benchmark_tables(pi_dynn, tiny_bundle_path, photographs):
     assert all(row["n"] == 5 and row["ci95_s"][0] <= row["median_s"] <= row["ci95_s"][1] for row in rows)
 
 
+@pytest.mark.parametrize("other", [("--throughput",), ("--predict", "pi4")])
+def test_only_what_was_measured_is_saved(other, pi_dynn, tiny_bundle_path, tmp_path):
+    outcome = pi_dynn("benchmark", "--bundle", tiny_bundle_path, "--save", tmp_path / "board.json", *other)
+    assert outcome.status == 2 and "--save keeps measured latencies" in outcome.err and not list(tmp_path.iterdir())
+
+
 def test_a_boards_figures_are_saved_and_reported(pi_dynn, tiny_bundle_path, photographs, tmp_path):
     saved = tmp_path / "board.json"
     arguments = ("benchmark", photographs, "--bundle", tiny_bundle_path, "--threads", 1, "--n", 5, "--save", saved)
