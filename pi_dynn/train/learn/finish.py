@@ -35,6 +35,7 @@ from pi_dynn.evaluate.outputs import ExitOutputs, collect_outputs, evaluate
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.evaluate.thresholds import rejection_of
 from pi_dynn.models.chain import ChainNetwork
+from pi_dynn.models.mac_table import MacTable
 from pi_dynn.models.macs import count_macs
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.manifest import INT8_STATIC
@@ -108,16 +109,15 @@ def harmless(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return right | ~right[-1]
 
 
-def worthwhile_exits(model: ChainNetwork, outputs: ExitOutputs) -> list[int]:
-    """Places of the exits to keep, by what all of them answer."""
-    table = count_macs(fuse_norms(model), model.image_size)
+def worthwhile_exits(table: MacTable, outputs: ExitOutputs, tolerated_loss: float = TOLERATED_LOSS) -> list[int]:
+    """Places of the exits to keep, by what all of them cost and answer."""
     choice = choose_exits(
         outputs.scores,
         harmless(outputs.right).astype(np.float64),
         [answer.macs for answer in table.exits],
         [answer.check_macs for answer in table.exits],
         most=MOST_EXITS,
-        tolerated_loss=TOLERATED_LOSS,
+        tolerated_loss=tolerated_loss,
         grid=_GRID,
     )
     return choice.exits
@@ -182,12 +182,12 @@ def build(
     outputs = viewed_outputs(Session(bundle), images.calibration, answers, any_way_up)
     outputs = replace(outputs, scores=exit_scores(SCORE, outputs.logits, outputs.scores))
     if blocks:
-        kept = worthwhile_exits(model, outputs)
+        kept = worthwhile_exits(count_macs(fuse_norms(model), model.image_size), outputs)
         rows = [*kept, len(blocks)]
         outputs = replace(outputs, logits=outputs.logits[rows], scores=outputs.scores[rows])
         if len(kept) < len(blocks):
             bundle = made([blocks[k] for k in kept], precision)
-    thresholds, curve = _thresholds(bundle, outputs)
+    thresholds, curve = harmless_thresholds(bundle, outputs)
     rejection = _rejection(bundle, images.known, outputs, thresholds, reject) if reject else None
     temperatures = fit_temperatures(outputs.logits, outputs.labels, outputs.groups)
     try:
@@ -226,8 +226,10 @@ def _mirrored(pixels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[:, ::-1])
 
 
-def _thresholds(bundle: Bundle, outputs: ExitOutputs) -> tuple[list[float], list[list[float]]]:
-    """The thresholds that save most at a harm of at most TOLERATED_LOSS on these images, and those of other costs.
+def harmless_thresholds(
+    bundle: Bundle, outputs: ExitOutputs, tolerated_loss: float = TOLERATED_LOSS
+) -> tuple[list[float], list[list[float]]]:
+    """The thresholds that save most at a harm of at most `tolerated_loss` on these images, and those of other costs.
 
     On images they were not chosen by they do two or three times that harm, so they are tightened until, in
     cross-validation, it is half of it.
@@ -236,10 +238,10 @@ def _thresholds(bundle: Bundle, outputs: ExitOutputs) -> tuple[list[float], list
         return [], []
     costs = [float(macs) for macs in bundle.manifest.macs]
     outcomes = ExitOutcomes(outputs.scores, harmless(outputs.right), costs, outputs.groups)
-    settings = RuleSettings(max_loss=TOLERATED_LOSS)
+    settings = RuleSettings(max_loss=tolerated_loss)
     choice = choose("target-accuracy", outcomes, settings)
     share = tightening(
-        outcomes, lambda some: choose("target-accuracy", some, settings).point.thresholds, TIGHTER, TOLERATED_LOSS / 2
+        outcomes, lambda some: choose("target-accuracy", some, settings).point.thresholds, TIGHTER, tolerated_loss / 2
     )
     return tightened(choice.point.thresholds, share), [point.thresholds for point in choice.curve]
 
