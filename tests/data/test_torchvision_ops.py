@@ -23,6 +23,9 @@ def test_transforms_datasets_and_models_work():
 @pytest.mark.parametrize("loads", [True, False])
 def test_schemas_are_declared_only_when_the_extension_is_missing(loads):
     """In a fresh process, since torchvision is imported once."""
+    really_loads = torchvision_ops.extension_loads()
+    if really_loads and not loads:
+        pytest.skip("the extension is not missing here")
     program = f"""
 import sys, importlib
 import torch
@@ -44,14 +47,11 @@ except RuntimeError:
 print(calls, imported)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    really_loads = torchvision_ops.extension_loads()
     if loads:
         # Told that the extension is there, nothing is declared; the import then works exactly if it is.
         assert result.stdout.strip() == f"[] {really_loads}"
     else:
-        declared = [] if really_loads else ["nms", "qnms"]
-        assert result.stdout.strip().startswith(f"[{declared}]")
-        assert result.stdout.strip().endswith("True")
+        assert result.stdout.strip() == "[['nms', 'qnms']] True"
 
 
 def test_missing_torchvision(monkeypatch):
