@@ -148,7 +148,8 @@ def publish(seeds: Mapping[int, Seed], best: int, parts: dict[str, ImageFolder],
     right = collect_outputs(everything, parts["test"]).right.mean(1).tolist()
     depths = dict(zip([*model.exit_blocks, model.depth - 1], right, strict=True))
     judged = {seed: judged_on(Session(one.bundle), parts["test"]) for seed, one in seeds.items()}
-    copy_samples(Session(bundle), parts["test"], assets / "samples")
+    if not (assets / "samples").exists():  # documents show those that are there
+        copy_samples(Session(bundle), parts["test"], assets / "samples")
     save_training_curves(log, {stage.name: stage.batch_size for stage in STAGES}, assets / CURVES)
     text = card_text(bundle, floats, parts, judged, depths, log)
     write_text(assets / "MODEL_CARD.md", text)
@@ -217,7 +218,6 @@ def card_text(
 
 def copy_samples(session: Session, test: ImageFolder, folder: Path, per_exit: int = 3) -> None:
     """A few test images for each exit, of as many classes as possible, under their class name."""
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     classes_of: dict[int, set[int]] = {}
     for path, label, answer in zip(test.paths, test.labels, session.classify_many(test.paths), strict=True):
