@@ -116,9 +116,12 @@ def _state(network: torch.jit.ScriptModule, model: GFNet) -> dict[str, Tensor]:
     for key, head in zip(heads, [*network.heads.children(), network.last_head], strict=True):
         state |= {f"{key}.weight": head.weight.T / math.sqrt(C), f"{key}.bias": head.bias}
     for k, gate in enumerate(network.gates.children()):
-        (one, two), entropy = gate.top_weight, gate.entropy_weight[:: model.num_classes]
-        state[f"gates.{k}.linear.weight"] = torch.stack((one + two, entropy[0], -two, entropy[1]))[None]
-        state[f"gates.{k}.linear.bias"] = gate.bias
+        fresh = model.gates[k].linear  # stays where exits are judged by another score than a learned one
+        state |= {f"gates.{k}.linear.weight": fresh.weight, f"gates.{k}.linear.bias": fresh.bias}
+        if hasattr(gate, "top_weight"):
+            (one, two), entropy = gate.top_weight, gate.entropy_weight[:: model.num_classes]
+            state[f"gates.{k}.linear.weight"] = torch.stack((one + two, entropy[0], -two, entropy[1]))[None]
+            state[f"gates.{k}.linear.bias"] = gate.bias
     return state
 
 
