@@ -32,8 +32,14 @@ def training_figure(log: Sequence[Mapping], batch_sizes: Mapping[str, int]):
         axes.text(start, 1.0, f" {text}", rotation=90, va="top", fontsize=7, transform=axes.get_xaxis_transform())
         start = max(views)
         axes.axvline(start, color="0.8", lw=1, zorder=0)
-    axes.set(xlabel="thousand views seen", ylabel="loss", title="Training", xlim=(0, start), ylim=(0, None))
-    axes.legend(loc="upper right")
+    axes.set(
+        xlabel="thousand views seen",
+        ylabel="loss",
+        title="Training",
+        xlim=(0, start),
+        ylim=(0, 1.4 * axes.get_ylim()[1]),
+    )
+    axes.legend(loc="upper left", bbox_to_anchor=(0.1, 1.0))
     return figure
 
 
