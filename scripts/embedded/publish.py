@@ -156,7 +156,11 @@ def publish(seeds: Mapping[int, Seed], best: int, parts: dict[str, ImageFolder],
     litert_bundle(bundle, images).save(assets / form_file(SHIPPED[EMBEDDED], "litert"))
     manifest = bundle.manifest
     card = Card(manifest.model, manifest.arguments, manifest.labels, manifest.preprocess, manifest.notes["stages"])
-    floats = bundle_of(model, card, manifest.exit_blocks, "fp32").with_manifest(thresholds=manifest.thresholds)
+    floats = calibrated_bundle(
+        bundle_of(model, card, manifest.exit_blocks, "fp32"),
+        thresholds=manifest.thresholds,
+        score=manifest.notes["calibration"]["score"],
+    )
     everything = Session(bundle_of(model, card, model.exit_blocks, "fp32"))
     right = collect_outputs(everything, parts["test"]).right.mean(1).tolist()
     depths = dict(zip([*model.exit_blocks, model.depth - 1], right, strict=True))
