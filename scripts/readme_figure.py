@@ -19,7 +19,7 @@ from pi_dynn.latency.emulated import count_exits
 from pi_dynn.runtime.session import Session
 from pi_dynn.text import label_words, milliseconds, percent
 
-PHOTOGRAPHS = ("baseballdiamond06.jpg", "golfcourse20.jpg")
+PHOTOGRAPHS = ("baseballdiamond06.jpg", "buildings01.jpg")
 RUN, LEFT, NOT_RUN = "#9ecae1", "#08519c", "#e8e8e8"
 
 
@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
         blocks = [f"block {block}" for block in session.manifest.blocks]
         ladder.set_yticks(range(len(blocks)), blocks, fontsize=8)
         ladder.set(xlim=(0, 1), ylim=(len(blocks) - 0.5, -0.5))
-        ladder.set_xlabel("score of the answer; dashed: sure enough", fontsize=8)
+        ladder.set_xlabel("score; dashed: sure enough", fontsize=8)
         ladder.tick_params(labelsize=8)
         for side in ("top", "right"):
             ladder.spines[side].set_visible(False)

@@ -1,6 +1,7 @@
 """Numbers and tables as people read them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import model_card
 
@@ -98,9 +99,10 @@ def test_latencies():
 def test_model_card_tables():
     assert "| int8 | 75.00 % | 100.00 % | 100.00 % |" in model_card.accuracy_rows({"int8": EVALUATION})
     assert "| block 11 | 3 | 75.0 % | 66.7 % | 200.0 M |" in model_card.exit_rows(EVALUATION)
-    phase = {"name": "64px", "image_size": 64, "lr": 1e-3, "final_lr": 1e-5, "batch_size": 128}
-    log = [{"phase": "64px", "epoch": str(i), "loss": "1.5", "acc_11": "0.8"} for i in (1, 2)]
-    assert "| 64px | 64 px | 2 | 0.001 to 1e-05 | 128 | 1.5 | 80.0 % |" in model_card.phase_rows([phase], log, "acc_11")
+    stages = [SimpleNamespace(name=name, image_size=64, lr=1e-3, final_lr=1e-5, batch_size=128) for name in "ab"]
+    log = [{"stage": "a", "step": 9}, {"stage": "a", "step": 10, "cpu_s": 5400.0, "probe_ucm_calibrate": 0.8}]
+    rows = model_card.stage_rows(stages, log).splitlines()
+    assert len(rows) == 3 and rows[2] == "| a | 64 px | 1,280 | 128 | 0.001 to 1e-05 | 1.5 | 80.0 % |"
     assert "| block 2 | 55.00 % |" in model_card.depth_rows({2: 0.55})
     assert "| 3 | 100.00 % | 75.00 % | -25.00 |" in model_card.seed_rows({3: EVALUATION})
 
