@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pi_dynn import Preprocess, Session, build_bundle, create_model, load_bundle
 from pi_dynn.cli.options import sample_folder
 from pi_dynn.deploy.litert import described_gate, litert_bundle
-from pi_dynn.deploy.litert_gfnet import filter_terms, fourier_basis, range_of
+from pi_dynn.deploy.litert_gfnet import ends, filter_terms, fourier_basis, range_of
 from pi_dynn.errors import CheckpointError, ModelError
 from pi_dynn.models.gfnet import GlobalFilter
 from pi_dynn.runtime.archive import SHIPPED, form_file
@@ -116,6 +116,12 @@ def test_a_gfnet_answers_like_its_bundle(kind):
     scripted, converted = (Session(one, threads=1) for one in (bundle, litert_bundle(bundle, x)))
     for got, want in zip(converted.forward_scored(x)[0], scripted.forward_scored(x)[0], strict=True):
         assert relative_error([got], [want]) < 0.1
+
+
+def test_ranges_leave_a_few_outliers_out():
+    values = torch.linspace(-1.0, 1.0, 100_001)
+    assert ends(torch.cat([values, torch.tensor([90.0, -80.0])])) == pytest.approx((-1.0, 1.0), abs=2e-4)
+    assert ends(torch.tensor([[3.0, -2.0]])) == (-2.0, 3.0)  # of few values none
 
 
 @given(st.sampled_from([2, 4, 6, 8, 14]))
