@@ -23,18 +23,15 @@ from pi_dynn.runtime.torchscript import quantised_layers
 
 EMBEDDED = "embedded"
 WORST_RELATIVE_ERROR = 1e-3  # the training form computes the same by an FFT
-# The constants of the forms of a filter, and where each is used: the operation, and the dimensions of the constant.
+# Where the constants of each form of a filter are used, in their order: the operation, and the constant's dimensions.
 CONSTANTS = {
-    SeparableFilter: ("own", "cosine_from_sine", "sine_from_cosine", "constant"),
-    FullFilter: ("scale", "turn", "constant"),
-}
-PLACES = {
-    ("aten::mul", 6): "own",
-    ("aten::addcmul_", 5): "cosine_from_sine",  # and then its partner
-    ("aten::add_", 1): "constant",
-    ("aten::mul", 3): "scale",
-    ("aten::addcmul", 3): "turn",
-    ("aten::baddbmm", 1): "constant",
+    SeparableFilter: {
+        "own": ("aten::mul", 6),
+        "cosine_from_sine": ("aten::addcmul_", 5),
+        "sine_from_cosine": ("aten::addcmul_", 5),
+        "constant": ("aten::add_", 1),
+    },
+    FullFilter: {"scale": ("aten::mul", 3), "turn": ("aten::addcmul", 3), "constant": ("aten::baddbmm", 1)},
 }
 
 
@@ -52,17 +49,15 @@ def weights_to_start_from(source: Path, folder: Path) -> Path:
     return folder / "init.safetensors"
 
 
-def training_network(bundle: Bundle) -> tuple[nn.Module, Card]:
-    """The network that `training_form` gives the weights of, ready to answer, and its card. Raises: CheckpointError."""
-    state, card = training_form(bundle)
-    model = create_model(card.model, **card.arguments)
-    model.load_state_dict(state)
-    return model.eval(), card
+def training_form(bundle: Bundle) -> tuple[dict[str, Tensor], Card]:
+    """The weights of `training_network` by their published keys, and its card. Raises: CheckpointError."""
+    model, card = training_network(bundle)
+    return model.state_dict(), card
 
 
 @torch.no_grad()
-def training_form(bundle: Bundle) -> tuple[dict[str, Tensor], Card]:
-    """The weights of a plain GFNet's int8 bundle by their published keys, and the card of the network they fit.
+def training_network(bundle: Bundle) -> tuple[nn.Module, Card]:
+    """The network of a plain GFNet's int8 bundle in its training form, ready to answer, and its card.
 
     Raises: CheckpointError for another bundle, and if the network made of the weights answers otherwise.
     """
@@ -89,7 +84,7 @@ def training_form(bundle: Bundle) -> tuple[dict[str, Tensor], Card]:
             f"{name}: its weights, read back, answer otherwise (off by {error:.1e}): give a checkpoint"
         )
     notes = manifest.notes.get("stages", [])
-    return model.state_dict(), Card(manifest.model, arguments, manifest.labels, manifest.preprocess, notes)
+    return model, Card(manifest.model, arguments, manifest.labels, manifest.preprocess, notes)
 
 
 def _state(network: torch.jit.ScriptModule, model: GFNet) -> dict[str, Tensor]:
@@ -115,9 +110,9 @@ def _state(network: torch.jit.ScriptModule, model: GFNet) -> dict[str, Tensor]:
     heads = [*(f"intermediate_heads.{k}" for k in range(len(model.exit_blocks))), "head"]
     for key, head in zip(heads, [*network.heads.children(), network.last_head], strict=True):
         state |= {f"{key}.weight": head.weight.T / math.sqrt(C), f"{key}.bias": head.bias}
+    # Fresh gates stay where exits are judged by another score than a learned one.
+    state |= {key: value for key, value in model.state_dict().items() if key.startswith("gates.")}
     for k, gate in enumerate(network.gates.children()):
-        fresh = model.gates[k].linear  # stays where exits are judged by another score than a learned one
-        state |= {f"gates.{k}.linear.weight": fresh.weight, f"gates.{k}.linear.bias": fresh.bias}
         if hasattr(gate, "top_weight"):
             (one, two), entropy = gate.top_weight, gate.entropy_weight[:: model.num_classes]
             state[f"gates.{k}.linear.weight"] = torch.stack((one + two, entropy[0], -two, entropy[1]))[None]
@@ -131,12 +126,12 @@ def _filters(network: torch.jit.ScriptModule, model: GFNet) -> Iterator[tuple[Te
     for block in model.blocks:
         a, b = block.filter.a, block.filter.b
         source = deploy_filter(GlobalFilter(C, (a, b)), nn.LayerNorm(C))
-        for name in CONSTANTS[type(source)]:
-            if not found[name]:
+        for name, place in CONSTANTS[type(source)].items():
+            if not found[place]:
                 raise CheckpointError(
                     "the filters of the bundle are of another form: give the checkpoint it was made of"
                 )
-            getattr(source, name).copy_(found[name].pop(0))
+            getattr(source, name).copy_(found[place].pop(0))
         impulse = torch.zeros(1, a * b, C)
         shift = source(impulse)
         impulse[0, 0] = 1.0
@@ -145,9 +140,9 @@ def _filters(network: torch.jit.ScriptModule, model: GFNet) -> Iterator[tuple[Te
         yield torch.view_as_real(spectrum).float(), shift[0, 0] / kernel.sum((0, 1)).float()
 
 
-def _filter_constants(network: torch.jit.ScriptModule) -> dict[str, list[Tensor]]:
-    """The constants that the filters of a frozen network compute with, by name, in the order of the blocks."""
-    found: dict[str, list[Tensor]] = {name: [] for names in CONSTANTS.values() for name in names}
+def _filter_constants(network: torch.jit.ScriptModule) -> dict[tuple[str, int], list[Tensor]]:
+    """The constants that the filters of a frozen network compute with, by their place, in the order of the blocks."""
+    found: dict[tuple[str, int], list[Tensor]] = {place: [] for form in CONSTANTS.values() for place in form.values()}
     for stage in [*network.stages.children(), network.last_stage]:
         seen: set[str] = set()
         for node in _all_nodes(stage.forward.graph):
@@ -156,10 +151,9 @@ def _filter_constants(network: torch.jit.ScriptModule) -> dict[str, list[Tensor]
                 constant = value.toIValue()
                 if value.debugName() in seen or not isinstance(constant, Tensor):
                     continue
-                if name := PLACES.get((node.kind(), constant.dim())):
+                if (place := (node.kind(), constant.dim())) in found:
                     seen.add(value.debugName())
-                    partner = "sine_from_cosine" if len(found["sine_from_cosine"]) < len(found[name]) else name
-                    found[partner if name == "cosine_from_sine" else name].append(constant)
+                    found[place].append(constant)
     return found
 
 
