@@ -156,7 +156,7 @@ def _fastest(bundle: Bundle, clock: Clock, on_timing: Callable[[], object]) -> t
 def _cached_choice(bundle: Bundle) -> tuple[str, bool] | None:
     """The cached engine of `bundle` on this machine, and whether it needs the reduced range; None if there is none."""
     match CHOICES.get(*_of_engine(bundle)):
-        case [str(engine), bool(reduce_range)] if engine in ENGINES:
+        case [str(engine), bool(reduce_range)] if engine in (*candidates(bundle.manifest.has_floats), "fp32"):
             return engine, reduce_range
     return None
 
