@@ -96,6 +96,7 @@ class Seed:
     """A seed's network with all its trained exits, its bundle, and what that answers and saves on the views."""
 
     model: nn.Module
+    card: Card
     bundle: Bundle
     accuracy: float
     saved: float
@@ -117,16 +118,14 @@ def made(folder: Path, data: ImageFolder) -> Seed:
 def by_score(score: str, model: nn.Module, card: Card, outputs: ExitOutputs) -> Seed:
     """The network with the exits and thresholds that suit the score, by the outputs of all its exits."""
     outputs = replace(outputs, scores=exit_scores(score, outputs.logits, outputs.scores))
-    kept = worthwhile_exits(count_macs(model, model.image_size), outputs, TOLERATED_LOSS)
-    rows = [*kept, len(model.exit_blocks)]
-    outputs = replace(outputs, logits=outputs.logits[rows], scores=outputs.scores[rows])
+    kept, outputs = worthwhile_exits(count_macs(model, model.image_size), outputs, TOLERATED_LOSS)
     bundle = bundle_of(model, card, [model.exit_blocks[k] for k in kept])
     thresholds, _ = harmless_thresholds(bundle, outputs, TOLERATED_LOSS)
     temperatures = fit_temperatures(outputs.logits, outputs.labels, outputs.groups)
     bundle = calibrated_bundle(bundle, thresholds=thresholds, score=score, temperatures=temperatures)
     exits, macs = leave_at(outputs.scores, thresholds), np.array(bundle.manifest.macs)
     right = outputs.right[exits, np.arange(len(exits))].mean()
-    return Seed(model, bundle, float(right), float(1 - macs[exits].mean() / macs[-1]))
+    return Seed(model, card, bundle, float(right), float(1 - macs[exits].mean() / macs[-1]))
 
 
 def bundle_of(model: nn.Module, card: Card, exits: list[int], precision: str = "int8") -> Bundle:
@@ -149,13 +148,12 @@ def stages_log(path: Path) -> list[dict]:
 
 def publish(seeds: Mapping[int, Seed], best: int, parts: dict[str, ImageFolder], log: Log, assets: Path) -> None:
     """Write the bundle of the seed `best` in all its forms, the samples, the curves and the card into `assets`."""
-    bundle, model = rejecting(seeds[best].bundle, parts), seeds[best].model
+    model, card, bundle = seeds[best].model, seeds[best].card, rejecting(seeds[best].bundle, parts)
     bundle.save(assets / SHIPPED[EMBEDDED])
     without_full_depth(onnx_bundle(bundle)).save(assets / form_file(SHIPPED[EMBEDDED], "onnx"))
     images = calibration_images(bundle.manifest.preprocess, parts["train"])
     litert_bundle(bundle, images).save(assets / form_file(SHIPPED[EMBEDDED], "litert"))
     manifest = bundle.manifest
-    card = Card(manifest.model, manifest.arguments, manifest.labels, manifest.preprocess, manifest.notes["stages"])
     floats = calibrated_bundle(
         bundle_of(model, card, manifest.exit_blocks, "fp32"),
         thresholds=manifest.thresholds,

@@ -109,8 +109,10 @@ def harmless(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return right | ~right[-1]
 
 
-def worthwhile_exits(table: MacTable, outputs: ExitOutputs, tolerated_loss: float = TOLERATED_LOSS) -> list[int]:
-    """Places of the exits to keep, by what all of them cost and answer."""
+def worthwhile_exits(
+    table: MacTable, outputs: ExitOutputs, tolerated_loss: float = TOLERATED_LOSS
+) -> tuple[list[int], ExitOutputs]:
+    """Places of the exits to keep, by what all of them cost and answer, and the outputs of those alone."""
     choice = choose_exits(
         outputs.scores,
         harmless(outputs.right).astype(np.float64),
@@ -120,7 +122,8 @@ def worthwhile_exits(table: MacTable, outputs: ExitOutputs, tolerated_loss: floa
         tolerated_loss=tolerated_loss,
         grid=_GRID,
     )
-    return choice.exits
+    rows = [*choice.exits, len(outputs.logits) - 1]
+    return choice.exits, replace(outputs, logits=outputs.logits[rows], scores=outputs.scores[rows])
 
 
 def some_of_each_class(data: ImageFolder, count: int) -> ImageFolder:
@@ -182,9 +185,7 @@ def build(
     outputs = viewed_outputs(Session(bundle), images.calibration, answers, any_way_up)
     outputs = replace(outputs, scores=exit_scores(SCORE, outputs.logits, outputs.scores))
     if blocks:
-        kept = worthwhile_exits(count_macs(fuse_norms(model), model.image_size), outputs)
-        rows = [*kept, len(blocks)]
-        outputs = replace(outputs, logits=outputs.logits[rows], scores=outputs.scores[rows])
+        kept, outputs = worthwhile_exits(count_macs(fuse_norms(model), model.image_size), outputs)
         if len(kept) < len(blocks):
             bundle = made([blocks[k] for k in kept], precision)
     thresholds, curve = harmless_thresholds(bundle, outputs)

@@ -7,6 +7,7 @@ from shlex import quote
 from pi_dynn.data.look import FolderLook
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.text import counted, milliseconds, percent, table
+from pi_dynn.train.learn.finish import TOLERATED_LOSS
 from pi_dynn.train.records import LEAST_TO_CHOOSE, Answer, LearnPlan, LearnResult
 
 MOST_LINES = 8  # of files that are left out; all are in look.json
@@ -198,8 +199,9 @@ def model_card(result: LearnResult) -> str:
             f"- **Training**: {_training_text(result)}.",
             f"- **Precision**: {_precision_text(result)}.",
             *(f"- {line}." for line in predicted_lines(result)),
-            f"- **Thresholds**: chosen on the calibrate part by {result.score}, to spoil at most 0.1 % of what the "
-            "last answer has right there, and 0.05 % of it in cross-validation.",
+            f"- **Thresholds**: chosen on the calibrate part by {result.score}, to spoil at most "
+            f"{percent(TOLERATED_LOSS)} of what the last answer has right there, and "
+            f"{percent(TOLERATED_LOSS / 2, 2)} of it in cross-validation.",
             "",
             "## On the test part, which took no part in any of this",
             "",
