@@ -35,7 +35,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Order:
-    """The order of an epoch: a permutation, or draws with replacement where there are `weights`.
+    """The order of an epoch, a permutation.
 
     Every batch is divided into one share per process; an incomplete last batch is left out.
     """
@@ -44,7 +44,6 @@ class Order:
     batch_size: int
     seed: int
     processes: Processes = ALONE
-    weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Raises: InputError for a batch the processes cannot share evenly, or no sample."""
@@ -69,11 +68,7 @@ class Order:
     def batches(self, epoch: int) -> list[list[int]]:
         """Indices of this process's share of every batch."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, 0))
-        if self.weights is None:
-            order = torch.randperm(self.size, generator=generator)
-        else:
-            weights = torch.tensor(self.weights, dtype=torch.float64)
-            order = torch.multinomial(weights, self.size, replacement=True, generator=generator)
+        order = torch.randperm(self.size, generator=generator)
         share, rank = self.samples // self.processes.world, self.processes.rank
         starts = range(rank * share, self.steps * self.samples, self.samples)
         return [order[start : start + share].tolist() for start in starts]
