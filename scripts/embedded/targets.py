@@ -2,7 +2,7 @@
 
 Every head answers F feature components, then 1000 ImageNet classes, then the classes of all sets one after another.
 
-Source: PCA after half whitening, see pi_dynn/train/teacher.py; softened classes, arXiv 1503.02531.
+Source: PCA after half whitening; softened classes, arXiv 1503.02531.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pi_dynn.figures import new_figure, write_figure
+from pi_dynn.figures import COLOURS, new_figure, styled, write_figure
 
 LOSSES = {
     "features": "distance to the features of EfficientNet-Lite0",
@@ -12,16 +12,16 @@ LOSSES = {
 }
 
 
+@styled
 def training_figure(log: Sequence[Mapping], batch_sizes: Mapping[str, int]):
     """The figure of a log of pretrain.py: a row a minute, and one with the probe after a stage of `batch_sizes`."""
     figure, (axes,) = new_figure(width=8.0)
     start = 0.0
-    colours = dict(zip(LOSSES, ("tab:blue", "tab:orange", "tab:green"), strict=True))
     named = set()
     for stage in dict.fromkeys(row["stage"] for row in log):
         rows = [row for row in log if row["stage"] == stage]
         views = [start + row["step"] * batch_sizes[stage] / 1e3 for row in rows]
-        for name, colour in colours.items():
+        for name, colour in zip(LOSSES, COLOURS):
             points = [(x, row[name]) for x, row in zip(views, rows, strict=True) if name in row]
             if points:
                 label = None if name in named else LOSSES[name]

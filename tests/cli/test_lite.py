@@ -23,9 +23,9 @@ main(sys.argv[1:])
 """
 
 
-def run(*arguments, **environment):
+def run(*arguments, program=LITE, **environment):
     return subprocess.run(
-        [sys.executable, "-c", LITE, *map(str, arguments)],
+        [sys.executable, "-c", program, *map(str, arguments)],
         capture_output=True,
         text=True,
         env=os.environ | environment,
@@ -48,9 +48,7 @@ def test_it_classifies_like_the_whole_installation(tmp_path):
 def test_onnx_is_taken_where_there_is_no_litert(tmp_path):
     pytest.importorskip("onnxruntime")
     program = LITE.replace('"onnx")', '"onnx", "ai_edge_litert")')
-    command = [sys.executable, "-c", program, "classify", "--json"]
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    answer = run("classify", "--json", program=program, XDG_CACHE_HOME=str(tmp_path))
     assert answer.returncode == 0 and not answer.stderr
     assert json.loads(answer.stdout.splitlines()[-1])["summary"]["engine"] == "onnxruntime"
 
@@ -112,5 +110,5 @@ def test_set_up_refuses_what_it_does_not_know(arguments):
 
 def test_any_other_missing_module_is_one_line_as_well():
     program = LITE.replace('("torch", "torchvision", "safetensors", "onnx")', '("PIL",)')
-    answer = subprocess.run([sys.executable, "-c", program, "classify"], capture_output=True, text=True, timeout=120)
+    answer = run("classify", program=program)
     assert answer.returncode == 1 and len(answer.stderr.splitlines()) == 1 and "PIL" in answer.stderr
