@@ -8,6 +8,7 @@ from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.records import Record
 
 LEAST_TO_CHOOSE = 50  # images exits are chosen by: fewer tell nothing of a harm of a few points
+TOLERATED_LOSS = 0.001  # share of the calibration part that leaving early may spoil
 
 
 @dataclass(frozen=True)

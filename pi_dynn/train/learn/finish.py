@@ -42,10 +42,9 @@ from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.session import Session
 from pi_dynn.runtime.stage_network import LITERT, ONNX
 from pi_dynn.stats import wilson_interval
-from pi_dynn.train.records import LEAST_TO_CHOOSE, Answer, ClassAccuracy
+from pi_dynn.train.records import LEAST_TO_CHOOSE, TOLERATED_LOSS, Answer, ClassAccuracy
 
 SCORE = "max-probability"
-TOLERATED_LOSS = 0.001  # share of the calibration part that leaving early may spoil
 TIGHTER = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # shares of the distance of thresholds to 1
 ENOUGH_IMAGES = 1000  # to choose by, so that one view of each does
 MOST_VIEWS = 8

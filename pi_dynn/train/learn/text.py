@@ -7,8 +7,7 @@ from shlex import quote
 from pi_dynn.data.look import FolderLook
 from pi_dynn.evaluate.text import evaluation_text
 from pi_dynn.text import counted, milliseconds, percent, table
-from pi_dynn.train.learn.finish import TOLERATED_LOSS
-from pi_dynn.train.records import LEAST_TO_CHOOSE, Answer, LearnPlan, LearnResult
+from pi_dynn.train.records import LEAST_TO_CHOOSE, TOLERATED_LOSS, Answer, LearnPlan, LearnResult
 
 MOST_LINES = 8  # of files that are left out; all are in look.json
 MOST_PAIRS = 3  # of classes taken for each other
