@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PARITY_IMAGES = 8
 SIGNED = 128  # what a zero point of uint8 is more than the same of int8
-HARD_SIGMOID = Quantisation(1 / 256, -SIGNED)  # the range torch has for it
+SIGMOID = Quantisation(1 / 256, -SIGNED)  # the range torch and TFLite have for it, hard or not
 
 
 def litert_bundle(bundle: Bundle, images: Tensor | None = None) -> Bundle:
@@ -127,6 +127,10 @@ class _Stage:
             self.known[image.name] = self._channels_last(self.graph.input(shape))
         else:
             self.known[image.name] = self.graph.input(*entry)
+        kinds = {node.op_type for node in model.graph.node}
+        for node in model.graph.node:  # from the image on, so that the walk from the end is not as deep as the network
+            if node.op_type == ("QuantizeLinear" if "QuantizeLinear" in kinds else "Conv"):
+                self._value(node.output[0])
         self.left: tuple[list[int], Quantisation | None] | None = None
         names = [one.name for one in model.graph.output]
         if "features" in names:
@@ -176,7 +180,7 @@ class _Stage:
         kind = "" if source is None else source.op_type
         if kind in ("Conv", "Add", "Gemm"):
             return getattr(self, f"_{kind.lower()}")(source, rounded, relu)
-        if kind in ("Mul", "HardSigmoid", "GlobalAveragePool") and not relu:
+        if kind in ("Mul", "Sigmoid", "HardSigmoid", "GlobalAveragePool") and not relu:
             return getattr(self, f"_{kind.lower()}")(source, rounded)
         x = self._value(node.input[0])
         if self.graph.quantisation(x) == rounded:
@@ -209,20 +213,31 @@ class _Stage:
         return self.graph.add("ADD", [a, b], self.graph.shape(a), rounded, relu=relu)
 
     def _mul(self, node: "NodeProto", rounded: Quantisation | None = None) -> int:
-        """A product; that of a value and its own hard sigmoid, which ONNX Runtime makes of HardSwish, is one again."""
+        """A product; that of a value and its own hard sigmoid, which ONNX Runtime makes of HardSwish, is one again.
+
+        A sigmoid that only a product reads, as in SiLU, is not rounded in ONNX: here it is.
+        """
         a, b = node.input
         source = self.made_by.get(b)
         if source is not None and source.op_type == "HardSigmoid" and self._value(source.input[0]) == self._value(a):
             (x,) = self._inputs([a], rounded)
             return self.graph.add("HARD_SWISH", [x], self.graph.shape(x), rounded)
+        if rounded is not None and source is not None and source.op_type == "Sigmoid":
+            self.known[b] = self._sigmoid(source, SIGMOID)
         x, y = self._inputs([a, b], rounded)
         shape = np.broadcast_shapes(self.graph.shape(x), self.graph.shape(y))
         return self.graph.add("MUL", [x, y], [int(side) for side in shape], rounded)
 
+    def _sigmoid(self, node: "NodeProto", rounded: Quantisation | None = None) -> int:
+        if rounded not in (None, SIGMOID):
+            raise ModelError("this sigmoid has no form in LiteRT here: take ONNX")
+        (x,) = self._inputs([node.input[0]], rounded)
+        return self.graph.add("LOGISTIC", [x], self.graph.shape(x), rounded)
+
     def _hardsigmoid(self, node: "NodeProto", rounded: Quantisation | None = None) -> int:
         """A sum with 3 cut off at 0 and 6, and its sixth. Rounded, the range of the sum is what cuts it off."""
         alpha = self.attributes[node.output[0]].get("alpha", 0.2)
-        if abs(6 * alpha - 1) > 1e-5 or rounded not in (None, HARD_SIGMOID):
+        if abs(6 * alpha - 1) > 1e-5 or rounded not in (None, SIGMOID):
             raise ModelError("this hard sigmoid has no form in LiteRT here: take ONNX")
         (x,) = self._inputs([node.input[0]], rounded)
         shape = self.graph.shape(x)

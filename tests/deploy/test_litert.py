@@ -27,6 +27,7 @@ SMALL = {"image_size": 128, "num_classes": 5, "exits": [2, 6]}
 GIVEN = {"exits": [2, 6], "thresholds": [0.5] * 2, "labels": list("abcde"), "preprocess": Preprocess(size=128)}
 OTHERS = {
     "resnet18": lambda: create_model("resnet18", num_classes=5, image_size=SIZE, exits=[3]),
+    "efficientnet_b0": lambda: create_model("efficientnet_b0", num_classes=5, image_size=SIZE, exits=[3]),
     "mobilenet_v2": lambda: create_model("mobilenet_v2", num_classes=5, image_size=SIZE, exits=[3]),
 }
 
