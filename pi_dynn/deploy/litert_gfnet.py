@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pi_dynn.deploy.global_filter import axis_basis, effective_spectrum, mixing_weights
 from pi_dynn.deploy.tflite import Quantisation, TfliteGraph
 from pi_dynn.deploy.unpacked import training_network
-from pi_dynn.errors import ModelError
 from pi_dynn.models.gfnet import GFNet, PoolingBlock
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engines import available_engines
@@ -38,12 +38,9 @@ class Linear(NamedTuple):
 def gfnet_graphs(bundle: Bundle, images: Tensor, schema: object) -> list[bytes]:
     """The graph of every stage, with the ranges that `images` (N, 3, H, W) fill.
 
-    Raises: CheckpointError for another bundle; ModelError for a grid with odd sides.
+    Raises: CheckpointError for another bundle.
     """
     model, _ = training_network(bundle)
-    for block in model.blocks:
-        if block.filter.a % 2 or block.filter.b % 2:
-            raise ModelError(f"a grid of {block.filter.a} x {block.filter.b} has no form in LiteRT here: take ONNX")
     stem, *layers = _layers(bundle, model, images)
     bounds = [-1, *model.exit_blocks, model.depth - 1]
     graphs: list[bytes] = []
@@ -105,38 +102,6 @@ def range_of(lowest: float, highest: float) -> Quantisation:
     lowest, highest = min(lowest, 0.0), max(highest, 0.0, lowest + 1e-6)
     scale = float(np.float32((highest - lowest) / (HIGHEST - LOWEST)))
     return Quantisation(scale, max(LOWEST, min(HIGHEST, round(LOWEST - lowest / scale))))
-
-
-def fourier_basis(side: int) -> np.ndarray:
-    """An orthonormal real Fourier basis of an even number of places, a function in each row.
-
-    Row i and row i + side / 2 are cosine and sine of one frequency; but for 0, beside which is the highest one.
-    """
-    places, half = np.arange(side), side // 2
-    cosines = [np.cos(2 * np.pi * i * places / side) for i in range(half)]
-    others = [np.cos(np.pi * places), *(np.sin(2 * np.pi * i * places / side) for i in range(1, half))]
-    rows = np.array(cosines + others)
-    basis: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return basis
-
-
-@torch.no_grad()
-def filter_terms(block: nn.Module) -> np.ndarray:
-    """What a global filter multiplies its input in the basis with: four terms (b, a, C), its own and three partners'.
-
-    For output (j, i) they are of the inputs (j, i), (j, i'), (j', i), (j', i'); a partner is half a side away.
-    """
-    a, b = block.filter.a, block.filter.b
-    channels = block.filter.complex_weight.shape[2]
-    impulses = torch.eye(a * b)[:, :, None].expand(-1, -1, channels)  # (places, N, C)
-    response = block.filter(impulses).double().numpy().reshape(a, b, a, b, channels)  # place, then what it gives
-    rows, columns = fourier_basis(a), fourier_basis(b)
-    for_place = np.einsum("ia,jb,abuvc->jiuvc", rows, columns, response, optimize=True)
-    in_basis = np.einsum("jiuvc,ku,lv->jilkc", for_place, rows, columns, optimize=True)  # input (j, i), output (l, k)
-    j, i = np.indices((b, a))
-    partner_j, partner_i = (j + b // 2) % b, (i + a // 2) % a
-    places = ((j, i), (j, partner_i), (partner_j, i), (partner_j, partner_i))
-    return np.stack([in_basis[from_j, from_i, j, i] for from_j, from_i in places])
 
 
 class _Writer:
@@ -209,28 +174,31 @@ class _Writer:
     def filter(self, x: int, block: nn.Module) -> int:
         """The global filter of tokens: into the basis, four terms, and back."""
         a, b, c = block.filter.a, block.filter.b, self.channels
-        rows, columns, terms = fourier_basis(a), fourier_basis(b), filter_terms(block)
+        bases = axis_basis(a), axis_basis(b)
+        rows, columns = (basis.numpy() for basis in bases)
+        i, j = len(rows), len(columns)  # one more than places where their number is odd
+        terms = [one.reshape(j, i, c).numpy() for one in mixing_weights(effective_spectrum(block.filter), *bases)]
         x = self.product(rows, x, b)  # (i, v, C)
-        x = self.product(columns, self.swapped(x, [a, b, c]), a)  # (j, i, C)
-        x = self.graph.add("RESHAPE", [x], [b, a, c], None)
+        x = self.product(columns, self.swapped(x, [i, b, c]), i)  # (j, i, C)
+        x = self.graph.add("RESHAPE", [x], [j, i, c], None)
         beside = self.halves_swapped(x, 1)
         own, across = (
-            self.add(*(self.graph.add("MUL", [y, self.constant(term)], [b, a, c], None) for y, term in pairs))
+            self.add(*(self.graph.add("MUL", [y, self.constant(term)], [j, i, c], None) for y, term in pairs))
             # what comes from the partner's column is computed there, and swapped once
             for pairs in (
                 zip((x, beside), terms[:2], strict=True),
-                zip((x, beside), np.roll(terms[2:], b // 2, axis=1), strict=True),
+                zip((x, beside), np.roll(terms[2:], j // 2, axis=1), strict=True),
             )
         )
         x = self.add(own, self.halves_swapped(across, 0))
-        x = self.product(columns.T, x, a)  # (v, i, C)
-        x = self.product(rows.T, self.swapped(x, [b, a, c]), b)  # (u, v, C)
+        x = self.product(columns.T, x, i)  # (v, i, C)
+        x = self.product(rows.T, self.swapped(x, [b, i, c]), b)  # (u, v, C)
         return self.graph.add("RESHAPE", [x], [a * b, c], None)
 
     def product(self, matrix: np.ndarray, x: int, others: int) -> int:
         """`matrix` by what is along the first dimension of `x`: (1, len(matrix), others * C)."""
         side, width = len(matrix), others * self.channels
-        x = self.graph.add("RESHAPE", [x], [1, side, width], None)
+        x = self.graph.add("RESHAPE", [x], [1, matrix.shape[1], width], None)
         return self.graph.add("BATCH_MATMUL", [self.constant(matrix[None]), x], [1, side, width], None)
 
     def swapped(self, x: int, shape: list[int]) -> int:

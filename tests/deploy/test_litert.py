@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from pi_dynn import Preprocess, Session, build_bundle, create_model, load_bundle
 from pi_dynn.cli.options import sample_folder
 from pi_dynn.deploy.litert import described_gate, litert_bundle
-from pi_dynn.deploy.litert_gfnet import ends, filter_terms, fourier_basis, range_of
+from pi_dynn.deploy.litert_gfnet import ends, range_of
 from pi_dynn.errors import CheckpointError, ModelError
-from pi_dynn.models.gfnet import GlobalFilter
 from pi_dynn.runtime.archive import SHIPPED, form_file
 from pi_dynn.runtime.engine_choice import relative_error
 from tests.deploy.test_fake_quant import NETWORKS
@@ -86,22 +85,6 @@ def test_what_has_no_form_is_named(tiny_bundle):
         described_gate(torch.jit.script(torch.nn.ReLU()))
 
 
-@pytest.mark.parametrize("grid", [(2, 2), (4, 6), (8, 8)])
-def test_four_terms_make_a_filter(grid):
-    (a, b), channels = grid, 3
-    torch.manual_seed(0)
-    block = torch.nn.Module()
-    block.filter = GlobalFilter(channels, grid)
-    x = torch.randn(1, a * b, channels)
-    rows, columns = fourier_basis(a), fourier_basis(b)
-    y = np.einsum("jv,iu,uvc->jic", columns, rows, x.double().numpy().reshape(a, b, channels))
-    beside, across, both = np.roll(y, a // 2, 1), np.roll(y, b // 2, 0), np.roll(y, (b // 2, a // 2), (0, 1))
-    y = sum(term * one for term, one in zip(filter_terms(block), (y, beside, across, both), strict=True))
-    got = np.einsum("jv,iu,jic->uvc", columns, rows, y)
-    want = block.filter(x).detach().numpy().reshape(a, b, channels)
-    np.testing.assert_allclose(got, want, atol=1e-5)
-
-
 def test_a_gfnet_is_given_images(tiny_bundle):
     with pytest.raises(ModelError, match="in LiteRT already"):
         litert_bundle(load_bundle("gfnet", form="litert"), torch.zeros(1, 3, 128, 128))
@@ -110,10 +93,11 @@ def test_a_gfnet_is_given_images(tiny_bundle):
         litert_bundle(floats, torch.zeros(1, 3, 128, 128))
 
 
-@pytest.mark.parametrize("kind", ["", "_narrow", "_pooled"])
-def test_a_gfnet_answers_like_its_bundle(kind):
-    bundle = build_bundle(random_gfnet(f"gfnet_12_192{kind}", **SMALL), **GIVEN)
-    x = torch.randn(8, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("kind, size", [("", 128), ("_narrow", 128), ("_pooled", 128), ("", 112)])
+def test_a_gfnet_answers_like_its_bundle(kind, size):
+    network = random_gfnet(f"gfnet_12_192{kind}", **SMALL | {"image_size": size})
+    bundle = build_bundle(network, **GIVEN | {"preprocess": Preprocess(size=size)})
+    x = torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(1))
     scripted, converted = (Session(one, threads=1) for one in (bundle, litert_bundle(bundle, x)))
     for got, want in zip(converted.forward_scored(x)[0], scripted.forward_scored(x)[0], strict=True):
         assert relative_error([got], [want]) < 0.1
@@ -123,11 +107,6 @@ def test_ranges_leave_a_few_outliers_out():
     values = torch.linspace(-1.0, 1.0, 100_001)
     assert ends(torch.cat([values, torch.tensor([90.0, -80.0])])) == pytest.approx((-1.0, 1.0), abs=2e-4)
     assert ends(torch.tensor([[3.0, -2.0]])) == (-2.0, 3.0)  # of few values none
-
-
-@given(st.sampled_from([2, 4, 6, 8, 14]))
-def test_the_basis_is_orthonormal(side):
-    np.testing.assert_allclose(fourier_basis(side) @ fourier_basis(side).T, np.eye(side), atol=1e-12)
 
 
 @given(st.floats(-100, 100), st.floats(0, 100))
