@@ -143,7 +143,7 @@ def test_windows_see_what_they_see_in_onnx(side, step, kernel, before, after, de
     """Whether TFLite has a word for the padding, or zeros go around the tensor first."""
     from onnx import TensorProto, helper, numpy_helper
 
-    from pi_dynn.deploy.litert import _Stage
+    from pi_dynn.deploy.litert_stage import LiteRtStage
 
     rng, channels = np.random.default_rng(0), 4
     groups = channels if depthwise else 1
@@ -168,7 +168,7 @@ def test_windows_see_what_they_see_in_onnx(side, step, kernel, before, after, de
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("features", "logits")],
         [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
     )
-    made = interpreter_of(_Stage(helper.make_model(graph), None).graph.pack())
+    made = interpreter_of(LiteRtStage(helper.make_model(graph), None).graph.pack())
     made.set_tensor(made.get_input_details()[0]["index"], x.astype(np.float32))
     made.invoke()
     got = made.get_tensor(made.get_output_details()[0]["index"])
