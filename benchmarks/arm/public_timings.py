@@ -20,6 +20,8 @@ import torch
 from public_networks import NETWORKS
 
 from pi_dynn import Preprocess, build_bundle, load_bundle
+from pi_dynn.deploy.litert import litert_bundle
+from pi_dynn.deploy.onnx import onnx_bundle
 from pi_dynn.errors import InputError
 from pi_dynn.files import write_text
 from pi_dynn.latency.boards import board_model, board_timings, timed_network
@@ -27,7 +29,8 @@ from pi_dynn.latency.emulated import count_exits, guest_rows
 from pi_dynn.latency.records import Board, BoardBenchmark, BoardTimings, TimedNetwork
 from pi_dynn.latency.text import board_model_text
 from pi_dynn.records import read_record
-from pi_dynn.runtime.manifest import INT8_STATIC
+from pi_dynn.runtime.manifest import FORMATS, INT8_STATIC, TORCHSCRIPT
+from pi_dynn.runtime.stage_network import LITERT, ONNX
 from pi_dynn.train.learn.fine_tune import start_network
 
 HERE = Path(__file__).resolve().parent
@@ -106,8 +109,8 @@ def count_networks(core: str, files: dict[str, Path]) -> dict[str, dict[str, int
     return {row["name"]: row["counts"] for row in rows}
 
 
-def count_pretrained(name: str, size: int) -> dict[str, dict[str, int]]:
-    """Counts at full depth, by core, of the network `learn` makes of the pretrained `name`."""
+def count_pretrained(name: str, size: int) -> dict[str, dict[str, dict[str, int]]]:
+    """Counts at full depth, by form and core, of the network `learn` makes of the pretrained `name`."""
     torch.manual_seed(0)
     model, _ = start_network(name, 10, size)
     bundle = build_bundle(
@@ -119,7 +122,10 @@ def count_pretrained(name: str, size: int) -> dict[str, dict[str, int]]:
         preprocess=Preprocess(size=size),
         calibration=torch.randn(16, 3, size, size),
     )
-    return {board.core: count_exits(bundle, board.core)[-1].counts for board in BOARDS}
+    forms = {TORCHSCRIPT: bundle, ONNX: onnx_bundle(bundle), LITERT: litert_bundle(bundle)}
+    return {
+        form: {board.core: count_exits(one, board.core)[-1].counts for board in BOARDS} for form, one in forms.items()
+    }
 
 
 def measured_network(file: Path, bundle_file: Path) -> TimedNetwork:
@@ -144,7 +150,11 @@ def measured_network(file: Path, bundle_file: Path) -> TimedNetwork:
 def main(measured: tuple[tuple[Path, Path], ...], pretrained: bool) -> None:
     """Count the networks of the published table, and write the file."""
     if pretrained or not OUT.exists():
-        ours = {f"{name}@{size}": count_pretrained(name, size) for name, sizes in PRETRAINED.items() for size in sizes}
+        ours: dict[str, dict] = {form: {} for form in FORMATS}
+        for name, sizes in PRETRAINED.items():
+            for size in sizes:
+                for form, counts_of_core in count_pretrained(name, size).items():
+                    ours[form][f"{name}@{size}"] = counts_of_core
     else:
         ours = BoardTimings.from_dict(json.loads(OUT.read_text())).pretrained
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from pi_dynn.models.checkpoint import load_checkpoint
 from pi_dynn.models.checkpoint_card import card_of
 from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.bundle import Bundle, is_bundle, load_bundle
-from pi_dynn.runtime.manifest import INT8_STATIC
+from pi_dynn.runtime.manifest import INT8_STATIC, TORCHSCRIPT
 from pi_dynn.runtime.stage_network import LITERT, ONNX
 
 CALIBRATION_IMAGES = 128
@@ -43,7 +43,7 @@ class ExportSettings:
     data: Path | None = None  # images to set the ranges of static int8 with
 
 
-def export(source: Path | None, settings: ExportSettings, form: str = "torchscript") -> Bundle:
+def export(source: Path | None, settings: ExportSettings, form: str = TORCHSCRIPT) -> Bundle:
     """The bundle of a checkpoint in the given form; a bundle (None: the embedded one) is put into another form.
 
     Raises: CheckpointError, ModelError, BundleError; InputError for settings that would change a bundle.

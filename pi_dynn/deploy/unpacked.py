@@ -19,6 +19,7 @@ from pi_dynn.models.gfnet import GFNet, GlobalFilter
 from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.bundle import Bundle, is_bundle, load_bundle
 from pi_dynn.runtime.engine_choice import relative_error
+from pi_dynn.runtime.manifest import TORCHSCRIPT
 from pi_dynn.runtime.torchscript import quantised_layers
 
 EMBEDDED = "embedded"
@@ -68,7 +69,7 @@ def training_network(bundle: Bundle) -> tuple[nn.Module, Card]:
         not isinstance(model, GFNet)
         or model.distilled
         or manifest.precision != "int8"
-        or manifest.format != "torchscript"
+        or manifest.format != TORCHSCRIPT
     ):
         raise CheckpointError(
             f"{name} is a bundle of {manifest.model} in {manifest.precision}, whose weights cannot be read back: "

@@ -164,21 +164,24 @@ def _instructions(counts: ExitCounts) -> int:
     return counts.counts["instructions"]
 
 
-def pretrained_latency_s(model: BoardModel, name: str, image_size: int) -> float | None:
-    """Predicted seconds at full depth of what `learn` makes of a pretrained network; None where it was not counted."""
-    counts = board_timings().pretrained.get(f"{name}@{image_size}")
+def pretrained_latency_s(model: BoardModel, name: str, image_size: int, form: str) -> float | None:
+    """Predicted seconds at full depth of what `learn` makes of a pretrained network; None where it was not counted.
+
+    `form` is that of the bundle, as its manifest has it.
+    """
+    counts = board_timings().pretrained[form].get(f"{name}@{image_size}")
     return None if counts is None else model.predict_s(counts[model.board.core])
 
 
-def pretrained_within(model: BoardModel, budget_s: float) -> list[tuple[str, int]]:
-    """Pretrained networks and image sizes within `budget_s` at full depth, the slowest first: it knows most.
+def pretrained_within(model: BoardModel, budget_s: float, form: str) -> list[tuple[str, int]]:
+    """Pretrained networks and image sizes within `budget_s` at full depth in a form, the slowest first: it knows most.
 
     Raises: InputError where none is.
     """
     latency_s = {}
-    for entry in board_timings().pretrained:
+    for entry in board_timings().pretrained[form]:
         name, _, size = entry.partition("@")
-        predicted_s = pretrained_latency_s(model, name, int(size))
+        predicted_s = pretrained_latency_s(model, name, int(size), form)
         if predicted_s is not None:
             latency_s[name, int(size)] = predicted_s
     fitting = [key for key, predicted_s in latency_s.items() if predicted_s <= budget_s]

@@ -271,8 +271,8 @@ class TimedNetwork(Record):
 class BoardTimings(Record):
     """What predictions are fitted to. `source` says where the times are from, `runtime` what was counted.
 
-    `pretrained` has counts of networks that `learn` may choose, at full depth in static int8, by "name@image size",
-    core and term.
+    `pretrained` has counts of networks that `learn` may choose, at full depth in static int8, by form,
+    "name@image size", core and term.
     """
 
     KIND = "board timings"
@@ -281,7 +281,7 @@ class BoardTimings(Record):
     runtime: str
     boards: list[Board]
     networks: list[TimedNetwork]
-    pretrained: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    pretrained: dict[str, dict[str, dict[str, dict[str, int]]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.errors import CalibrationError
 from pi_dynn.records import Record, file_kind
 from pi_dynn.runtime.archive import bundle_file, verified_manifest
+from pi_dynn.runtime.manifest import TORCHSCRIPT
 from pi_dynn.runtime.records import BundleInfo, CalibrationInfo, ExitInfo, TrainingStage
 
 _NOT_DATA = {"split_sha256", "files_sha256"}  # in the data of a stage, beside the names of data sets
@@ -51,7 +52,7 @@ class _PlainManifest(Record):
     torch_version: str
     notes: dict[str, Any] = field(default_factory=dict)
     rejection: Rejection | None = None
-    format: str = "torchscript"
+    format: str = TORCHSCRIPT
 
 
 def _read_manifest(values: Any) -> _PlainManifest:

@@ -14,7 +14,8 @@ from pi_dynn.records import Record
 
 INT8_STATIC = "int8-static"  # int8 with activation ranges calibrated on images
 PRECISIONS = ("fp32", "int8", INT8_STATIC)
-FORMATS = ("torchscript", "onnx", "litert")
+TORCHSCRIPT = "torchscript"
+FORMATS = (TORCHSCRIPT, "onnx", "litert")
 MOST_BLOCKS, MOST_CLASSES = 10_000, 100_000
 
 
@@ -45,7 +46,7 @@ class Manifest(Record):
     pi_dynn_version: str
     torch_version: str
     notes: dict[str, Any] = field(default_factory=dict)
-    format: str = "torchscript"  # or "onnx", or "litert"
+    format: str = TORCHSCRIPT  # or "onnx", or "litert"
     self_test: list[list[float]] = field(default_factory=list)
     rejection: Rejection | None = None
 

@@ -15,7 +15,7 @@ from pi_dynn.runtime.archive import packed, torchscript_files
 from pi_dynn.runtime.bundle import Bundle, pack_files
 from pi_dynn.runtime.code_check import check_files
 from pi_dynn.runtime.engines import available_engines, frozen_forward, using_engine
-from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
+from pi_dynn.runtime.manifest import INT8_STATIC, TORCHSCRIPT, Manifest
 from pi_dynn.runtime.stage_network import NAMES
 
 
@@ -25,7 +25,7 @@ def load_network(bundle: Bundle, engine: str) -> torch.jit.ScriptModule:
     Raises: EngineUnavailable, BundleError if TorchScript cannot read it, or if its code does more than compute.
     """
     name = bundle.source or "bundle"
-    if bundle.manifest.format != "torchscript":
+    if bundle.manifest.format != TORCHSCRIPT:
         raise BundleError(
             f"{name}: holds {NAMES[bundle.manifest.format]} graphs, where a TorchScript network is needed"
         )

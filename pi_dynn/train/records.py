@@ -97,7 +97,7 @@ class Answer(Record):
 
 @dataclass(frozen=True)
 class BoardLatency(Record):
-    """Predicted latency on a board, one thread: at full depth, and the mean over the test images by multiply-adds.
+    """Predicted latency on a board, one thread of `runtime`: at full depth, and the mean over the test images.
 
     `worst_error` is a share: how far a published network was off, predicted from the others.
     """
@@ -106,6 +106,7 @@ class BoardLatency(Record):
     full_depth_s: float
     mean_s: float
     worst_error: float
+    runtime: str = "TorchScript"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from pi_dynn.models.chain import ChainNetwork
 from pi_dynn.models.mac_table import MacTable
 from pi_dynn.models.macs import count_macs
 from pi_dynn.runtime.bundle import Bundle
-from pi_dynn.runtime.manifest import INT8_STATIC
+from pi_dynn.runtime.manifest import INT8_STATIC, TORCHSCRIPT
 from pi_dynn.runtime.session import Session
 from pi_dynn.runtime.stage_network import LITERT, ONNX
 from pi_dynn.stats import wilson_interval
@@ -108,9 +108,7 @@ def harmless(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return right | ~right[-1]
 
 
-def worthwhile_exits(
-    table: MacTable, outputs: ExitOutputs, tolerated_loss: float = TOLERATED_LOSS
-) -> tuple[list[int], ExitOutputs]:
+def worthwhile_exits(table: MacTable, outputs: ExitOutputs) -> tuple[list[int], ExitOutputs]:
     """Places of the exits to keep, by what all of them cost and answer, and the outputs of those alone."""
     choice = choose_exits(
         outputs.scores,
@@ -118,7 +116,7 @@ def worthwhile_exits(
         [answer.macs for answer in table.exits],
         [answer.check_macs for answer in table.exits],
         most=MOST_EXITS,
-        tolerated_loss=tolerated_loss,
+        tolerated_loss=TOLERATED_LOSS,
         grid=_GRID,
     )
     rows = [*choice.exits, len(outputs.logits) - 1]
@@ -141,14 +139,14 @@ def build(
     *,
     any_way_up: bool,
     reject: float,
-    form: str | None = None,
+    form: str = TORCHSCRIPT,
 ) -> Built:
     """The bundle of a trained network, in int8 unless that answers worse on the calibration part.
 
     It has exits only where the calibration part is large enough to tell when leaving early does no harm; `any_way_up`
     allows to look at its images turned, too. Of images like those at most the share `reject` is answered "none of
     these"; 0, or a part too small to promise it, leaves that out. Temperatures make its
-    probabilities those of being right. At the end it is put into another form, if one is given.
+    probabilities those of being right. At the end it is put into its form.
     """
 
     def made(exits: list[int], precision: str) -> Bundle:
@@ -226,10 +224,8 @@ def _mirrored(pixels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[:, ::-1])
 
 
-def harmless_thresholds(
-    bundle: Bundle, outputs: ExitOutputs, tolerated_loss: float = TOLERATED_LOSS
-) -> tuple[list[float], list[list[float]]]:
-    """The thresholds that save most at a harm of at most `tolerated_loss` on these images, and those of other costs.
+def harmless_thresholds(bundle: Bundle, outputs: ExitOutputs) -> tuple[list[float], list[list[float]]]:
+    """The thresholds that save most at a harm of at most TOLERATED_LOSS on these images, and those of other costs.
 
     On images they were not chosen by they do two or three times that harm, so they are tightened until, in
     cross-validation, it is half of it.
@@ -238,10 +234,10 @@ def harmless_thresholds(
         return [], []
     costs = [float(macs) for macs in bundle.manifest.macs]
     outcomes = ExitOutcomes(outputs.scores, harmless(outputs.right), costs, outputs.groups)
-    settings = RuleSettings(max_loss=tolerated_loss)
+    settings = RuleSettings(max_loss=TOLERATED_LOSS)
     choice = choose("target-accuracy", outcomes, settings)
     share = tightening(
-        outcomes, lambda some: choose("target-accuracy", some, settings).point.thresholds, TIGHTER, tolerated_loss / 2
+        outcomes, lambda some: choose("target-accuracy", some, settings).point.thresholds, TIGHTER, TOLERATED_LOSS / 2
     )
     return tightened(choice.point.thresholds, share), [point.thresholds for point in choice.curve]
 

@@ -20,6 +20,7 @@ from pi_dynn.models import pretrained
 from pi_dynn.models.card import Card, save_weights
 from pi_dynn.records import read_record
 from pi_dynn.runtime.litert_network import import_litert
+from pi_dynn.runtime.manifest import TORCHSCRIPT
 from pi_dynn.runtime.stage_network import LITERT
 from pi_dynn.stats import wilson_interval
 from pi_dynn.text import counted
@@ -113,10 +114,10 @@ class Learning:
     def _check_place(self) -> None:
         """Raise InputError now if nothing can be written where the bundle is to go."""
         settings = self.settings
-        if settings.out.is_dir() or not (settings.form or settings.out.suffix == ".pt"):
+        if settings.out.is_dir() or (settings.form == TORCHSCRIPT and settings.out.suffix != ".pt"):
             names = "mine.pt, mine.onnx.zip or mine.tflite.zip"
             raise InputError(f"-o {settings.out}: give the name of the bundle to write, {names}")
-        if settings.form is not None:
+        if settings.form != TORCHSCRIPT:
             import_onnx()
         if settings.form == LITERT:
             import_litert()
@@ -370,7 +371,7 @@ class Learning:
             advice=self.data.look.advice,
             took_s=self.took_s(),
             unfinished=self.unfinished,
-            predicted=predicted_latencies(self.network, self.preprocess.size, judged.evaluation),
+            predicted=predicted_latencies(self.network, self.preprocess.size, settings.form, judged.evaluation),
         )
 
 

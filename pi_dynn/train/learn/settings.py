@@ -8,10 +8,12 @@ from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.latency.boards import board_model, board_timings, pretrained_latency_s, pretrained_within
 from pi_dynn.models.pretrained import is_here
 from pi_dynn.runtime.archive import FORM_SUFFIXES
-from pi_dynn.runtime.manifest import INT8_STATIC
+from pi_dynn.runtime.manifest import INT8_STATIC, TORCHSCRIPT
+from pi_dynn.runtime.stage_network import NAMES
 from pi_dynn.train.records import BoardLatency
 
 DEFAULT_MODEL = "efficientnet_lite0"
+RUNTIMES = {TORCHSCRIPT: "TorchScript"} | NAMES  # by form
 DEFAULT_SIZES = (160, 128, 96)  # pixels, the preferred one first
 
 
@@ -38,12 +40,12 @@ class LearnSettings:
     @property
     def work(self) -> Path:
         """The folder beside the bundle: mine.run for mine.pt or mine.onnx.zip."""
-        return self.out.with_name(f"{self.out.name.removesuffix(FORM_SUFFIXES.get(self.form or '', '.pt'))}.run")
+        return self.out.with_name(f"{self.out.name.removesuffix(FORM_SUFFIXES.get(self.form, '.pt'))}.run")
 
     @property
-    def form(self) -> str | None:
-        """The form the bundle is to have, "onnx" or "litert"; None for TorchScript."""
-        return next((form for form, suffix in FORM_SUFFIXES.items() if self.out.name.endswith(suffix)), None)
+    def form(self) -> str:
+        """The form the bundle is to have, as its manifest says it."""
+        return next((form for form, suffix in FORM_SUFFIXES.items() if self.out.name.endswith(suffix)), TORCHSCRIPT)
 
 
 def candidates(settings: LearnSettings) -> tuple[str, tuple[int, ...]]:
@@ -56,7 +58,7 @@ def candidates(settings: LearnSettings) -> tuple[str, tuple[int, ...]]:
         return settings.model or DEFAULT_MODEL, sizes
     fitting = [
         (name, size)
-        for name, size in pretrained_within(board_model(settings.board), settings.budget_s)
+        for name, size in pretrained_within(board_model(settings.board), settings.budget_s, settings.form)
         if settings.model in (None, name) and settings.image_size in (None, size) and is_here(name)
     ]
     if not fitting:
@@ -68,13 +70,13 @@ def candidates(settings: LearnSettings) -> tuple[str, tuple[int, ...]]:
     return network, tuple(size for name, size in fitting if name == network)
 
 
-def predicted_latencies(network: str, image_size: int, evaluation: Evaluation) -> list[BoardLatency]:
-    """The latency on boards that can be predicted: of networks that were counted, in static int8."""
+def predicted_latencies(network: str, image_size: int, form: str, evaluation: Evaluation) -> list[BoardLatency]:
+    """The latency on boards that can be predicted: of networks counted in its form, in static int8."""
     share = evaluation.mean_macs / evaluation.full_depth_macs
     latencies = []
     for board in board_timings().boards if evaluation.precision == INT8_STATIC else ():
         model = board_model(board.name)
-        full_s = pretrained_latency_s(model, network, image_size)
+        full_s = pretrained_latency_s(model, network, image_size, form)
         if full_s is not None:
-            latencies.append(BoardLatency(board.title, full_s, share * full_s, model.worst_error))
+            latencies.append(BoardLatency(board.title, full_s, share * full_s, model.worst_error, RUNTIMES[form]))
     return latencies

@@ -149,7 +149,7 @@ def predicted_lines(result: LearnResult) -> list[str]:
     return [
         f"{one.title}, predicted and not measured: {milliseconds(one.mean_s)} an answer, "
         + (f"{milliseconds(one.full_depth_s)} at full depth, " if result.exit_blocks else "")
-        + f"one thread (published networks were off by up to {percent(one.worst_error, 0)})"
+        + f"one thread of {one.runtime} (published networks were off by up to {percent(one.worst_error, 0)})"
         for one in result.predicted
     ]
 
