@@ -3,7 +3,7 @@
 
     scripts/arm_emulation.sh ncnn
     pip install pnnx==20240226
-    python benchmarks/arm/public_timings.py --pretrained   # half an hour
+    python benchmarks/arm/public_timings.py --pretrained   # an hour
 
 The times are those of one thread in ncnn's benchmark/README.md, for a Raspberry Pi 4 at 1.8 GHz and a Raspberry Pi 5
 at 2.4 GHz. Each network is made here with random weights, converted by pnnx, and counted on the emulated core, where
