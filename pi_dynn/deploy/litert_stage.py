@@ -149,8 +149,9 @@ class LiteRtStage:
         if source is not None and source.op_type == "HardSigmoid" and self._value(source.input[0]) == self._value(a):
             (x,) = self._inputs([a], rounded)
             return self.graph.add("HARD_SWISH", [x], self.graph.shape(x), rounded)
-        if rounded is not None and source is not None and source.op_type == "Sigmoid":
-            self.known[b] = self._sigmoid(source, SIGMOID)
+        for name in (a, b) if rounded else ():
+            if name in self.made_by and self.made_by[name].op_type == "Sigmoid":
+                self.known[name] = self._sigmoid(self.made_by[name], SIGMOID)
         x, y = self._inputs([a, b], rounded)
         shape = np.broadcast_shapes(self.graph.shape(x), self.graph.shape(y))
         return self.graph.add("MUL", [x, y], [int(side) for side in shape], rounded)
