@@ -55,8 +55,9 @@ class LiteRtStage:
         else:
             self.known[image.name] = self.graph.input(*entry)
         kinds = {node.op_type for node in model.graph.node}
+        landmark = "QuantizeLinear" if "QuantizeLinear" in kinds else "Conv"
         for node in model.graph.node:  # from the image on, so that the walk from the end is not as deep as the network
-            if node.op_type == ("QuantizeLinear" if "QuantizeLinear" in kinds else "Conv"):
+            if node.op_type == landmark:
                 self._value(node.output[0])
         self.left: tuple[list[int], Quantisation | None] | None = None
         names = [one.name for one in model.graph.output]
