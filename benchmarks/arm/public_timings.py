@@ -29,8 +29,8 @@ from pi_dynn.latency.emulated import count_exits, guest_rows
 from pi_dynn.latency.records import Board, BoardBenchmark, BoardTimings, TimedNetwork
 from pi_dynn.latency.text import board_model_text
 from pi_dynn.records import read_record
-from pi_dynn.runtime.manifest import FORMATS, INT8_STATIC, TORCHSCRIPT
-from pi_dynn.runtime.stage_network import LITERT, ONNX
+from pi_dynn.runtime.forms import FORM_NAMES, LITERT, ONNX, TORCHSCRIPT
+from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.train.learn.fine_tune import start_network
 
 HERE = Path(__file__).resolve().parent
@@ -150,7 +150,7 @@ def measured_network(file: Path, bundle_file: Path) -> TimedNetwork:
 def main(measured: tuple[tuple[Path, Path], ...], pretrained: bool) -> None:
     """Count the networks of the published table, and write the file."""
     if pretrained or not OUT.exists():
-        ours: dict[str, dict] = {form: {} for form in FORMATS}
+        ours: dict[str, dict] = {form: {} for form in FORM_NAMES}
         for name, sizes in PRETRAINED.items():
             for size in sizes:
                 for form, counts_of_core in count_pretrained(name, size).items():

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pi_dynn.cli.options import BLOCKS, NUMBERS, threshold_option, thresholds_option
+from pi_dynn.runtime.forms import FORM_NAMES, ONNX, TORCHSCRIPT
 from pi_dynn.text import counted
 
 
@@ -14,8 +15,8 @@ from pi_dynn.text import counted
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["torchscript", "onnx", "litert", "coreml"]),
-    default="torchscript",
+    type=click.Choice([*FORM_NAMES, "coreml"]),
+    default=TORCHSCRIPT,
     show_default=True,
     help="onnx: a graph per stage and one of the full depth, for ONNX Runtime; litert: a TFLite graph per stage, "
     "static int8 or fp32; coreml: the full depth, .mlpackage.",
@@ -76,7 +77,7 @@ def command(
     """
     if threshold is not None and thresholds is not None:
         raise click.UsageError("give only one of --threshold and --thresholds")
-    if no_full_depth and form != "onnx":
+    if no_full_depth and form != ONNX:
         raise click.UsageError("--no-full-depth is for --format onnx")
     pixels = {"mean": mean, "std": std}
     for name, values in pixels.items():

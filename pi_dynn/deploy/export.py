@@ -21,8 +21,8 @@ from pi_dynn.models.checkpoint import load_checkpoint
 from pi_dynn.models.checkpoint_card import card_of
 from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.bundle import Bundle, is_bundle, load_bundle
-from pi_dynn.runtime.manifest import INT8_STATIC, TORCHSCRIPT
-from pi_dynn.runtime.stage_network import LITERT, ONNX
+from pi_dynn.runtime.forms import LITERT, ONNX, TORCHSCRIPT
+from pi_dynn.runtime.manifest import INT8_STATIC
 
 CALIBRATION_IMAGES = 128
 

@@ -16,11 +16,11 @@ from pi_dynn.deploy.tflite import import_schema
 from pi_dynn.errors import ModelError
 from pi_dynn.runtime.bundle import Bundle, pack_files
 from pi_dynn.runtime.engines import available_engines
+from pi_dynn.runtime.forms import FORM_NAMES, LITERT, TORCHSCRIPT
 from pi_dynn.runtime.gate_values import LEARNED, Gate
 from pi_dynn.runtime.litert_network import GATES_FILE, LiteRtNetwork, import_litert, stage_file
 from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
 from pi_dynn.runtime.onnx_network import stage_file as onnx_stage_file
-from pi_dynn.runtime.stage_network import LITERT, NAMES
 
 PARITY_IMAGES = 8
 
@@ -38,8 +38,8 @@ def litert_bundle(bundle: Bundle, images: Tensor | None = None) -> Bundle:
     if images is None:
         in_onnx = onnx_bundle(bundle)
         manifest = in_onnx.manifest
-    elif manifest.format in NAMES:
-        raise ModelError(f"{bundle.source or 'the bundle'} is in {NAMES[manifest.format]} already")
+    elif manifest.format != TORCHSCRIPT:
+        raise ModelError(f"{bundle.source or 'the bundle'} is in {FORM_NAMES[manifest.format]} already")
     network = bundle.load_network("fp32" if bundle.manifest.has_floats else available_engines()[0])
     gates = [described_gate(gate) for gate in network.gates.children()]
     graphs = gfnet_graphs(bundle, images, import_schema()) if in_onnx is None else _graphs_like(in_onnx)

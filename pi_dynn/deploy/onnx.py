@@ -26,9 +26,10 @@ from pi_dynn.errors import EngineUnavailable, ModelError, need_extra
 from pi_dynn.runtime.bundle import Bundle, pack_files
 from pi_dynn.runtime.engine_choice import relative_error
 from pi_dynn.runtime.engines import available_engines
+from pi_dynn.runtime.forms import FORM_NAMES, ONNX, TORCHSCRIPT
 from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
 from pi_dynn.runtime.onnx_network import FULL_DEPTH, OnnxNetwork, import_onnxruntime, stage_file
-from pi_dynn.runtime.stage_network import NAMES, ONNX, StageNetwork
+from pi_dynn.runtime.stage_network import StageNetwork
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -151,8 +152,8 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
     nothing to quantise, or if the graphs answer otherwise than the network.
     """
     onnx = import_onnx()
-    if bundle.manifest.format in NAMES:
-        raise ModelError(f"{bundle.source or 'the bundle'} is in {NAMES[bundle.manifest.format]} already")
+    if bundle.manifest.format != TORCHSCRIPT:
+        raise ModelError(f"{bundle.source or 'the bundle'} is in {FORM_NAMES[bundle.manifest.format]} already")
     manifest = bundle.manifest
     precision = precision or manifest.precision
     if precision == INT8_STATIC and manifest.has_floats:

@@ -19,7 +19,7 @@ from pi_dynn.models.gfnet import GFNet, GlobalFilter
 from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.bundle import Bundle, is_bundle, load_bundle
 from pi_dynn.runtime.engine_choice import relative_error
-from pi_dynn.runtime.manifest import TORCHSCRIPT
+from pi_dynn.runtime.forms import TORCHSCRIPT
 from pi_dynn.runtime.torchscript import quantised_layers
 
 EMBEDDED = "embedded"

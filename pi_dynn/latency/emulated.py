@@ -15,9 +15,10 @@ from pi_dynn.errors import InputError
 from pi_dynn.latency.records import ExitCounts
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.engine_choice import CANDIDATES
+from pi_dynn.runtime.forms import LITERT
 from pi_dynn.runtime.machine_cache import MachineCache
 from pi_dynn.runtime.manifest import Manifest
-from pi_dynn.runtime.stage_network import ENGINE_OF_GRAPHS, LITERT, ONNXRUNTIME
+from pi_dynn.runtime.stage_network import ENGINE_OF_GRAPHS, ONNXRUNTIME
 
 ROOT = Path(pi_dynn.__file__).resolve().parents[1]
 EMULATION = ROOT / "scripts" / "arm_emulation.sh"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pi_dynn.errors import BundleError, BundleNotFound
+from pi_dynn.runtime.forms import FORM_SUFFIXES, LITERT, ONNX
 
 MANIFEST_NAME = "pi_dynn.json"
 MANIFEST_FILE = f"extra/{MANIFEST_NAME}"
@@ -19,7 +20,6 @@ FOLDER = "archive"  # of an archive; TorchScript wants one
 EMBEDDED = "gfnet"
 # Bundles that come with the package, by name. Other forms of them are beside, with these endings.
 SHIPPED = {EMBEDDED: "ucm_gfnet_12_192_128.pt", "lite0": "ucm_efficientnet_lite0_96.pt"}
-FORM_SUFFIXES = {"onnx": ".onnx.zip", "litert": ".tflite.zip"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip archive knows: no entry tells when it was made
 _UTF8_NAMES = 0x800  # the only flag that changes nothing
 Manifest = TypeVar("Manifest")
@@ -49,14 +49,14 @@ def bundle_file(path: str | Path | None, form: str | None = None) -> tuple[bytes
 
 
 def form_file(file: str, form: str) -> str:
-    """The file with another form, "onnx" or "litert", of a shipped bundle."""
+    """The file with another form, ONNX or LITERT, of a shipped bundle."""
     return f"{Path(file).stem}{FORM_SUFFIXES[form]}"
 
 
 def _shipped_file(name: str, form: str | None) -> str:
     """The file of a bundle that comes with the package, in a form that runs here for None."""
     if form is None and find_spec("torch") is None:
-        form = "onnx" if find_spec("ai_edge_litert") is None else "litert"
+        form = ONNX if find_spec("ai_edge_litert") is None else LITERT
     return SHIPPED[name] if form is None else form_file(SHIPPED[name], form)
 
 

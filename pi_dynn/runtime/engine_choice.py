@@ -13,9 +13,10 @@ from pi_dynn.errors import BundleError, EngineUnavailable
 from pi_dynn.records import Finding
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.engines import ENGINES, available_engines
+from pi_dynn.runtime.forms import FORM_NAMES
 from pi_dynn.runtime.machine_cache import CHOICES
 from pi_dynn.runtime.manifest import INT8_STATIC
-from pi_dynn.runtime.stage_network import ENGINE_OF_GRAPHS, NAMES
+from pi_dynn.runtime.stage_network import ENGINE_OF_GRAPHS
 from pi_dynn.runtime.thread_choice import fastest
 from pi_dynn.runtime.torchscript import quantised_layers
 
@@ -174,7 +175,7 @@ def engine_findings(path: Path | None, clock: Clock) -> Sequence[Finding]:
         return [Finding("engines", "bundle", "none", f"there is no bundle to test engines on ({error})", cure)]
     form = bundle.manifest.format
     if form in ENGINE_OF_GRAPHS:
-        return [Finding("engines", "selected", f"{ENGINE_OF_GRAPHS[form]} (the bundle is {NAMES[form]})")]
+        return [Finding("engines", "selected", f"{ENGINE_OF_GRAPHS[form]} (the bundle is {FORM_NAMES[form]})")]
     if bundle.manifest.precision == "fp32":
         return [Finding("engines", "selected", "fp32 (the bundle is fp32)")]
     findings = []

@@ -11,7 +11,7 @@ from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.errors import CalibrationError
 from pi_dynn.records import Record, file_kind
 from pi_dynn.runtime.archive import bundle_file, verified_manifest
-from pi_dynn.runtime.manifest import TORCHSCRIPT
+from pi_dynn.runtime.forms import TORCHSCRIPT
 from pi_dynn.runtime.records import BundleInfo, CalibrationInfo, ExitInfo, TrainingStage
 
 _NOT_DATA = {"split_sha256", "files_sha256"}  # in the data of a stage, beside the names of data sets

@@ -11,11 +11,10 @@ from pi_dynn.calibrate.reject import Rejection
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.errors import BundleError
 from pi_dynn.records import Record
+from pi_dynn.runtime.forms import FORM_NAMES, TORCHSCRIPT
 
 INT8_STATIC = "int8-static"  # int8 with activation ranges calibrated on images
 PRECISIONS = ("fp32", "int8", INT8_STATIC)
-TORCHSCRIPT = "torchscript"
-FORMATS = (TORCHSCRIPT, "onnx", "litert")
 MOST_BLOCKS, MOST_CLASSES = 10_000, 100_000
 
 
@@ -46,7 +45,7 @@ class Manifest(Record):
     pi_dynn_version: str
     torch_version: str
     notes: dict[str, Any] = field(default_factory=dict)
-    format: str = TORCHSCRIPT  # or "onnx", or "litert"
+    format: str = TORCHSCRIPT  # or another of FORM_NAMES
     self_test: list[list[float]] = field(default_factory=list)
     rejection: Rejection | None = None
 
@@ -71,7 +70,7 @@ class Manifest(Record):
 
     def _complaints(self) -> Iterator[str]:
         """What cannot be, in words."""
-        if self.format not in FORMATS or self.precision not in PRECISIONS:
+        if self.format not in FORM_NAMES or self.precision not in PRECISIONS:
             yield f"{self.format!r} in {self.precision!r}, which is neither form nor precision of a bundle"
         if not 1 <= self.depth <= MOST_BLOCKS:
             yield f"{self.depth} blocks, which is not from 1 to {MOST_BLOCKS}"

@@ -11,14 +11,13 @@ import numpy as np
 
 from pi_dynn.errors import EngineUnavailable
 from pi_dynn.runtime.bundle import Bundle
+from pi_dynn.runtime.forms import FORM_NAMES, LITERT, ONNX
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ONNX, LITERT = "onnx", "litert"  # formats in a manifest; LiteRT's engine has the same name
-ONNXRUNTIME = "onnxruntime"  # the engine of the other
-ENGINE_OF_GRAPHS = {ONNX: ONNXRUNTIME, LITERT: LITERT}
-NAMES = {ONNX: "ONNX", LITERT: "LiteRT"}
+ONNXRUNTIME = "onnxruntime"
+ENGINE_OF_GRAPHS = {ONNX: ONNXRUNTIME, LITERT: LITERT}  # LiteRT's engine has the name of the form
 
 Answer = tuple[np.ndarray, int, float]  # logits (1, classes), exit index, score
 Stage = Callable[[Any], tuple[Any, np.ndarray, float | None]]
@@ -103,11 +102,11 @@ def open_graphs(bundle: Bundle, engine: str, threads: int) -> StageNetwork:
     form, wanted = bundle.manifest.format, form_of_engine(engine)
     if wanted not in (None, form):
         raise EngineUnavailable(
-            f"engine {engine!r} runs {NAMES[wanted]} bundles: make one with `pi-dynn export --format {wanted}`"
+            f"engine {engine!r} runs {FORM_NAMES[wanted]} bundles: make one with `pi-dynn export --format {wanted}`"
         )
     if wanted is None and engine != "auto":
         raise EngineUnavailable(
-            f"the bundle holds {NAMES[form]} graphs: engine {engine!r} cannot run them, leave it out"
+            f"the bundle holds {FORM_NAMES[form]} graphs: engine {engine!r} cannot run them, leave it out"
         )
     if form == ONNX:
         from pi_dynn.runtime.onnx_network import open_onnx

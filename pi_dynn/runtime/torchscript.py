@@ -15,8 +15,8 @@ from pi_dynn.runtime.archive import packed, torchscript_files
 from pi_dynn.runtime.bundle import Bundle, pack_files
 from pi_dynn.runtime.code_check import check_files
 from pi_dynn.runtime.engines import available_engines, frozen_forward, using_engine
-from pi_dynn.runtime.manifest import INT8_STATIC, TORCHSCRIPT, Manifest
-from pi_dynn.runtime.stage_network import NAMES
+from pi_dynn.runtime.forms import FORM_NAMES, TORCHSCRIPT
+from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
 
 
 def load_network(bundle: Bundle, engine: str) -> torch.jit.ScriptModule:
@@ -27,7 +27,7 @@ def load_network(bundle: Bundle, engine: str) -> torch.jit.ScriptModule:
     name = bundle.source or "bundle"
     if bundle.manifest.format != TORCHSCRIPT:
         raise BundleError(
-            f"{name}: holds {NAMES[bundle.manifest.format]} graphs, where a TorchScript network is needed"
+            f"{name}: holds {FORM_NAMES[bundle.manifest.format]} graphs, where a TorchScript network is needed"
         )
     if bundle.manifest.precision == "fp32":
         return _load(bundle)

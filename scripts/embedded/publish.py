@@ -40,6 +40,7 @@ from pi_dynn.models.macs import count_macs
 from pi_dynn.models.registry import create_model
 from pi_dynn.runtime.archive import EMBEDDED, SHIPPED, form_file
 from pi_dynn.runtime.bundle import Bundle
+from pi_dynn.runtime.forms import LITERT, ONNX
 from pi_dynn.runtime.session import Session
 from pi_dynn.text import mega, percent
 from pi_dynn.train.learn.finish import harmless_thresholds, worthwhile_exits
@@ -149,9 +150,9 @@ def publish(seeds: Mapping[int, Seed], best: int, parts: dict[str, ImageFolder],
     """Write the bundle of the seed `best` in all its forms, the samples, the curves and the card into `assets`."""
     model, card, bundle = seeds[best].model, seeds[best].card, rejecting(seeds[best].bundle, parts)
     bundle.save(assets / SHIPPED[EMBEDDED])
-    without_full_depth(onnx_bundle(bundle)).save(assets / form_file(SHIPPED[EMBEDDED], "onnx"))
+    without_full_depth(onnx_bundle(bundle)).save(assets / form_file(SHIPPED[EMBEDDED], ONNX))
     images = calibration_images(bundle.manifest.preprocess, parts["train"])
-    litert_bundle(bundle, images).save(assets / form_file(SHIPPED[EMBEDDED], "litert"))
+    litert_bundle(bundle, images).save(assets / form_file(SHIPPED[EMBEDDED], LITERT))
     manifest = bundle.manifest
     floats = calibrated_bundle(
         bundle_of(model, card, manifest.exit_blocks, "fp32"),

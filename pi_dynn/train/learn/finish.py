@@ -38,9 +38,9 @@ from pi_dynn.models.chain import ChainNetwork
 from pi_dynn.models.mac_table import MacTable
 from pi_dynn.models.macs import count_macs
 from pi_dynn.runtime.bundle import Bundle
-from pi_dynn.runtime.manifest import INT8_STATIC, TORCHSCRIPT
+from pi_dynn.runtime.forms import LITERT, ONNX, TORCHSCRIPT
+from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.session import Session
-from pi_dynn.runtime.stage_network import LITERT, ONNX
 from pi_dynn.stats import wilson_interval
 from pi_dynn.train.records import LEAST_TO_CHOOSE, TOLERATED_LOSS, Answer, ClassAccuracy
 

@@ -19,9 +19,8 @@ from pi_dynn.files import write_text
 from pi_dynn.models import pretrained
 from pi_dynn.models.card import Card, save_weights
 from pi_dynn.records import read_record
+from pi_dynn.runtime.forms import LITERT, TORCHSCRIPT
 from pi_dynn.runtime.litert_network import import_litert
-from pi_dynn.runtime.manifest import TORCHSCRIPT
-from pi_dynn.runtime.stage_network import LITERT
 from pi_dynn.stats import wilson_interval
 from pi_dynn.text import counted
 from pi_dynn.train.batches import LoadedBatches, Order, TensorBatches

@@ -7,13 +7,11 @@ from pi_dynn.errors import InputError
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.latency.boards import board_model, board_timings, pretrained_latency_s, pretrained_within
 from pi_dynn.models.pretrained import is_here
-from pi_dynn.runtime.archive import FORM_SUFFIXES
-from pi_dynn.runtime.manifest import INT8_STATIC, TORCHSCRIPT
-from pi_dynn.runtime.stage_network import NAMES
+from pi_dynn.runtime.forms import FORM_NAMES, FORM_SUFFIXES, TORCHSCRIPT
+from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.train.records import BoardLatency
 
 DEFAULT_MODEL = "efficientnet_lite0"
-RUNTIMES = {TORCHSCRIPT: "TorchScript"} | NAMES  # by form
 DEFAULT_SIZES = (160, 128, 96)  # pixels, the preferred one first
 
 
@@ -78,5 +76,5 @@ def predicted_latencies(network: str, image_size: int, form: str, evaluation: Ev
         model = board_model(board.name)
         full_s = pretrained_latency_s(model, network, image_size, form)
         if full_s is not None:
-            latencies.append(BoardLatency(board.title, full_s, share * full_s, model.worst_error, RUNTIMES[form]))
+            latencies.append(BoardLatency(board.title, full_s, share * full_s, model.worst_error, FORM_NAMES[form]))
     return latencies
