@@ -11,7 +11,7 @@ from pack import Packed
 from targets import class_offsets, label_mask
 from teacher_features import cached_features
 from torch import Tensor
-from views import draw_views, render
+from views import SMALLEST_CROP, draw_views, render
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class ViewSource:
         cache: Path,
         seeds: tuple[int, int],
         device,
+        smallest: float = SMALLEST_CROP,
     ) -> None:
         self.sets, self.views, self.repeats, self.cache = sets, views, repeats, cache
-        (self.view_seed, self.seed), self.device = seeds, device
+        (self.view_seed, self.seed), self.device, self.smallest = seeds, device, smallest
         self.offsets, self.mask = class_offsets(sets), label_mask(sets)
         self._drawn: dict = {}
 
@@ -50,8 +51,9 @@ class ViewSource:
         """Boxes and teacher features of one view of one set; the teacher is asked when it was not yet."""
         if (number, view) not in self._drawn:
             data = self.sets[number]
-            features = cached_features(data, view, self.view_seed, self.cache, self.device)
-            self._drawn[number, view] = draw_views(data.name, len(data), view, self.view_seed), features
+            features = cached_features(data, view, self.view_seed, self.cache, self.device, self.smallest)
+            views = draw_views(data.name, len(data), view, self.view_seed, self.smallest)
+            self._drawn[number, view] = views, features
         return self._drawn[number, view]
 
     def order(self, epoch: int) -> np.ndarray:

@@ -45,6 +45,7 @@ from targets import (
 )
 from teacher_features import Teacher
 from torch import Tensor, nn
+from views import SMALLEST_CROP
 
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.unpacked import weights_to_start_from
@@ -76,6 +77,7 @@ class Stage:
     repeats: dict[str, float] = field(default_factory=dict)  # of each set; 1 where none is given
     exits: tuple[int, ...] = ()
     weights: Weights = Weights()
+    smallest_crop: float = SMALLEST_CROP  # share of an image's area
     mixed: float = 0.0  # share of the batches that are blended, and answered by the task's teacher alone
 
 
@@ -108,6 +110,7 @@ TASK_128 = Stage(
     repeats=TASK,
     exits=EXITS,
     weights=Weights(labels=1.0, classes=0.1, features=1.0, task=1.0),
+    smallest_crop=1.0,  # whole, as they are classified
     mixed=0.5,
 )
 STAGES = (
@@ -212,12 +215,21 @@ def open_components(source: ViewSource, cache: Path, device: torch.device) -> Co
 class Distiller:
     """The loss of a batch."""
 
-    def __init__(self, components: Components, teacher: Teacher, first: int, task: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        components: Components,
+        teacher: Teacher,
+        first: int,
+        task: nn.Module | None = None,
+        amp: bool = False,
+    ) -> None:
         """UC Merced's classes begin at output `first`.
 
-        `task` answers normalised images with logits of these classes; without it no batch is blended.
+        `task` answers normalised images with logits of these classes; without it no batch is blended. With `amp` the
+        student's products are computed in bfloat16.
         """
         self.components, self.teacher, self.first, self.task = components, teacher, first, task
+        self.amp = amp
 
     def __call__(self, model: nn.Module, batch: Batch, stage: Stage) -> tuple[Tensor, dict[str, float]]:
         images, weights = batch.images, stage.weights
@@ -227,7 +239,8 @@ class Distiller:
         blended = taught and bool(torch.rand(()) < stage.mixed)
         images = mixed(images) if blended else images
         x = normalised(images)
-        heads, exits = answers(model, x)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.amp):
+            heads, exits = answers(model, x)
         loss, parts = images.new_zeros(()), {}
         if not blended:
             logits = self.teacher.classify(batch.features)
@@ -336,6 +349,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=1, help="how many times the fixed views of VIEWS")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--amp", action="store_true", help="the student's products in bfloat16; see speed.py")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device, out, cache = torch.device(arguments.device), arguments.out, arguments.cache or arguments.out
@@ -348,13 +362,16 @@ def main() -> None:
     for stage in (stage for stage in STAGES if stage.name in plan):
         stage = replace(stage, lr=stage.lr * arguments.rate, final_lr=stage.final_lr * arguments.rate)
         repeats = stage.repeats | ({arguments.without: 0} if arguments.without else {})
-        source = ViewSource(sets, views, repeats, cache / "features", (VIEW_SEED, arguments.seed), device)
+        source = ViewSource(
+            sets, views, repeats, cache / "features", (VIEW_SEED, arguments.seed), device, stage.smallest_crop
+        )
         torch.manual_seed(arguments.seed)
         first = first_output(source.offsets)
         run = open_run(stage, source.offsets, out, device, init)
         unfinished = run.seen < plan[stage.name] or not run.weights.exists()
         if run.seen < plan[stage.name]:
-            distil = distil or Distiller(open_components(source, cache, device), Teacher(device), first, task)
+            components = open_components(source, cache, device)
+            distil = distil or Distiller(components, Teacher(device), first, task, arguments.amp)
             train(run, source, distil, plan[stage.name], stop_at, log)
         if run.seen < plan[stage.name]:
             break  # out of time: the next stage starts from this one's end

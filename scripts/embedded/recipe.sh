@@ -4,6 +4,7 @@
 #   scripts/embedded/recipe.sh DATA [OUT]
 #
 # DATA has ucm, aid, rsscn7, cifar10 and tiny_imagenet. Millions of views: PRETRAIN, AERIAL, TASK in the environment.
+# AMP=1 computes in bfloat16, where speed.py says that it is faster.
 set -euo pipefail
 data=$1 out=${2:-runs/embedded}
 python=${PYTHON:-python} seeds=${SEEDS:-0 1 2} device=${DEVICE:-cpu} threads=${THREADS:-2}
@@ -12,7 +13,7 @@ ucm=(--data "$data/ucm" --split "$split" --device "$device")
 
 pretrain() {
   "$python" "$here/pretrain.py" --packed "$out/packed" --cache "$out" --device "$device" --threads "$threads" \
-    --task-teacher lite0 --views "${VIEWS:-2}" "$@"
+    --task-teacher lite0 --views "${VIEWS:-2}" ${AMP:+--amp} "$@"
 }
 
 "$python" "$here/pack.py" --data "$data" --split "$split" --packed "$out/packed"

@@ -57,7 +57,7 @@ def noise_batch(stage: Stage, first: int, classes: int) -> Batch:
 
 
 def stage_rate(
-    stage: Stage, sets: list[Packed], teacher: Teacher, task: torch.nn.Module | None, seconds: float
+    stage: Stage, sets: list[Packed], teacher: Teacher, task: torch.nn.Module | None, amp: bool, seconds: float
 ) -> float:
     """Whole training steps of a stage."""
     offsets = class_offsets(sets)
@@ -65,7 +65,7 @@ def stage_rate(
     with tempfile.TemporaryDirectory() as folder:
         run = open_run(replace(stage, after=None), offsets, Path(folder), CPU)
     components = Components(torch.zeros(FEATURES), torch.randn(FEATURES, COMPONENTS) / FEATURES**0.5)
-    distil = Distiller(components, teacher, first_output(offsets), task)
+    distil = Distiller(components, teacher, first_output(offsets), task, amp)
     return rate(lambda: train_step(run, distil, batch, 0.5), stage.batch_size, seconds)
 
 
@@ -79,7 +79,8 @@ def main() -> None:
     lite0 = task_teacher("lite0", sets, CPU)
     for stage in STAGES:
         task = lite0 if stage.weights.task else None
-        print(f"{stage.name}: {stage_rate(stage, sets, teacher, task, seconds):.0f}", flush=True)
+        plain, amp = (stage_rate(stage, sets, teacher, task, amp, seconds) for amp in (False, True))
+        print(f"{stage.name}: {plain:.0f}, with --amp {amp:.0f}", flush=True)
     with torch.inference_mode():
         for size in (96, 128):
             x = torch.rand(64, 3, size, size) * 255

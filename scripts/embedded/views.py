@@ -30,10 +30,13 @@ class Views:
         return Views(self.centre[index], self.half[index], self.turns[index], self.flips[index])
 
 
-def draw_views(name: str, count: int, view: int, seed: int) -> Views:
-    """The view number `view` of all `count` images of the set `name`: the same for the same arguments."""
+def draw_views(name: str, count: int, view: int, seed: int, smallest: float = SMALLEST_CROP) -> Views:
+    """The view number `view` of all `count` images of the set `name`: the same for the same arguments.
+
+    A crop has at least the share `smallest` of the area.
+    """
     generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {view} {seed}".encode()))
-    area = torch.empty(count).uniform_(SMALLEST_CROP, 1.0, generator=generator)
+    area = torch.empty(count).uniform_(smallest, 1.0, generator=generator)
     stretch = torch.empty(count).uniform_(-0.2, 0.2, generator=generator).exp()
     half = torch.stack([(area * stretch).sqrt(), (area / stretch).sqrt()], 1).clamp(max=1.0)
     centre = (torch.rand(count, 2, generator=generator) * 2 - 1) * (1 - half)

