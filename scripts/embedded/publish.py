@@ -53,12 +53,13 @@ sample photographs are UC Merced images."""
 RECIPE_NOTE = """The network starts from the one of version 0.1, whose recipe is in this file's history.
 Teachers see the very same crop, turn and flip as the student: EfficientNet-Lite0 with ImageNet weights (Apache-2.0),
 whose leading feature components every head regresses, and whose classes it answers; in the 128 px stages also the
-shipped `lite0`, of UC Merced's classes, a share of the batches blended. No teacher learned from an image of the
-held-out parts. AdamW, cosine schedule by views, moving average of the weights. Then the network is frozen, and
-`pi-dynn train exits` learns heads and gates after every block. Exits and thresholds are chosen as `pi-dynn learn` does:
-they save most on eight turned and flipped views of the calibration images and spoil at most 0.1 % of the answers there.
-Images leave by the gates or by the largest probability, whichever saves more. The seeds differ from the last stage on;
-of those within half a point of the best on these views the one is shipped that saves most."""
+shipped `lite0`, of UC Merced's classes, a share of the batches blended. Pictures are cropped, but whole in the last
+stage, as they are classified. No teacher learned from an image of the held-out parts. AdamW, cosine schedule by views,
+moving average of the weights. Then the network is frozen, and `pi-dynn train exits` learns heads and gates after every
+block. Exits and thresholds are chosen as `pi-dynn learn` does: they save most on eight turned and flipped views of the
+calibration images and spoil at most 0.1 % of the answers there. Images leave by the gates or by the largest
+probability, whichever saves more. The seeds differ from the last stage on; of those within half a point of the best on
+these views the one is shipped that saves most."""
 REJECTED = 0.05  # of images like those it knows, at most
 SCORES = ("gate", "max-probability")
 NOISE = 0.005  # of an accuracy on the calibration part

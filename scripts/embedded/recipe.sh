@@ -13,19 +13,19 @@ ucm=(--data "$data/ucm" --split "$split" --device "$device")
 
 pretrain() {
   "$python" "$here/pretrain.py" --packed "$out/packed" --cache "$out" --device "$device" --threads "$threads" \
-    --task-teacher lite0 --views "${VIEWS:-2}" ${AMP:+--amp} "$@"
+    --task-teacher lite0 --views "${VIEWS:-8}" ${AMP:+--amp} "$@"
 }
 
 "$python" "$here/pack.py" --data "$data" --split "$split" --packed "$out/packed"
 
 # The photographs first: the shipped network, at 64 px, learns what EfficientNet-Lite0 says of them.
-pretrain --out "$out" --init embedded --plan "plain_64=${PRETRAIN:-2},aerial_plain_128=${AERIAL:-0.4}"
+pretrain --out "$out" --init embedded --plan "plain_64=${PRETRAIN:-4.2},aerial_plain_128=${AERIAL:-0.18}"
 
 # The last stages, once a seed.
 for seed in $seeds; do
   run=$out/seed_$seed
   pretrain --out "$run" --seed "$seed" --init "$out/aerial_plain_128.safetensors" \
-    --plan "task_plain_128=${TASK:-0.1}"
+    --plan "task_plain_128=${TASK:-0.03}"
   if [ ! -e "$run/exits/result.json" ]; then
     "$python" "$here/export.py" --packed "$out/packed" --weights "$run/task_plain_128.safetensors" \
       --log "$run/log.jsonl" --to "$run/backbone.safetensors"

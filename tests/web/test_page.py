@@ -17,7 +17,7 @@ def test_an_upload_is_answered_and_the_charts_move(server, browser, tmp_path):
     page.goto(address)
     answers = {
         "agricultural01.jpg": "agricultural",
-        "intersection00.jpg": "none of these (nearest: dense residential)",  # wrongly: one of the 5 % it may reject
+        "golfcourse20.jpg": "none of these (nearest: golf course)",  # wrongly: one of the 5 % it may reject
     }
     shots = []
     for number, (file, answer) in enumerate(answers.items()):
