@@ -1,4 +1,4 @@
-"""Losses of all stages by views seen, and what a linear probe says after each, as one picture. Needs [plots]."""
+"""Losses by views seen, a panel for each stage, and what a linear probe says after it. Needs [plots]."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,31 +15,20 @@ LOSSES = {
 @styled
 def training_figure(log: Sequence[Mapping], batch_sizes: Mapping[str, int]):
     """The figure of a log of pretrain.py: a row a minute, and one with the probe after a stage of `batch_sizes`."""
-    figure, (axes,) = new_figure(width=8.0)
-    start = 0.0
-    named = set()
-    for stage in dict.fromkeys(row["stage"] for row in log):
+    stages = list(dict.fromkeys(row["stage"] for row in log))
+    figure, panels = new_figure(columns=len(stages), width=3.0 * len(stages))
+    for stage, axes in zip(stages, panels, strict=True):
         rows = [row for row in log if row["stage"] == stage]
-        views = [start + row["step"] * batch_sizes[stage] / 1e3 for row in rows]
-        for name, colour in zip(LOSSES, COLOURS):
-            points = [(x, row[name]) for x, row in zip(views, rows, strict=True) if name in row]
+        for (name, text), colour in zip(LOSSES.items(), COLOURS):
+            points = [(row["step"] * batch_sizes[stage] / 1e3, row[name]) for row in rows if name in row]
             if points:
-                label = None if name in named else LOSSES[name]
-                axes.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=label)
-                named.add(name)
+                axes.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=text)
         probes = [row["probe_ucm_calibrate"] for row in rows if "probe_ucm_calibrate" in row]
-        text = f"{stage}: probe {100 * probes[-1]:.1f} %" if probes else stage
-        axes.text(start, 1.0, f" {text}", rotation=90, va="top", fontsize=7, transform=axes.get_xaxis_transform())
-        start = max(views)
-        axes.axvline(start, color="0.8", lw=1, zorder=0)
-    axes.set(
-        xlabel="thousand views seen",
-        ylabel="loss",
-        title="Training",
-        xlim=(0, start),
-        ylim=(0, 1.4 * axes.get_ylim()[1]),
-    )
-    axes.legend(loc="upper left", bbox_to_anchor=(0.1, 1.0))
+        title = f"{stage}: probe {100 * probes[-1]:.1f} %" if probes else stage
+        axes.set(xlabel="thousand views seen", title=title, ylim=(0, None))
+    panels[0].set_ylabel("loss")
+    drawn = {line.get_label(): line for axes in panels for line in axes.lines}
+    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=len(drawn))
     return figure
 
 

@@ -11,13 +11,13 @@ LOG = [
 ]
 
 
-def test_stages_follow_each_other_by_the_views_they_saw(tmp_path):
+def test_every_stage_has_a_panel_by_the_views_it_saw(tmp_path):
     pytest.importorskip("matplotlib")
     figure = training_figure(LOG, {"small": 100, "large": 200})
-    (axes,) = figure.axes
-    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
-    assert lines[LOSSES["features"]] == [[1, 2], [2, 1]] and lines[LOSSES["labels"]] == [[1, 4], [2, 3]]
-    assert lines[LOSSES["task"]] == [[4, 1]]  # after the two thousand of the first stage
-    assert [text.get_text().strip() for text in axes.texts] == ["small: probe 50.0 %", "large"]
+    small, large = ({line.get_label(): line.get_xydata().tolist() for line in axes.lines} for axes in figure.axes)
+    assert small == {LOSSES["features"]: [[1, 2], [2, 1]], LOSSES["labels"]: [[1, 4], [2, 3]]}
+    assert large == {LOSSES["features"]: [[2, 0.5]], LOSSES["task"]: [[2, 1]]}
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["small: probe 50.0 %", "large"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(LOSSES.values())
     save_training_curves(LOG, {"small": 100, "large": 200}, tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_text().startswith("<?xml")
