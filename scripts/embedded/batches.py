@@ -29,7 +29,7 @@ class ViewSource:
     """All sets and their fixed views; `views` and `repeats` per set name, `seeds` of the views and of the order.
 
     An image of a set with r repeats is visited r times an epoch, each time in the next of its views; r = 0.25 is
-    a quarter of the images, drawn anew every epoch.
+    a quarter of the images, drawn anew every epoch. Views are crops of at least the share `smallest` of an image.
     """
 
     def __init__(
