@@ -40,7 +40,7 @@ class ViewSource:
         cache: Path,
         seeds: tuple[int, int],
         device,
-        smallest: float = SMALLEST_CROP,
+        smallest: float,
     ) -> None:
         self.sets, self.views, self.repeats, self.cache = sets, views, repeats, cache
         (self.view_seed, self.seed), self.device, self.smallest = seeds, device, smallest
@@ -51,9 +51,9 @@ class ViewSource:
         """Boxes and teacher features of one view of one set; the teacher is asked when it was not yet."""
         if (number, view) not in self._drawn:
             data = self.sets[number]
-            features = cached_features(data, view, self.view_seed, self.cache, self.device, self.smallest)
             views = draw_views(data.name, len(data), view, self.view_seed, self.smallest)
-            self._drawn[number, view] = views, features
+            name = f"view{view}" if self.smallest == SMALLEST_CROP else f"view{view}_from{self.smallest}"
+            self._drawn[number, view] = views, cached_features(data, views, name, self.cache, self.device)
         return self._drawn[number, view]
 
     def order(self, epoch: int) -> np.ndarray:

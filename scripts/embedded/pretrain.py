@@ -216,12 +216,7 @@ class Distiller:
     """The loss of a batch."""
 
     def __init__(
-        self,
-        components: Components,
-        teacher: Teacher,
-        first: int,
-        task: nn.Module | None = None,
-        amp: bool = False,
+        self, components: Components, teacher: Teacher, first: int, task: nn.Module | None = None, amp: bool = False
     ) -> None:
         """UC Merced's classes begin at output `first`.
 
@@ -370,8 +365,9 @@ def main() -> None:
         run = open_run(stage, source.offsets, out, device, init)
         unfinished = run.seen < plan[stage.name] or not run.weights.exists()
         if run.seen < plan[stage.name]:
-            components = open_components(source, cache, device)
-            distil = distil or Distiller(components, Teacher(device), first, task, arguments.amp)
+            if distil is None:
+                components = open_components(source, cache, device)
+                distil = Distiller(components, Teacher(device), first, task, arguments.amp)
             train(run, source, distil, plan[stage.name], stop_at, log)
         if run.seen < plan[stage.name]:
             break  # out of time: the next stage starts from this one's end

@@ -14,7 +14,7 @@ import torch
 from pack import Packed
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from views import SMALLEST_CROP, Views, draw_views, render
+from views import Views, render
 
 from pi_dynn import create_model
 from pi_dynn.models.pretrained import load_pretrained
@@ -80,19 +80,16 @@ def write_features(teacher, data: Packed, views: Views, size: int, device: torch
     return len(missing)
 
 
-def cached_features(
-    data: Packed, view: int, seed: int, folder: Path, device: torch.device, smallest: float = SMALLEST_CROP
-) -> np.ndarray:
-    """Features (N, 1280) of the view number `view`, from the cache or computed into it."""
+def cached_features(data: Packed, views: Views, name: str, folder: Path, device: torch.device) -> np.ndarray:
+    """Features (N, 1280) of a view of every image, from the cache or computed into it; `name` is that of the view."""
     size = SIZES.get(data.name, SIZE)
-    crops = "" if smallest == SMALLEST_CROP else f"_from{smallest}"
-    path = folder / f"{data.name}_{size}px_view{view}{crops}.npy"
+    path = folder / f"{data.name}_{size}px_{name}.npy"
     if not path.exists():
         begin = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished, views = path.with_suffix(".part"), draw_views(data.name, len(data), view, seed, smallest)
+        unfinished = path.with_suffix(".part")
         asked = write_features(Teacher(device), data, views, size, device, unfinished)
         unfinished.replace(path)
         rate = asked / (time.monotonic() - begin)
-        print(f"teacher: view {view} of {data.name}: {rate:.0f} images/s", flush=True)
+        print(f"teacher: {name} of {data.name}: {rate:.0f} images/s", flush=True)
     return np.load(path, mmap_mode="r")
