@@ -135,24 +135,34 @@ def linear_form(precision: str, engine: str | None) -> LinearForm:
 
 def deploy_gfnet(model: GFNet, exits: list[int], linear: LinearForm) -> EarlyExitNetwork:
     """The deploy form of an isotropic GFNet with exits after the blocks `exits`, a subset of the trained ones."""
-    positions, prefix = model.pos_embed, model.pos_embed[:, :0]
-    if model.distilled:
-        tokens = torch.cat((model.cls_token, model.dist_token), dim=1)
-        prefix, positions = positions[:, :PREFIX_TOKENS] + tokens, positions[:, PREFIX_TOKENS:]
+    prefix, positions = fixed_tokens(model)
     # Only norms read the tokens, so all that is written to them may be centred.
     stem = PatchStem(model.patch_embed.proj, positions, prefix, linear, centre=True)
 
-    def head(k: int) -> nn.Module:
-        if not model.distilled:
-            return CentredMeanHead(model.norm, model.intermediate_heads[k])
-        dist = [model.intermediate_heads_dist[k]] if model.exit_reads_dist else []
-        return TokenHead(model.norm, [model.intermediate_heads[k], *dist])
+    def head(k: int | None) -> nn.Module:
+        layers = head_layers(model, k)
+        return TokenHead(model.norm, layers) if model.distilled else CentredMeanHead(model.norm, *layers)
 
-    last = CentredMeanHead(model.norm, model.head)
-    if model.distilled:
-        last = TokenHead(model.norm, [model.head, model.head_dist])
     blocks = [[DeployBlock(block, linear, centre=True), *_pool(block)] for block in model.blocks]
-    return assemble(model, exits, stem, blocks, head, last)
+    return assemble(model, exits, stem, blocks, head, head(None))
+
+
+def fixed_tokens(model: GFNet) -> tuple[Tensor, Tensor]:
+    """The tokens before the patches (1, 0 or 2, C), and what is added to the patches (1, patches, C)."""
+    if not model.distilled:
+        return model.pos_embed[:, :0], model.pos_embed
+    tokens = torch.cat((model.cls_token, model.dist_token), dim=1)
+    return model.pos_embed[:, :PREFIX_TOKENS] + tokens, model.pos_embed[:, PREFIX_TOKENS:]
+
+
+def head_layers(model: GFNet, k: int | None) -> list[nn.Linear]:
+    """The linear layers of exit number `k`, or of the last answer for None: one for each token that is read.
+
+    A plain network reads the mean of all tokens as one.
+    """
+    if k is None:
+        return [model.head, *([model.head_dist] if model.distilled else [])]
+    return [model.intermediate_heads[k], *([model.intermediate_heads_dist[k]] if model.exit_reads_dist else [])]
 
 
 def _pool(block: Block) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""The LiteRT form of a plain GFNet: linear layers and GELU in static int8, norms and global filters in floats.
+"""The LiteRT form of a GFNet: linear layers and GELU in static int8, norms and global filters in floats.
 
 The weights are those of the bundle in int8; the ranges are those that images fill. Between blocks are the tokens
 (N, C) in floats. Shape letters: N tokens in a grid (a, b), C channels.
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pi_dynn.deploy.gfnet import fixed_tokens, head_layers
 from pi_dynn.deploy.global_filter import axis_basis, effective_spectrum, mixing_weights
 from pi_dynn.deploy.tflite import Quantisation, TfliteGraph
 from pi_dynn.deploy.unpacked import training_network
@@ -51,8 +52,8 @@ def gfnet_graphs(bundle: Bundle, images: Tensor, schema: object) -> list[bytes]:
         for i in range(before + 1, last + 1):
             x = writer.block(x, model.blocks[i], *layers[2 * i : 2 * i + 2])
         final = last == model.depth - 1
-        head = model.head if final else model.intermediate_heads[k]
-        writer.graph.outputs += [*([] if final else [x]), writer.head(x, head)]
+        answer = writer.head(x, head_layers(model, None if final else k))
+        writer.graph.outputs += [*([] if final else [x]), answer]
         graphs.append(writer.graph.pack())
         shape = writer.graph.shape(x)
     return graphs
@@ -109,7 +110,7 @@ class _Writer:
 
     def __init__(self, schema: object, model: GFNet) -> None:
         self.graph, self.model = TfliteGraph(schema), model
-        self.tokens, self.channels = model.pos_embed.shape[1:]
+        self.channels = model.dim
 
     def constant(self, values: object) -> int:
         """A constant in floats."""
@@ -123,14 +124,18 @@ class _Writer:
         """Image (1, 3, H, W) to tokens."""
         size, patch = self.model.image_size, self.model.patch_embed.proj.kernel_size[0]
         side, pixels = size // patch, 3 * patch * patch
+        prefix, positions = (tokens[0].numpy() for tokens in fixed_tokens(self.model))
         x = self.graph.add("QUANTIZE", [self.graph.input([1, 3, size, size])], [1, 3, size, size], layer.entry)
         # Patches as rows: a convolution with steps of its own size reads three channels at a time.
         x = self.graph.add("RESHAPE", [x], [3, side, patch, side, patch], layer.entry)
         shape = [side, side, 3, patch, patch]
         x = self.graph.add("TRANSPOSE", [x, self.integers([1, 3, 0, 2, 4])], shape, layer.entry)
-        x = self.graph.add("RESHAPE", [x], [self.tokens, pixels], layer.entry)
-        x = self.linear(x, layer)
-        return self.add(self.floats(x), self.constant(self.model.pos_embed[0].numpy()))
+        x = self.graph.add("RESHAPE", [x], [side * side, pixels], layer.entry)
+        x = self.add(self.floats(self.linear(x, layer)), self.constant(positions))
+        if len(prefix) == 0:
+            return x
+        shape = [len(prefix) + len(positions), self.channels]
+        return self.graph.add("CONCATENATION", [self.constant(prefix), x], shape, None, axis=0)
 
     def block(self, x: int, block: nn.Module, first: Linear, second: Linear) -> int:
         """Tokens after a block."""
@@ -149,12 +154,22 @@ class _Writer:
         x = self.graph.add("AVERAGE_POOL_2D", [x], [1, a // 2, b // 2, self.channels], None, **window)
         return self.graph.add("RESHAPE", [x], [a * b // 4, self.channels], None)
 
-    def head(self, x: int, head: nn.Linear) -> int:
-        """Logits (1, classes), in floats."""
-        x = self.norm(x, self.model.norm)
-        x = self.graph.add("MEAN", [x, self.integers([0])], [1, self.channels], None, keepDims=True)
-        inputs = [x, self.constant(head.weight.numpy()), self.constant(head.bias.numpy())]
-        return self.graph.add("FULLY_CONNECTED", inputs, [1, len(head.bias)], None)
+    def head(self, x: int, layers: list[nn.Linear]) -> int:
+        """Logits (1, classes), in floats: the mean of the layers, each on a token of its own."""
+        read = len(layers) * self.channels
+        if self.model.distilled:
+            shape = [len(layers), self.channels]
+            x = self.norm(
+                self.graph.add("SLICE", [x, self.integers([0, 0]), self.integers(shape)], shape, None), self.model.norm
+            )
+            x = self.graph.add("RESHAPE", [x], [1, read], None)
+        else:
+            x = self.norm(x, self.model.norm)
+            x = self.graph.add("MEAN", [x, self.integers([0])], [1, read], None, keepDims=True)
+        weight = torch.cat([layer.weight for layer in layers], 1) / len(layers)
+        bias = torch.stack([layer.bias for layer in layers]).mean(0)
+        inputs = [x, self.constant(weight.numpy()), self.constant(bias.numpy())]
+        return self.graph.add("FULLY_CONNECTED", inputs, [1, len(bias)], None)
 
     def norm(self, x: int, norm: nn.LayerNorm) -> int:
         """Layer norm, its affine part if it has one."""

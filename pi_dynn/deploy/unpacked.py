@@ -58,19 +58,14 @@ def training_form(bundle: Bundle) -> tuple[dict[str, Tensor], Card]:
 
 @torch.no_grad()
 def training_network(bundle: Bundle) -> tuple[nn.Module, Card]:
-    """The network of a plain GFNet's int8 bundle in its training form, ready to answer, and its card.
+    """The network of a GFNet's int8 bundle in its training form, ready to answer, and its card.
 
     Raises: CheckpointError for another bundle, and if the network made of the weights answers otherwise.
     """
     manifest, name = bundle.manifest, bundle.source or "the bundle"
     arguments = manifest.arguments | {"exits": manifest.exit_blocks or None}
     model = create_model(manifest.model, **arguments)
-    if (
-        not isinstance(model, GFNet)
-        or model.distilled
-        or manifest.precision != "int8"
-        or manifest.format != TORCHSCRIPT
-    ):
+    if not isinstance(model, GFNet) or manifest.precision != "int8" or manifest.format != TORCHSCRIPT:
         raise CheckpointError(
             f"{name} is a bundle of {manifest.model} in {manifest.precision}, whose weights cannot be read back: "
             "give the checkpoint it was made of"
@@ -92,14 +87,16 @@ def _state(network: torch.jit.ScriptModule, model: GFNet) -> dict[str, Tensor]:
     """The published keys of everything in `network`."""
     stem, *layers = [torch.ops.quantized.linear_unpack(layer.packed) for layer in quantised_layers(network)]
     (weight, bias), C = (stem[0].dequantize(), stem[1]), model.dim
-    empty = torch.zeros(1, 3, model.image_size, model.image_size)
+    tokens = network.start(torch.zeros(1, 3, model.image_size, model.image_size))
+    prefix = tokens[:, : tokens.shape[1] - model.patch_embed.num_patches]
     state = {
         "patch_embed.proj.weight": weight.view_as(model.patch_embed.proj.weight),
         "patch_embed.proj.bias": bias,
-        "pos_embed": network.start(empty) - bias,
+        "pos_embed": torch.cat((torch.zeros_like(prefix), tokens[:, prefix.shape[1] :] - bias), 1),
         "norm.weight": torch.ones(C),
         "norm.bias": torch.zeros(C),
     }
+    state |= {f"{name}_token": prefix[:, t : t + 1] for t, name in enumerate(("cls", "dist")[: prefix.shape[1]])}
     filters = _filters(network, model)
     for i in range(model.depth):
         spectrum, shift = next(filters)
@@ -108,9 +105,12 @@ def _state(network: torch.jit.ScriptModule, model: GFNet) -> dict[str, Tensor]:
         for layer, (weight, bias) in zip(("mlp.fc1", "mlp.fc2"), layers[2 * i : 2 * i + 2], strict=True):
             values |= {f"{layer}.weight": weight.dequantize(), f"{layer}.bias": bias}
         state |= {f"blocks.{i}.{key}": value for key, value in values.items()}
-    heads = [*(f"intermediate_heads.{k}" for k in range(len(model.exit_blocks))), "head"]
+    heads = [*(f"intermediate_heads{{}}.{k}" for k in range(len(model.exit_blocks))), "head{}"]
     for key, head in zip(heads, [*network.heads.children(), network.last_head], strict=True):
-        state |= {f"{key}.weight": head.weight.T / math.sqrt(C), f"{key}.bias": head.bias}
+        read = head.weight.split(C)  # by class and distillation token, or of the mean of all tokens
+        factor = len(read) if model.distilled else 1 / math.sqrt(C)
+        for kind, weight in zip(("", "_dist"), read, strict=False):
+            state |= {f"{key.format(kind)}.weight": weight.T * factor, f"{key.format(kind)}.bias": head.bias}
     # Fresh gates stay where exits are judged by another score than a learned one.
     state |= {key: value for key, value in model.state_dict().items() if key.startswith("gates.")}
     for k, gate in enumerate(network.gates.children()):

@@ -93,9 +93,22 @@ def test_a_gfnet_is_given_images(tiny_bundle):
         litert_bundle(floats, torch.zeros(1, 3, 128, 128))
 
 
-@pytest.mark.parametrize("kind, size", [("", 128), ("_narrow", 128), ("_pooled", 128), ("", 112)])
-def test_a_gfnet_answers_like_its_bundle(kind, size):
-    network = random_gfnet(f"gfnet_12_192{kind}", **SMALL | {"image_size": size})
+DISTILLED = {"distilled": True}
+
+
+@pytest.mark.parametrize(
+    "kind, size, form",
+    [
+        ("", 128, {}),
+        ("_narrow", 128, {}),
+        ("_pooled", 128, {}),
+        ("", 112, {}),
+        ("", 128, DISTILLED),
+        ("", 64, DISTILLED | {"exit_heads": "cls+dist"}),
+    ],
+)
+def test_a_gfnet_answers_like_its_bundle(kind, size, form):
+    network = random_gfnet(f"gfnet_12_192{kind}", **SMALL | {"image_size": size} | form)
     bundle = build_bundle(network, **GIVEN | {"preprocess": Preprocess(size=size)})
     x = torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(1))
     scripted, converted = (Session(one, threads=1) for one in (bundle, litert_bundle(bundle, x)))

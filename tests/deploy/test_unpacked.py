@@ -29,9 +29,17 @@ def test_the_embedded_network_comes_back_with_its_answers(tmp_path):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("size", "name"), [(64, "gfnet_12_192"), (128, "gfnet_12_192_pooled")])
-def test_a_bundle_of_other_classes_and_exits_comes_back_too(size, name, tmp_path):
-    model = random_gfnet(name, image_size=size, num_classes=5, exits=[1, 4, 8])
+@pytest.mark.parametrize(
+    ("size", "name", "form"),
+    [
+        (64, "gfnet_12_192", {}),
+        (128, "gfnet_12_192_pooled", {}),
+        (128, "gfnet_12_192", {"distilled": True}),
+        (32, "gfnet_12_192", {"distilled": True, "exit_heads": "cls+dist"}),
+    ],
+)
+def test_a_bundle_of_other_classes_and_exits_comes_back_too(size, name, form, tmp_path):
+    model = random_gfnet(name, image_size=size, num_classes=5, exits=[1, 4, 8], **form)
     given = {"labels": list("abcde"), "preprocess": Preprocess(size=size)}
     bundle = build_bundle(model, exits=[4], thresholds=[0.5], **given)
     bundle.save(tmp_path / "a.pt")
