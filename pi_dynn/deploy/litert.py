@@ -28,7 +28,7 @@ PARITY_IMAGES = 8
 def litert_bundle(bundle: Bundle, images: Tensor | None = None) -> Bundle:
     """The LiteRT form of a TorchScript bundle in static int8 or fp32.
 
-    A plain GFNet in dynamic int8 gets the ranges that `images` (N, 3, H, W), preprocessed, fill.
+    An isotropic GFNet in dynamic int8 gets the ranges that `images` (N, 3, H, W), preprocessed, fill.
 
     Raises: EngineUnavailable without LiteRT, onnx and onnxruntime; ModelError for a bundle of graphs or one whose
     operations have no form here, or if the graphs answer otherwise than the network.

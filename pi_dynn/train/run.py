@@ -212,7 +212,8 @@ def _network(settings: TrainSettings, data: TrainData) -> tuple[nn.Module, dict 
     size = settings.image_size or (card and card.arguments["image_size"])
     if size is None:
         raise InputError(f"{name}: no image size is given: give --image-size, 224 is the published one")
-    arguments: dict[str, Any] = {"distilled": True} if settings.teaching is not None else {}
+    goes_on = card is not None and card.model == name and card.arguments.get("distilled", False)
+    arguments: dict[str, Any] = {"distilled": True} if goes_on or settings.teaching is not None else {}
     if settings.exit_weight:
         arguments["exits"] = settings.exits
     if settings.drop_path is not None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pi_dynn import load_bundle
+from pi_dynn import Preprocess, load_bundle
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.models import create_model, registry
 from pi_dynn.models.backbones import BackboneWithExits
-from pi_dynn.models.card import read_card
+from pi_dynn.models.card import Card, read_card, save_weights
 from pi_dynn.models.gfnet import GFNet, GFNetSize
 from pi_dynn.models.presets import preset_named, presets
 from pi_dynn.train.networks import Start
@@ -156,6 +156,19 @@ def test_the_embedded_network_is_trained_on(pi_dynn, scenes, tmp_path):
     )
     card = read_card(last_line(outcome)["result"]["weights"])
     assert card.model == "gfnet_12_192" and card.stages[-1]["init"]["fresh"] == ["head"]
+
+
+@pytest.mark.parametrize("named", [(), ("--model", "gfnet_12_192")])
+def test_a_distilled_network_stays_one(pi_dynn, scenes, tmp_path, named):
+    arguments = {"num_classes": 5, "image_size": 32, "distilled": True}
+    card = Card("gfnet_12_192", arguments, list("abcde"), Preprocess(32))
+    save_weights(tmp_path / "own.safetensors", create_model(card.model, **arguments).state_dict(), card)
+    outcome = pi_dynn(
+        *("train", "transfer", "--data", scenes, "--init", tmp_path / "own.safetensors", "--out", tmp_path / "a"),
+        *("--image-size", 32, *named, *QUICK, "--epochs", 1, "--json"),
+    )
+    card = read_card(last_line(outcome)["result"]["weights"])
+    assert card.arguments["distilled"] and card.stages[-1]["init"]["fresh"] == ["head", "head_dist"]
 
 
 @pytest.mark.parametrize(
