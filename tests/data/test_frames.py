@@ -1,8 +1,6 @@
 """Feeds of frames: one contract for every source, then what is particular to each."""
 
 import itertools
-import os
-import shutil
 import sys
 import threading
 import time
@@ -19,7 +17,7 @@ from pi_dynn.clock import PerfClock
 from pi_dynn.data.captures import PicameraCapture
 from pi_dynn.data.fake_camera import FakeCamera
 from pi_dynn.data.frames import CaptureFeed, back_off_s
-from pi_dynn.data.watch_sources import open_feed, without_password
+from pi_dynn.data.watch_sources import open_feed
 from pi_dynn.errors import CameraUnavailable, InputError
 from tests.data.mjpeg_server import MjpegServer
 
@@ -269,90 +267,6 @@ def test_a_video_is_played_once_at_its_own_pace(tmp_path):
     assert reds == sorted(reds, reverse=True)
 
 
-class TestFolder:
-    @pytest.fixture(autouse=True)
-    def watchdog(self):
-        pytest.importorskip("watchdog")
-
-    def test_a_half_written_file_is_waited_for(self, tmp_path, photographs):
-        content = (photographs / "photograph0.jpg").read_bytes()
-        with open_feed(str(tmp_path), CLOCK) as feed, (tmp_path / "slow.jpg").open("wb") as stream:
-            stream.write(content[:1000])
-            stream.flush()
-            assert feed.take(0.3) is None
-            stream.write(content[1000:])
-            stream.close()
-            assert feed.take(LONG_S).image.read_bytes() == content
-
-    def test_what_is_renamed_or_moved_in_counts(self, tmp_path, photographs):
-        folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
-        folder.mkdir()
-        shutil.copytree(photographs, elsewhere)
-        with open_feed(str(folder), CLOCK) as feed:
-            (elsewhere / "photograph0.jpg").rename(folder / "moved.jpg")
-            assert feed.take(LONG_S).name == str(folder / "moved.jpg")
-            shutil.copy(elsewhere / "photograph1.jpg", folder / "part.tmp")
-            assert feed.take(0.2) is None
-            (folder / "part.tmp").rename(folder / "whole.JPG")
-            assert feed.take(LONG_S).image == folder / "whole.JPG"
-
-    def test_hidden_files_others_and_leavers_are_left_alone(self, tmp_path, photographs):
-        folder = tmp_path / "folder"
-        folder.mkdir()
-        with open_feed(str(folder), CLOCK) as feed:
-            for name in (".hidden.jpg", "notes.txt"):
-                shutil.copy(photographs / "photograph0.jpg", folder / name)
-            (folder / "notes.txt").rename(tmp_path / "gone.jpg")
-            assert feed.take(0.8) is None and feed.seen == 0
-
-    def test_folders_within_and_names_out_of_the_ordinary(self, tmp_path, photographs):
-        (tmp_path / "within").mkdir()
-        with open_feed(str(tmp_path), CLOCK) as feed:
-            for name in ("within/ä ö.jpg", os.fsdecode(b"within/\xff.jpg")):
-                shutil.copy(photographs / "photograph0.jpg", tmp_path / name)
-                assert feed.take(LONG_S).image == tmp_path / name
-
-    def test_a_folder_that_is_gone_ends_it(self, tmp_path):
-        folder = tmp_path / "folder"
-        folder.mkdir()
-        with open_feed(str(folder), CLOCK) as feed:
-            folder.rmdir()
-            with pytest.raises(InputError, match="the folder is gone"):
-                feed.take(LONG_S)
-
-
-@pytest.mark.parametrize(
-    ("name", "error", "text"),
-    [
-        ("/dev/video99", CameraUnavailable, "no such camera"),
-        ("99", CameraUnavailable, "/dev/video99: no such camera"),
-        ("/dev/null", CameraUnavailable, "cannot be opened; is another program using it"),
-        (
-            "http://who:secret@127.0.0.1:9/x",
-            CameraUnavailable,
-            r"http://127\.0\.0\.1:9/x: cannot be opened; check the address",
-        ),
-        ("nothing/here", InputError, "no such folder, video file or camera"),
-        (__file__, InputError, "not a video"),
-    ],
-)
-def test_what_cannot_be_watched_says_so(name, error, text):
-    pytest.importorskip("cv2")
-    with pytest.raises(error, match=text) as caught:
-        open_feed(name, CLOCK)
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "extra"),
-    [("cv2", "/dev/null", "watch"), ("watchdog.observers.inotify", ".", "watch"), ("picamera2", "picamera", "apt")],
-)
-def test_what_is_not_installed_is_named(module, name, extra, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=extra):
-        open_feed(name, CLOCK)
-
-
 def test_no_camera_module_on_the_cable(monkeypatch):
     monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace(Picamera2=FakePicamera2))
     monkeypatch.setattr(FakePicamera2, "plugged", False)
@@ -425,11 +339,6 @@ def test_a_feed_tells_when_it_has_ended(tmp_path):
         assert feed.ended
 
 
-def test_addresses_lose_their_password():
-    assert without_password("rtsp://who:p@ss@host:554/a?b") == "rtsp://host:554/a?b"
-    assert without_password("/dev/video0") == "/dev/video0"
-
-
 def test_the_fake_camera_counts_its_frames_in_its_pictures():
     camera = FakeCamera(CLOCK, 0.0)
     capture = camera.open()
@@ -437,8 +346,3 @@ def test_the_fake_camera_counts_its_frames_in_its_pictures():
         assert capture.grab()
         picture = capture.retrieve()
         assert picture.shape == (120, 160, 3) and np.array_equal(picture[7, :, 1], np.arange(160) + frame)
-
-
-def test_a_source_that_is_there_is_not_lost(tmp_path):
-    with open_feed(str(tmp_path), CLOCK) as feed:
-        assert feed.lost_s == 0.0
