@@ -15,7 +15,7 @@ from pi_dynn.deploy.onnx import assert_parity, import_onnx, onnx_bundle
 from pi_dynn.deploy.tflite import import_schema
 from pi_dynn.errors import ModelError
 from pi_dynn.runtime.bundle import Bundle, pack_files
-from pi_dynn.runtime.engines import available_engines
+from pi_dynn.runtime.engine_choice import exact_network
 from pi_dynn.runtime.forms import FORM_NAMES, LITERT, TORCHSCRIPT
 from pi_dynn.runtime.gate_values import LEARNED, Gate
 from pi_dynn.runtime.litert_network import GATES_FILE, LiteRtNetwork, import_litert, stage_file
@@ -40,7 +40,7 @@ def litert_bundle(bundle: Bundle, images: Tensor | None = None) -> Bundle:
         manifest = in_onnx.manifest
     elif manifest.format != TORCHSCRIPT:
         raise ModelError(f"{bundle.source or 'the bundle'} is in {FORM_NAMES[manifest.format]} already")
-    network = bundle.load_network("fp32" if bundle.manifest.has_floats else available_engines()[0])
+    network = exact_network(bundle)
     gates = [described_gate(gate) for gate in network.gates.children()]
     graphs = gfnet_graphs(bundle, images, import_schema()) if in_onnx is None else _graphs_like(in_onnx)
     precision = INT8_STATIC if in_onnx is None else manifest.precision

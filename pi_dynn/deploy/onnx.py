@@ -24,8 +24,7 @@ from pi_dynn.deploy.fake_quant import fake_quantised, is_static_int8
 from pi_dynn.deploy.scripting import script
 from pi_dynn.errors import EngineUnavailable, ModelError, need_extra
 from pi_dynn.runtime.bundle import Bundle, pack_files
-from pi_dynn.runtime.engine_choice import relative_error
-from pi_dynn.runtime.engines import available_engines
+from pi_dynn.runtime.engine_choice import exact_network, relative_error
 from pi_dynn.runtime.forms import FORM_NAMES, ONNX, TORCHSCRIPT
 from pi_dynn.runtime.manifest import INT8_STATIC, Manifest
 from pi_dynn.runtime.onnx_network import FULL_DEPTH, OnnxNetwork, import_onnxruntime, stage_file
@@ -160,7 +159,7 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
         precision = "int8"  # the network is not built around its ranges
     if precision != INT8_STATIC and not manifest.has_floats:
         raise ModelError(f"{bundle.source or 'the bundle'} holds int8 and no floats: leave --precision out")
-    network = bundle.load_network("fp32" if manifest.has_floats else available_engines()[0])
+    network = exact_network(bundle)
     size = manifest.preprocess.size
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     graphs = {name: optimised(graph) for name, graph in exported_graphs(network, x).items()}
@@ -170,7 +169,7 @@ def onnx_bundle(bundle: Bundle, precision: str | None = None, images: Tensor | N
             raise ModelError(
                 f"int8 needs real images for the convolutions of {bundle.manifest.model}: give some, or take fp32"
             )
-    files = {name: graph.SerializeToString() for name, graph in graphs.items()}
+    files = {name: with_own_zero_points(graph).SerializeToString() for name, graph in graphs.items()}
     for content in files.values():
         onnx.checker.check_model(content, full_check=True)
     networks = [
@@ -352,8 +351,24 @@ def padded_by_convolutions(model: "ModelProto") -> "ModelProto":
     for pad in merged:
         if pad.output[0] not in read:
             model.graph.node.remove(pad)
-    for constant in constants.keys() & {name for pad in merged for name in pad.input[1:]} - _names_read(model.graph):
-        model.graph.initializer.remove(constants[constant])
+    return model
+
+
+def with_own_zero_points(model: "ModelProto") -> "ModelProto":
+    """`model` with zero points of its own for every constant that is dequantised, in place.
+
+    ONNX Runtime (1.32) refuses shared ones where it has to make weights unsigned, see `OnnxNetwork`.
+    """
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and constants.keys() >= {node.input[0], *node.input[2:]}:
+            for name in node.input[2:]:
+                node.input[2] = f"{node.output[0]}_zero_point"
+                own = model.graph.initializer.add()
+                own.CopyFrom(constants[name])
+                own.name = node.input[2]
+    for name in constants.keys() - _names_read(model.graph):
+        model.graph.initializer.remove(constants[name])
     return model
 
 

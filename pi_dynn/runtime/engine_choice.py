@@ -12,7 +12,7 @@ from pi_dynn.clock import Clock
 from pi_dynn.errors import BundleError, EngineUnavailable
 from pi_dynn.records import Finding
 from pi_dynn.runtime.bundle import Bundle, load_bundle
-from pi_dynn.runtime.engines import ENGINES, available_engines
+from pi_dynn.runtime.engines import ENGINES, available_engines, exact_engines
 from pi_dynn.runtime.forms import FORM_NAMES
 from pi_dynn.runtime.machine_cache import CHOICES
 from pi_dynn.runtime.manifest import INT8_STATIC
@@ -21,8 +21,6 @@ from pi_dynn.runtime.thread_choice import fastest
 from pi_dynn.runtime.torchscript import quantised_layers
 
 CANDIDATES = {"arm": ("onednn", "qnnpack"), "x86": ("x86", "onednn")}
-# Its depthwise convolutions of over 100 channels are FBGEMM's, which adds pairs of products in 16 bits.
-OVERFLOWS_IN_CONVOLUTIONS = "x86"
 WORST_RELATIVE_ERROR = 0.05  # dynamic int8 has errors of 1 to 3 %; those of a broken engine are far larger
 WORST_STATIC_ERROR = 0.30  # ranges calibrated on images clip a picture of noise, and each engine rounds differently
 
@@ -56,13 +54,25 @@ def open_network(
     return engine, network
 
 
+def exact_network(bundle: Bundle) -> torch.jit.ScriptModule:
+    """A TorchScript bundle's network as exact as it can be: in floats, or on an engine whose convolutions are.
+
+    Raises: EngineUnavailable where there is none, BundleError.
+    """
+    if bundle.manifest.has_floats:
+        return bundle.load_network("fp32")
+    if not exact_engines():
+        raise EngineUnavailable("no engine here computes int8 convolutions exactly: use a bundle in fp32")
+    return bundle.load_network(exact_engines()[0])
+
+
 def candidates(has_floats: bool = True) -> list[str]:
     """The engines for this kind of processor, the one that is probably fastest first.
 
-    Without `has_floats` for a network of int8 convolutions, which cannot fall back to floats: any engine but x86.
+    Without `has_floats` for a network of int8 convolutions, which cannot fall back to floats: any that adds exactly.
     """
     if not has_floats:
-        return [name for name in available_engines() if name != OVERFLOWS_IN_CONVOLUTIONS]
+        return exact_engines()
     family = "arm" if platform.machine().lower() in ("aarch64", "arm64") else "x86"
     return [name for name in CANDIDATES[family] if name in available_engines()]
 
@@ -100,8 +110,9 @@ def _tested(bundle: Bundle, engine: str) -> tuple[torch.jit.ScriptModule, bool]:
     lose accuracy. The machine decides: the range with the smaller error against fp32 is kept.
     """
     x, has_floats = _test_picture(bundle.manifest.preprocess.size), bundle.manifest.has_floats
-    if engine == OVERFLOWS_IN_CONVOLUTIONS and not has_floats:
-        raise EngineUnavailable(f"engine {engine!r} overflows in int8 convolutions; choose onednn or qnnpack")
+    if not has_floats and engine not in exact_engines():
+        others = " or ".join(exact_engines()) or "a bundle in fp32"
+        raise EngineUnavailable(f"engine {engine!r} overflows in int8 convolutions on this machine; choose {others}")
     if has_floats:
         reference = _run(bundle.load_network("fp32"), x)
     else:  # the answers on the machine that built the bundle

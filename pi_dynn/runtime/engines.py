@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -29,6 +30,36 @@ ENGINES = (*INT8_ENGINES, "fp32")
 def available_engines() -> list[str]:
     """The int8 engines that this torch build lists; whether one works is shown by the self-test only."""
     return [name for name in INT8_ENGINES if name in torch.backends.quantized.supported_engines]
+
+
+def exact_engines() -> list[str]:
+    """The int8 engines of this torch build that add the products of convolutions exactly on this processor."""
+    return [name for name in available_engines() if _adds_exactly(name)]
+
+
+@cache
+def _adds_exactly(engine: str) -> bool:
+    """Whether a plain and a depthwise convolution of the largest numbers come out right.
+
+    Engines add pairs of products in 16 bits, which the largest overflow: oneDNN on an x86 processor without VNNI
+    instructions, FBGEMM ("x86") there too, and everywhere in depthwise convolutions of over 100 channels.
+    """
+    channels, largest, wanted = 128, (255.0, 127.0), 200
+    with using_engine(engine), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces the end of quantised tensors; every supported one has them
+        image = torch.quantize_per_tensor(torch.full((1, channels, 3, 3), largest[0]), 1.0, 0, torch.quint8)
+        for groups in (1, channels):
+            weight = torch.full((channels, channels // groups, 3, 3), largest[1])
+            scale = largest[0] * float(weight[0].sum()) / wanted
+            weight = torch.quantize_per_tensor(weight, 1.0, 0, torch.qint8)
+            try:
+                packed = torch.ops.quantized.conv2d_prepack(weight, None, [1, 1], [0, 0], [1, 1], groups)
+                answer = torch.ops.quantized.conv2d(image, packed, scale, 0)
+            except RuntimeError:  # torch 2.13 on ARM offers an engine that only raises
+                return False
+            if not (answer.int_repr() == wanted).all():
+                return False
+    return True
 
 
 @contextmanager

@@ -39,11 +39,14 @@ class OnnxNetwork(StageNetwork):
         options.intra_op_num_threads = threads
         # Each stage has its own threads: those of the stage before must not keep spinning.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Without VNNI instructions an x86 processor would add pairs of products in 16 bits, which large ones overflow.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         providers = ["CPUExecutionProvider"]
         try:
             return [_stage(onnxruntime.InferenceSession(graph, options, providers=providers)) for graph in graphs]
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            raise BundleError(f"ONNX Runtime cannot load the bundle ({str(error).splitlines()[0]})") from error
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"ONNX Runtime cannot load the bundle ({reason}); export it again") from error
 
 
 def _stage(session: Any) -> Stage:

@@ -17,7 +17,7 @@ from pi_dynn.models.dft import filters_as_matrices
 from pi_dynn.models.pretrained import known_pretrained, load_pretrained, load_trunk
 from pi_dynn.models.registry import canonical_name, create_model
 from pi_dynn.runtime.bundle import Bundle
-from pi_dynn.runtime.engines import available_engines
+from pi_dynn.runtime.engine_choice import exact_network
 from pi_dynn.train.teacher_network import TeacherNetwork
 
 MOST_MATRIX_TOKENS = 100  # up to here a filter trains faster as matrices than by FFT on a CPU
@@ -115,5 +115,5 @@ def _taught_by(
 
 def _full_depth(bundle: Bundle) -> Callable[[Tensor], Tensor]:
     """The last answer of a bundle's network, on the CPU, which is where bundles run."""
-    network = bundle.load_network("fp32" if bundle.manifest.precision == "fp32" else available_engines()[0])
+    network = exact_network(bundle)
     return lambda x: network.forward_all(x.cpu())[-1].to(x.device)

@@ -13,7 +13,7 @@ from pi_dynn.deploy.quant_linear import DynamicQuantLinear, FloatLinear, StaticQ
 from pi_dynn.deploy.static_quant import quantise_products
 from pi_dynn.errors import ModelError
 from pi_dynn.runtime.engine_choice import open_network, relative_error
-from pi_dynn.runtime.engines import available_engines
+from pi_dynn.runtime.engines import available_engines, exact_engines
 
 
 def images(count: int, seed: int) -> torch.Tensor:
@@ -48,8 +48,9 @@ def test_a_layer_is_as_close_as_its_two_roundings(engine):
         linear.weight, linear.bias, engine, (step_in, 128), (step_out, round(-float(y.min()) / step_out))
     )
     for reduce_range, factor in ((False, 1), (True, 2)):
-        if engine == "qnnpack" and reduce_range:
-            continue
+        overflows = {"onednn", "x86"} if "onednn" not in exact_engines() else set()  # on a processor without VNNI
+        if engine == "qnnpack" if reduce_range else engine in overflows:
+            continue  # not for it
         layer.reduce_range = reduce_range
         # each input is off by half a step at most, each weight by half of its own, and the output is rounded once more
         weight_step = float(linear.weight.abs().max()) / 127

@@ -8,10 +8,10 @@ import torch
 from pi_dynn import Preprocess, Session, build_bundle
 from pi_dynn.clock import FakeClock, PerfClock
 from pi_dynn.errors import EngineUnavailable
-from pi_dynn.runtime import engine_choice
+from pi_dynn.runtime import engine_choice, engines
 from pi_dynn.runtime.bundle import load_bundle
-from pi_dynn.runtime.engine_choice import candidates, engine_findings, open_network, relative_error
-from pi_dynn.runtime.engines import available_engines, using_engine
+from pi_dynn.runtime.engine_choice import candidates, engine_findings, exact_network, open_network, relative_error
+from pi_dynn.runtime.engines import available_engines, exact_engines, using_engine
 from pi_dynn.runtime.machine_cache import CHOICES
 
 
@@ -103,11 +103,45 @@ def test_convolutions_in_int8_are_not_for_x86(monkeypatch, tmp_path):
     """Its FBGEMM overflows in them: on the test images of ucm 94 % of the exits of lite0 were those of qnnpack."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     lite0 = load_bundle("lite0")
-    with pytest.raises(EngineUnavailable, match="overflows in int8 convolutions; choose"):
+    with pytest.raises(EngineUnavailable, match="overflows in int8 convolutions on this machine; choose"):
         open_network(lite0, "x86", PerfClock())
     CHOICES.keep_if_writable(["x86", False], *engine_choice._of_engine(lite0))  # as a version before this rule kept it
     assert open_network(lite0, "auto", PerfClock())[0] in candidates(has_floats=False)
     assert "x86" not in [finding.name for finding in engine_findings("lite0", PerfClock())]
+
+
+@pytest.mark.parametrize("groups", [1, 128])
+def test_exact_engines_add_exactly(groups):
+    """The largest numbers, of which engines that add pairs of products in 16 bits lose a part."""
+    generator = torch.Generator().manual_seed(0)
+    x = 255.0 * torch.randint(2, (1, 128, 8, 8), generator=generator)
+    weight = 127.0 * torch.randint(-1, 2, (128, 128 // groups, 3, 3), generator=generator)
+    wanted = torch.conv2d(x.double(), weight.double(), groups=groups)
+    scale = float(wanted.abs().max()) / 127
+    assert "x86" not in exact_engines() and exact_engines() == [e for e in available_engines() if e in exact_engines()]
+    for engine in exact_engines():
+        with using_engine(engine):
+            packed = torch.ops.quantized.conv2d_prepack(
+                torch.quantize_per_tensor(weight, 1.0, 0, torch.qint8), None, [1, 1], [0, 0], [1, 1], groups
+            )
+        got = torch.ops.quantized.conv2d(torch.quantize_per_tensor(x, 1.0, 0, torch.quint8), packed, scale, 128)
+        assert (got.dequantize() - wanted).abs().max() <= 0.51 * scale, engine
+
+
+def test_an_engine_that_raises_is_not_exact(monkeypatch):
+    def prepack(*_):
+        raise RuntimeError("unknown architecure")  # the words of torch 2.13 on ARM
+
+    engines._adds_exactly.cache_clear()
+    monkeypatch.setattr(torch.ops.quantized, "conv2d_prepack", prepack)
+    assert exact_engines() == []
+    with pytest.raises(
+        EngineUnavailable, match="overflows in int8 convolutions on this machine; choose a bundle in fp32"
+    ):
+        open_network(load_bundle("lite0"), "qnnpack", PerfClock())
+    with pytest.raises(EngineUnavailable, match="no engine here computes int8 convolutions exactly"):
+        exact_network(load_bundle("lite0"))
+    engines._adds_exactly.cache_clear()
 
 
 def test_a_damaged_cache_is_ignored(tiny_bundle, monkeypatch, tmp_path):

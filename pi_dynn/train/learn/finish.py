@@ -162,29 +162,13 @@ def build(
         )
 
     blocks = model.exit_blocks if len(images.held_out[1]) >= LEAST_TO_CHOOSE else []
-    agreement, precision = None, INT8_STATIC
-    try:
-        bundle = made(blocks, precision)
-        answers = collect_outputs(Session(bundle), images.calibration)
-    except (ModelError, EngineUnavailable) as error:
-        reason: str | None = str(error)
-    else:
-        wanted = all_logits(model, images.held_out[0])[-1].argmax(-1)
-        agreement = float((answers.logits[-1].argmax(-1) == wanted).mean())
-        loss = float((wanted == images.held_out[1].numpy()).mean() - answers.right[-1].mean())
-        reason = f"int8 loses {100 * loss:.1f} points of accuracy on the calibration part"
-        if loss <= WORST_INT8_LOSS:
-            reason = None
-    if reason is not None:
-        precision = "fp32"
-        bundle = made(blocks, precision)
-        answers = collect_outputs(Session(bundle), images.calibration)
+    bundle, answers, agreement, reason = _in_int8(lambda precision: made(blocks, precision), model, images)
     outputs = viewed_outputs(Session(bundle), images.calibration, answers, any_way_up)
     outputs = replace(outputs, scores=exit_scores(SCORE, outputs.logits, outputs.scores))
     if blocks:
         kept, outputs = worthwhile_exits(count_macs(fuse_norms(model), model.image_size), outputs)
         if len(kept) < len(blocks):
-            bundle = made([blocks[k] for k in kept], precision)
+            bundle = made([blocks[k] for k in kept], bundle.manifest.precision)
     thresholds, curve = harmless_thresholds(bundle, outputs)
     rejection = _rejection(bundle, images.known, outputs, thresholds, reject) if reject else None
     temperatures = fit_temperatures(outputs.logits, outputs.labels, outputs.groups)
@@ -199,6 +183,30 @@ def build(
     elif form == LITERT:
         bundle = litert_bundle(bundle)
     return Built(bundle, curve, reason, agreement)
+
+
+def _in_int8(
+    made: Callable[[str], Bundle], model: ChainNetwork, images: Images
+) -> tuple[Bundle, ExitOutputs, float | None, str | None]:
+    """The bundle in int8, in fp32 where that cannot be or answers worse on the calibration part, and why.
+
+    With its answers there, and the share of labels that int8 has like the network in floats.
+    """
+    agreement = None
+    try:
+        bundle = made(INT8_STATIC)
+        answers = collect_outputs(Session(bundle), images.calibration)
+    except (ModelError, EngineUnavailable) as error:
+        reason = str(error)
+    else:
+        wanted = all_logits(model, images.held_out[0])[-1].argmax(-1)
+        agreement = float((answers.logits[-1].argmax(-1) == wanted).mean())
+        loss = float((wanted == images.held_out[1].numpy()).mean() - answers.right[-1].mean())
+        if loss <= WORST_INT8_LOSS:
+            return bundle, answers, agreement, None
+        reason = f"int8 loses {100 * loss:.1f} points of accuracy on the calibration part"
+    bundle = made("fp32")
+    return bundle, collect_outputs(Session(bundle), images.calibration), agreement, reason
 
 
 def viewed_outputs(session: Session, data: ImageFolder, plain: ExitOutputs, any_way_up: bool) -> ExitOutputs:
