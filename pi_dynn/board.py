@@ -177,6 +177,14 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def instruction_sets(root: str | Path = "/") -> frozenset[str]:
+    """What Linux lists of the first core's instructions, such as "avx2" or "asimddp"; nothing elsewhere."""
+    for line in (_text(Path(root) / "proc/cpuinfo") or "").splitlines():
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
 def core_name(root: str | Path = "/") -> str | None:
     """The name of the fastest Arm core, such as "Cortex-A72"; None for an unknown one."""
     lines = (_text(Path(root) / "proc/cpuinfo") or "").splitlines()

@@ -12,6 +12,7 @@ from pi_dynn.board import (
     advice,
     core_name,
     decode_throttle,
+    instruction_sets,
     invalidating_changes,
     read_throttle,
     take_snapshot,
@@ -72,6 +73,14 @@ def test_core_by_its_part_number(tmp_path, parts, core):
     lines = [f"processor\t: {i}\nCPU part\t: {part}\n" for i, part in enumerate(parts)]
     (tmp_path / "proc/cpuinfo").write_text("\n".join(lines))
     assert core_name(tmp_path) == core == snapshot_of(tmp_path).core
+
+
+def test_instruction_sets_of_the_first_core(tmp_path):
+    assert instruction_sets(tmp_path) == frozenset()
+    (tmp_path / "proc").mkdir()
+    for name in ("flags", "Features"):
+        (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\n{name}\t\t: fp asimd\n\n{name}\t: other\n")
+        assert instruction_sets(tmp_path) == {"fp", "asimd"}
 
 
 def test_a_board_without_any_file(tmp_path):

@@ -3,11 +3,13 @@
 from types import ModuleType
 from typing import Any
 
+from pi_dynn.board import instruction_sets
 from pi_dynn.errors import BundleError, EngineUnavailable, need_extra
 from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.stage_network import Stage, StageNetwork
 
 FULL_DEPTH = "full_depth.onnx"  # for other programs: image to last logits, no exits
+VNNI = {"avx512_vnni", "avx_vnni"}  # with either an x86 processor adds int8 products in 32 bits
 
 
 def stage_file(k: int) -> str:
@@ -39,8 +41,9 @@ class OnnxNetwork(StageNetwork):
         options.intra_op_num_threads = threads
         # Each stage has its own threads: those of the stage before must not keep spinning.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Without VNNI instructions an x86 processor would add pairs of products in 16 bits, which large ones overflow.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if not VNNI & instruction_sets():
+            # x86 alone: it would add pairs of products in 16 bits, which large ones overflow. This is exact and slower.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         providers = ["CPUExecutionProvider"]
         try:
             return [_stage(onnxruntime.InferenceSession(graph, options, providers=providers)) for graph in graphs]

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from pi_dynn import Session, load_bundle
+from pi_dynn.cli.options import sample_folder
 from pi_dynn.errors import BundleError, EngineUnavailable
+from pi_dynn.runtime import onnx_network
+from pi_dynn.runtime.engine_choice import exact_network, relative_error
 from pi_dynn.runtime.onnx_network import OnnxNetwork
 
 pytest.importorskip("onnx")
@@ -43,6 +46,18 @@ def test_the_same_exits_and_answers(sessions, images):
             assert (want.probability, want.score) == pytest.approx((got.probability, got.score), abs=1e-5)
     for want, got in zip(scripted.forward_all(images[0][None]), onnx.forward_all(images[0][None]), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sets", [frozenset(), None])
+@torch.inference_mode()
+def test_int8_convolutions_do_not_overflow(sets, monkeypatch):
+    """On an x86 processor without VNNI, which loses up to half of the logits unless told to be exact; and here."""
+    if sets is not None:
+        monkeypatch.setattr(onnx_network, "instruction_sets", lambda: sets)
+    bundle = load_bundle("lite0")
+    x = torch.stack([bundle.manifest.preprocess(path) for path in sorted(sample_folder().glob("*.jpg"))])
+    wanted = exact_network(bundle).forward_all(x)
+    assert relative_error(Session(load_bundle("lite0", form="onnx"), threads=1).forward_all(x), wanted) < 0.05
 
 
 def test_deadlines_are_kept(sessions, images):
