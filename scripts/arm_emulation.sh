@@ -289,19 +289,22 @@ check_refusal() {
 }
 
 check_commands() {
-    local image cpu pages
     setup_lite
+    local check checks=()
+    check_core cortex-a72 4096 & checks+=($!)
+    check_core cortex-a76 16384 & checks+=($!)
+    for check in "${checks[@]}"; do wait "$check" || fail "a command failed on an emulated board"; done
+}
+
+# Commands on the core $1 with pages of $2 bytes.
+check_core() {
+    local image
     image=$(find "$repository/pi_dynn/assets/samples" -name '*.jpg' | sort | head -n 1)
-    for cpu in cortex-a72 cortex-a76; do
-        pages=4096
-        if [ "$cpu" = cortex-a76 ]; then pages=16384; fi
-        run --cpu "$cpu" --pages "$pages" -- pi-dynn classify --threads 1 "$image"
-        run --cpu "$cpu" --pages "$pages" -- pi-dynn energy --meter fake --threads 1 --trials 2 --n 4 \
-            --idle-s 1 --json >/dev/null
-        say "classify and energy work on $cpu with pages of $pages bytes"
-        run --cpu "$cpu" --pages "$pages" --only lite -- pi-dynn classify "$image"
-        say "classify works on $cpu without torch"
-    done
+    run --cpu "$1" --pages "$2" -- pi-dynn classify --threads 1 "$image"
+    run --cpu "$1" --pages "$2" -- pi-dynn energy --meter fake --threads 1 --trials 2 --n 4 --idle-s 1 --json >/dev/null
+    say "classify and energy work on $1 with pages of $2 bytes"
+    run --cpu "$1" --pages "$2" --only lite -- pi-dynn classify "$image"
+    say "classify works on $1 without torch"
 }
 
 # One answer of a model that comes along with each release; what dies takes its process along.
