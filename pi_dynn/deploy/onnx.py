@@ -355,7 +355,7 @@ def padded_by_convolutions(model: "ModelProto") -> "ModelProto":
 
 
 def with_own_zero_points(model: "ModelProto") -> "ModelProto":
-    """`model` with zero points of its own for every constant that is dequantised, in place.
+    """`model` with zero points of its own for every constant that is dequantised and none that nothing reads, in place.
 
     ONNX Runtime (1.32) refuses shared ones where it has to make weights unsigned, see `OnnxNetwork`.
     """

@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from views import Views, render
 
 from pi_dynn import create_model
+from pi_dynn.board import instruction_sets
 from pi_dynn.models.pretrained import load_pretrained
 
 FEATURES, IMAGENET_CLASSES = 1280, 1000
@@ -54,9 +55,8 @@ class Teacher(nn.Module):
 
 
 def fast_type(device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU and on a CPU with bfloat16 products, else float32."""
-    able = torch.cpu.get_capabilities()
-    products = device.type != "cpu" or any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    """bfloat16 on a GPU and on a CPU that lists bfloat16 products, else float32."""
+    products = device.type != "cpu" or {"avx512_bf16", "amx_bf16", "bf16"} & instruction_sets()
     return torch.bfloat16 if products else torch.float32
 
 
