@@ -60,7 +60,7 @@ def test_quiet_hours_pay_for_busy_ones():
     assert sum(busy) / len(busy) > 0.03  # while 0.02 accrues
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0.01, 600.0), min_size=1, max_size=8), st.floats(1.0, 5000.0))
 def test_no_more_is_spent_than_has_accrued(pauses_s, joules_per_day):
     allowance = EnergyAllowance(CURVE, joules_per_day, 1.0)

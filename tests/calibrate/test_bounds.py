@@ -52,7 +52,7 @@ def test_images_needed_are_enough_and_no_fewer_are():
 
 
 @given(st.integers(1, 300), st.floats(0.001, 0.5), st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_more_harms_are_never_better_and_helps_never_worse(n, epsilon, seed):
     harms = np.arange(n + 1)
     assert (np.diff(harm_p_value(harms, n, epsilon)) >= 0).all()

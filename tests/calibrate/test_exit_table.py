@@ -44,7 +44,7 @@ def test_published_tables(name):
 
 
 @given(st.integers(1, 5), st.integers(1, 30), st.integers(0, 10_000), st.floats(0, 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_higher_threshold_never_leaves_earlier(exits, samples, seed, threshold):
     scores = np.random.default_rng(seed).random((exits + 1, samples))
     low = leave_at(scores, [threshold] * exits)

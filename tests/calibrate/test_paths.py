@@ -11,7 +11,7 @@ from tests.calibrate.synthetic import synthetic_outcomes
 
 
 @given(st.integers(0, 10_000), st.lists(st.one_of(st.floats(-3, 3), st.just(np.inf)), min_size=3, max_size=3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_totals_are_those_of_each_step(seed, shifts):
     outcomes = synthetic_outcomes(60, 4, seed)
     path = shifted_path(shifts)

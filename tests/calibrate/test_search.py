@@ -20,7 +20,7 @@ from tests.calibrate.synthetic import synthetic_outcomes
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(5, 60), st.floats(0.0, 0.3))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_a_target_is_met(seed, exits, images, loss):
     outcomes = synthetic_outcomes(images, exits, seed)
     goal = Goal(accuracy=max(outcomes.full_depth_accuracy - loss, 0.01))
@@ -31,7 +31,7 @@ def test_a_target_is_met(seed, exits, images, loss):
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(5, 60), st.floats(0.0, 1.0))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_a_budget_is_kept(seed, exits, images, share):
     outcomes = synthetic_outcomes(images, exits, seed)
     low, high = outcomes.costs[0], outcomes.costs[-1]
@@ -179,7 +179,7 @@ def test_without_a_goal_it_takes_the_knee():
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_levels_say_what_thresholds_do(seed):
     outcomes = synthetic_outcomes(40, 4, seed)
     steps = CoordinateSearch(outcomes, smoothing=False)
