@@ -9,7 +9,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# A shared or slow machine makes single examples late, which says nothing about the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 # A shell that runs the tests in its background has interrupts ignored, and every process they start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -90,7 +90,7 @@ def values_of(hint: Any) -> st.SearchStrategy:
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 @given(data=st.data())
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 def test_a_record_comes_back_from_json(record, data):
     one = data.draw(values_of(record))
     plain = json.loads(json.dumps(one.to_dict(), allow_nan=False))

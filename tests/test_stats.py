@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_dynn import stats
@@ -11,7 +11,6 @@ from pi_dynn.errors import InputError
 numbers = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
 
 
-@settings(deadline=None)
 @given(numbers)
 def test_the_interval_holds_the_median_and_stays_inside_the_sample(values):
     low, high = stats.bootstrap_interval(values, resamples=200)

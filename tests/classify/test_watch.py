@@ -116,7 +116,7 @@ def test_the_schedule(session, latency_s, every_s, numbers):
     assert (summary.images, summary.frames, summary.dropped) == (6, feed.seen, feed.seen - 6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(0.0, 2.0), st.floats(0.0, 2.0))
 def test_answers_are_at_least_the_pause_apart_and_no_later_than_needed(session, latency_s, every_s):
     feed, numbers, _ = simulated(session, latency_s, every_s)

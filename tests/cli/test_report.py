@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import hypot
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.published.make_runs import ROWS, faults, published_run
@@ -170,7 +170,6 @@ def measured_pair(base_j: float, change_j: float, errors_j: tuple[float, float],
     ]
 
 
-@settings(deadline=None)  # the first call imports
 @given(
     base=st.floats(0.1, 1.0),
     change=st.floats(-0.05, 0.05),

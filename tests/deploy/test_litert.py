@@ -6,7 +6,7 @@ from importlib import resources
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_dynn import Preprocess, Session, build_bundle, create_model, load_bundle
@@ -151,7 +151,6 @@ def test_the_shipped_form_is_of_the_same_network(name):
     st.integers(0, 2),
     st.booleans(),
 )
-@settings(deadline=None)
 def test_windows_see_what_they_see_in_onnx(side, step, kernel, before, after, depthwise):
     """Whether TFLite has a word for the padding, or zeros go around the tensor first."""
     from onnx import TensorProto, helper, numpy_helper

@@ -80,7 +80,7 @@ def test_filter_form_follows_the_cost():
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.integers(0, 100))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @torch.no_grad()
 def test_separable_filter_equals_the_fft_on_any_grid(a, b, batch, seed):
     torch.manual_seed(seed)
@@ -92,7 +92,6 @@ def test_separable_filter_equals_the_fft_on_any_grid(a, b, batch, seed):
 
 
 @given(st.integers(1, 50))
-@settings(deadline=None)
 def test_axis_basis_is_orthonormal(n):
     basis = axis_basis(n)
     assert len(basis) == n + n % 2
@@ -100,7 +99,7 @@ def test_axis_basis_is_orthonormal(n):
 
 
 @given(st.integers(2, 40), st.floats(1e-4, 1e3), st.integers(0, 100))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @torch.no_grad()
 def test_centred_tokens_have_the_same_norm(channels, size, seed):
     torch.manual_seed(seed)
@@ -145,7 +144,7 @@ def test_heads_equal_norm_pooling_and_linear():
 
 
 @given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=12), st.integers(0, 100))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @torch.no_grad()
 def test_fused_gate_equals_the_gate(logits, seed):
     torch.manual_seed(seed)

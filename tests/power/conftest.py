@@ -4,14 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from pi_dynn.power import SteppedSampler
 from pi_dynn.power.fake import Constant, FakeBus, Ina219Chip, SimulatedClock, open_fake
-
-# A shared or slow machine makes single examples late, which says nothing about the code.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
 
 BOARDS = json.loads((Path(__file__).parent / "boards.json").read_text(encoding="utf-8"))
 

@@ -100,7 +100,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_a_manifest_says_is_an_error_of_ours_or_fits(tiny_bundle, data):
     field = data.draw(st.sampled_from(sorted(tiny_bundle.manifest.to_dict())))
@@ -154,7 +154,7 @@ def test_what_torch_reads_is_what_was_verified(tiny_bundle):
         torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.integers(1, 255), st.booleans())
 def test_a_changed_byte_is_refused_or_changes_nothing(tiny_bundle, place, flip, at_the_end):
     data = bytearray(tiny_bundle.data)

@@ -23,7 +23,7 @@ LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=12)
 
 @pytest.mark.parametrize("kind", GATES)
 @given(logits=LOGITS, temperature=st.floats(0.2, 5.0))
-@settings(deadline=None, max_examples=25)  # each scripts a gate
+@settings(max_examples=25)  # each scripts a gate
 def test_the_same_score(kind, logits, temperature):
     torch.manual_seed(0)
     own = GATES[kind](len(logits))

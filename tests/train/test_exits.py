@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_dynn.data.preprocess import Preprocess
@@ -83,7 +83,6 @@ def test_leaving_probabilities_are_what_is_left_by_the_gates_before():
     torch.testing.assert_close(leaving_probabilities(gates), torch.tensor(expected))
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_leaving_probabilities_never_exceed_one(values):
     p = leaving_probabilities(torch.tensor(values)[:, None])
