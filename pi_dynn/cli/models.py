@@ -3,6 +3,7 @@
 import fnmatch
 import json
 from contextlib import suppress
+from importlib import resources
 from typing import Any
 
 import click
@@ -14,8 +15,9 @@ from pi_dynn.cli.progress import progress
 @click.command()
 @click.argument("pattern", default="*")
 @click.option("--presets", "published", is_flag=True, help="List the published networks that `train --preset` trains.")
+@click.option("--count", "anew", is_flag=True, help="Build and count the networks now, instead of what is on record.")
 @json_option
-def command(pattern: str, published: bool, as_json: bool) -> None:
+def command(pattern: str, published: bool, anew: bool, as_json: bool) -> None:
     """List the networks that can be built, with their size at 1,000 classes; PATTERN chooses some by name.
 
     Exits are the places where there can be one, int8 is the kind that a bundle can have beside that of ONNX. Below are
@@ -31,10 +33,32 @@ def command(pattern: str, published: bool, as_json: bool) -> None:
     if published:
         _show_presets(pattern, as_json)
         return
+    from pi_dynn.text import table
+
+    entries = [] if anew else [entry for entry in _on_record() if fnmatch.fnmatch(entry["name"], pattern)]
+    entries = entries or _counted(pattern)
+    if as_json:
+        for entry in entries:
+            click.echo(json.dumps(entry))
+        return
+    click.echo(table(("name", "pixels", "params", "mult-adds", "exits", "int8"), map(_row, entries)))
+    weights = [_weights_row(entry) for entry in entries if entry["pretrained"]]
+    if weights:
+        click.echo("\n" + table(("--pretrained", "size", "licence", "source"), weights))
+
+
+def _on_record() -> list[dict[str, Any]]:
+    """The registered networks as --json --count printed them."""
+    text = (resources.files("pi_dynn.assets") / "networks.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _counted(pattern: str) -> list[dict[str, Any]]:
+    """The registered networks of these names, or the one that the pattern is another name of. Raises: UnknownModel."""
     from pi_dynn.errors import UnknownModel
     from pi_dynn.models import list_models
     from pi_dynn.models.registry import canonical_name
-    from pi_dynn.text import names_like, table
+    from pi_dynn.text import names_like
 
     names = fnmatch.filter(list_models(), pattern)
     with suppress(UnknownModel):  # an alias, or a network of torchvision's
@@ -47,14 +71,7 @@ def command(pattern: str, published: bool, as_json: bool) -> None:
         for name in names:
             entries.append(_described(name))
             advance()
-    if as_json:
-        for entry in entries:
-            click.echo(json.dumps(entry))
-        return
-    click.echo(table(("name", "pixels", "params", "mult-adds", "exits", "int8"), map(_row, entries)))
-    weights = [_weights_row(entry) for entry in entries if entry["pretrained"]]
-    if weights:
-        click.echo("\n" + table(("--pretrained", "size", "licence", "source"), weights))
+    return entries
 
 
 def _show_presets(pattern: str, as_json: bool) -> None:

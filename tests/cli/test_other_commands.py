@@ -10,6 +10,7 @@ from PIL import Image
 from pi_dynn import __version__, load_bundle
 from pi_dynn.cli.main import COMMANDS
 from pi_dynn.evaluate.records import Evaluation
+from pi_dynn.models import list_models
 
 
 @pytest.fixture
@@ -51,6 +52,12 @@ def test_models_lists_the_registry(pi_dynn):
     outcome = pi_dynn("models", "vgg*")
     assert outcome.status == 1
     assert outcome.err == "pi-dynn: error: no network is called like 'vgg*': `pi-dynn models` lists the names\n"
+
+
+def test_the_networks_on_record_are_those_that_can_be_built(pi_dynn):
+    recorded = pi_dynn("models", "--json").out
+    assert recorded == pi_dynn("models", "--json", "--count").out, "pi-dynn models --json --count > networks.jsonl"
+    assert [json.loads(line)["name"] for line in recorded.splitlines()] == list_models()
 
 
 def test_models_tells_exits_int8_and_pretrained_weights(pi_dynn):
