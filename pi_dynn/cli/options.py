@@ -41,7 +41,7 @@ def layout_options(command: Callable) -> Callable:
     return _with_options(
         command,
         click.option("--layout", metavar="NAME", help="Published set that the folder must be a copy of, e.g. ucm."),
-        click.option("--partial", is_flag=True, help="... or a part of."),
+        click.option("--partial", is_flag=True, help="With --layout: the folder may be a part of that set."),
     )
 
 
@@ -106,7 +106,9 @@ engine_option = click.option(
     "form. PI_DYNN_ENGINE overrides auto.",
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(1), help="Threads of the network. [default: 1 or all cores, the faster one]"
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads of the network. [default: 1 or as many as cores, at most OMP_NUM_THREADS; the faster one]",
 )
 threshold_option = click.option(
     "--threshold", type=click.FloatRange(0.0, 1.0), metavar="T", help="One threshold for all exits, in 0..1."

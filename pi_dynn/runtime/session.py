@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from pi_dynn.board import usable_cores
 from pi_dynn.calibrate.reject import similarity
 from pi_dynn.calibrate.scores import softmax
 from pi_dynn.clock import Clock, PerfClock
@@ -15,7 +14,7 @@ from pi_dynn.errors import BundleError, EngineUnavailable, InputError
 from pi_dynn.records import NEVER, Prediction
 from pi_dynn.runtime.bundle import Bundle, load_bundle
 from pi_dynn.runtime.stage_network import ENGINE_OF_GRAPHS, StageNetwork, form_of_engine, open_graphs
-from pi_dynn.runtime.thread_choice import cached_threads, fastest_threads
+from pi_dynn.runtime.thread_choice import cached_threads, fastest_threads, most_threads
 from pi_dynn.runtime.thresholds import enabled_exits, resolve_thresholds
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class Session:
         self.preprocess = self.manifest.preprocess
         # Graphs are opened for a number of threads; a scripted network may get another at any time.
         graph_engine = ENGINE_OF_GRAPHS.get(self.manifest.format, "")
-        self.threads = threads or cached_threads(self.bundle.sha256, graph_engine) or usable_cores()
+        self.threads = threads or cached_threads(self.bundle.sha256, graph_engine) or most_threads()
         self._clock = clock or PerfClock()
         self.engine, self._network = self._open(engine, on_timing)
         self.exits = len(self.manifest.exit_blocks)
@@ -85,7 +84,7 @@ class Session:
         except ModuleNotFoundError as error:
             raise EngineUnavailable(
                 f"{self.bundle.source or 'the bundle'} is in TorchScript, which needs torch: run ./scripts/setup.sh "
-                "without --lite, or make its ONNX form elsewhere, by `pi-dynn export BUNDLE --format onnx`"
+                "without --lite, or make its LiteRT form elsewhere, by `pi-dynn export BUNDLE -o mine.tflite.zip`"
             ) from error
 
         from pi_dynn.runtime.engine_choice import open_network

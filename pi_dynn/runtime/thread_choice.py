@@ -1,8 +1,9 @@
-"""The choice between 1 thread and all cores, timed once and cached. Imports no torch.
+"""The choice between 1 thread and all that are allowed, timed once and cached. Imports no torch.
 
 Small layers do not scale: waking a second core may cost as much as it saves.
 """
 
+import os
 import statistics
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol, TypeVar
@@ -23,14 +24,20 @@ class Threaded(Protocol):
         """Compute with so many from now on."""
 
 
+def most_threads() -> int:
+    """A thread for each core, or as many as OMP_NUM_THREADS allows."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(usable_cores(), int(allowed) or 1) if allowed.isdecimal() else usable_cores()
+
+
 def fastest_threads(network: Threaded, run: Callable[[], object], sha256: str, engine: str, clock: Clock) -> int:
-    """1 or all cores, whichever has the shorter median of `run`; `network` is left with that many threads.
+    """1 or `most_threads`, whichever has the shorter median of `run`; `network` is left with that many threads.
 
     Cached per machine, torch, bundle (by its `sha256`) and engine.
     """
     threads = cached_threads(sha256, engine)
     if threads is None:
-        threads = fastest((1, usable_cores()), network.set_threads, lambda _: run(), clock)
+        threads = fastest((1, most_threads()), network.set_threads, lambda _: run(), clock)
         CHOICES.keep_if_writable(threads, *_of(sha256, engine))
     network.set_threads(threads)
     return threads
@@ -38,12 +45,12 @@ def fastest_threads(network: Threaded, run: Callable[[], object], sha256: str, e
 
 def cached_threads(sha256: str, engine: str) -> int | None:
     """The number chosen before; None where that is still to be done."""
-    threads = 1 if usable_cores() == 1 else CHOICES.get(*_of(sha256, engine))
-    return threads if threads in (1, usable_cores()) else None
+    threads = 1 if most_threads() == 1 else CHOICES.get(*_of(sha256, engine))
+    return threads if threads in (1, most_threads()) else None
 
 
 def _of(sha256: str, engine: str) -> tuple[object, ...]:
-    return "threads", sha256, engine, usable_cores()
+    return "threads", sha256, engine, most_threads()
 
 
 def fastest(

@@ -9,13 +9,14 @@ from pi_dynn import Session
 from pi_dynn.clock import FakeClock
 from pi_dynn.runtime import thread_choice
 from pi_dynn.runtime.machine_cache import CHOICES
-from pi_dynn.runtime.thread_choice import fastest_threads
+from pi_dynn.runtime.thread_choice import fastest_threads, most_threads
 
 
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch, tmp_path):
     before = torch.get_num_threads()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(thread_choice, "usable_cores", lambda: 4)
     yield
     torch.set_num_threads(before)
@@ -44,6 +45,13 @@ def test_the_faster_one_is_chosen_and_cached(duration_s, best):
     assert fastest_threads(torch_threads, not_again, "bundle", "fp32", clock) == best
     with pytest.raises(AssertionError):
         fastest_threads(torch_threads, not_again, "bundle", "qnnpack", clock)
+
+
+@pytest.mark.parametrize(("allowed", "most"), [("1", 1), ("3,2", 3), ("9", 4), ("0", 1), ("all", 4)])
+def test_no_more_threads_than_the_environment_allows(monkeypatch, tiny_bundle, allowed, most):
+    monkeypatch.setenv("OMP_NUM_THREADS", allowed)
+    assert most_threads() == most
+    assert Session(tiny_bundle).threads <= most
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"x": "y"}', '{"x": null}'])
