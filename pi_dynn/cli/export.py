@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pi_dynn.cli.options import BLOCKS, NUMBERS, threshold_option, thresholds_option
-from pi_dynn.runtime.forms import FORM_NAMES, ONNX, TORCHSCRIPT
+from pi_dynn.runtime.forms import FORM_NAMES, ONNX, form_of_file
 from pi_dynn.text import counted
 
 
@@ -16,10 +16,8 @@ from pi_dynn.text import counted
     "--format",
     "form",
     type=click.Choice([*FORM_NAMES, "coreml"]),
-    default=TORCHSCRIPT,
-    show_default=True,
     help="onnx: a graph per stage and one of the full depth, for ONNX Runtime; litert: a TFLite graph per stage, "
-    "static int8 or fp32; coreml: the full depth, .mlpackage.",
+    "static int8 or fp32; coreml: the full depth, .mlpackage. [default: by the ending of BUNDLE, or torchscript]",
 )
 @click.option("--model", metavar="NAME", help="Network the weights belong to. [default: from the file]")
 @click.option(
@@ -48,7 +46,7 @@ from pi_dynn.text import counted
 def command(
     source: Path | None,
     output: Path,
-    form: str,
+    form: str | None,
     model: str | None,
     exits: list[int] | None,
     threshold: float | None,
@@ -70,11 +68,13 @@ def command(
     \b
     Examples:
       pi-dynn export gfnet-xs.pth -o gfnet-xs.pt --labels imagenet.txt --crop 0.875
-      pi-dynn export gfnet-xs.pt -o gfnet-xs.onnx.zip --format onnx
-      pi-dynn export mine.pt -o mine.tflite.zip --format litert
+      pi-dynn export gfnet-xs.pt -o gfnet-xs.onnx.zip
+      pi-dynn export mine.pt -o mine.tflite.zip
       pi-dynn export cifar.safetensors -o cifar.pt --precision int8-static --data photos
-      pi-dynn export recnext_t.pth --model recnext_t --image-size 224 --format coreml -o recnext_t.mlpackage
+      pi-dynn export recnext_t.pth --model recnext_t --image-size 224 -o recnext_t.mlpackage
     """
+    if form is None:
+        form = "coreml" if output.suffix == ".mlpackage" else form_of_file(output.name)
     if threshold is not None and thresholds is not None:
         raise click.UsageError("give only one of --threshold and --thresholds")
     if no_full_depth and form != ONNX:
@@ -84,7 +84,7 @@ def command(
         if values is not None and len(values) != 3:
             raise click.UsageError(f"--{name} needs three numbers, one for each colour")
 
-    from pi_dynn.deploy.export import ExportSettings, export, export_coreml
+    from pi_dynn.deploy.export import UNCHOSEN, ExportSettings, export, export_coreml
     from pi_dynn.deploy.onnx import without_full_depth
 
     settings = ExportSettings(
@@ -110,3 +110,5 @@ def command(
         f"{output}: {manifest.model} {manifest.precision}, {counted(len(manifest.labels), 'class')}, "
         f"{counted(len(manifest.exit_blocks), 'exit')}, {manifest.format}, {len(bundle.data) / 1e6:.1f} MB"
     )
+    if manifest.exit_blocks and manifest.notes.get("thresholds_chosen") == UNCHOSEN:
+        click.echo(f"Note: thresholds {UNCHOSEN}: choose them by images with `pi-dynn calibrate`", err=True)

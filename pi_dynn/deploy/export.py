@@ -25,6 +25,8 @@ from pi_dynn.runtime.forms import LITERT, ONNX, TORCHSCRIPT
 from pi_dynn.runtime.manifest import INT8_STATIC
 
 CALIBRATION_IMAGES = 128
+DEFAULT_THRESHOLD = 0.9
+UNCHOSEN = f"not chosen, {DEFAULT_THRESHOLD} everywhere"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def export(source: Path | None, settings: ExportSettings, form: str = TORCHSCRIP
         bundle = export_checkpoint(checkpoint, replace(settings, precision="fp32"))
         return onnx_bundle(bundle, "int8", calibration_images(_preprocess_of(bundle), settings.data))
     if form != ONNX:
-        raise InputError(f"{source or 'the embedded bundle'} is a bundle already: pass --format onnx for its ONNX form")
+        raise InputError(f"{source or 'the embedded bundle'} is a bundle already: pass --format onnx or litert with it")
     _check_bundle_options(replace(settings, precision=None, data=None))
     bundle = load_bundle(source)
     if settings.data is None:
@@ -75,6 +77,11 @@ def _for_litert(checkpoint: Path | None, source: Path | None, settings: ExportSe
         return litert_bundle(export_checkpoint(checkpoint, settings))
     _check_bundle_options(replace(settings, data=None))
     bundle = load_bundle(source)
+    if settings.data is None and bundle.manifest.precision == "int8":
+        raise InputError(
+            f"{source or 'the embedded bundle'} is in dynamic int8, whose ranges LiteRT needs beforehand: pass "
+            "--data DIR with a folder for each class"
+        )
     images = None if settings.data is None else calibration_images(_preprocess_of(bundle), settings.data)
     return litert_bundle(bundle, images)
 
@@ -153,7 +160,9 @@ def export_checkpoint(path: Path, settings: ExportSettings) -> Bundle:
     """The bundle of the checkpoint at `path`. Raises CheckpointError, ModelError."""
     model, labels, preprocess = checkpoint_network(path, settings)
     exits = model.exit_blocks if settings.exits is None else settings.exits
-    thresholds = 0.9 if settings.thresholds is None else settings.thresholds
+    thresholds, chosen = settings.thresholds, "given by hand at export"
+    if thresholds is None:
+        thresholds, chosen = DEFAULT_THRESHOLD, UNCHOSEN
     if isinstance(thresholds, (int, float)):
         thresholds = [float(thresholds)] * len(exits)
     return build_bundle(
@@ -163,6 +172,6 @@ def export_checkpoint(path: Path, settings: ExportSettings) -> Bundle:
         precision=settings.precision or "int8",
         labels=labels,
         preprocess=preprocess,
-        notes={"checkpoint": path.name, "thresholds_chosen": "given by hand at export"},
+        notes={"checkpoint": path.name, "thresholds_chosen": chosen},
         calibration=None if settings.precision != INT8_STATIC else calibration_images(preprocess, settings.data),
     )

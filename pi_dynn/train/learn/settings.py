@@ -7,7 +7,7 @@ from pi_dynn.errors import InputError
 from pi_dynn.evaluate.records import Evaluation
 from pi_dynn.latency.boards import board_model, board_timings, pretrained_latency_s, pretrained_within
 from pi_dynn.models.pretrained import is_here
-from pi_dynn.runtime.forms import FORM_NAMES, FORM_SUFFIXES, TORCHSCRIPT
+from pi_dynn.runtime.forms import FORM_NAMES, FORM_SUFFIXES, form_of_file
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.train.records import BoardLatency
 
@@ -43,7 +43,7 @@ class LearnSettings:
     @property
     def form(self) -> str:
         """The form the bundle is to have, as its manifest says it."""
-        return next((form for form, suffix in FORM_SUFFIXES.items() if self.out.name.endswith(suffix)), TORCHSCRIPT)
+        return form_of_file(self.out.name)
 
 
 def candidates(settings: LearnSettings) -> tuple[str, tuple[int, ...]]:
