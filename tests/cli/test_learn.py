@@ -2,9 +2,11 @@
 
 import errno
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -152,7 +154,10 @@ def test_few_images_train_heads_only_and_fp32_says_why(pi_dynn, photos, tmp_path
     assert "fp32, not int8: int8 loses" in outcome.out
     assert load_bundle("few.pt").manifest.precision == "fp32"
     assert 'never answers "none of these"' in outcome.out  # of two images 5 % cannot be promised
-    assert "\nno exits: " in outcome.out  # two images do not tell when leaving early is safe
+    # Two images do not tell when leaving early is safe.
+    assert re.search(r"\nno exits: 2 images to calibrate .* which takes \d+, about [\d,]+ in all parts\n", outcome.out)
+    assert re.search(r"kept: heads \(tiny at \d+ px; full depth", outcome.out)
+    assert "- **Exits**: no exits: " in Path("few.run/card.md").read_text()
 
 
 def test_ctrl_c_keeps_the_best_so_far_and_resume_goes_on(pi_dynn, photos, tmp_path, monkeypatch):

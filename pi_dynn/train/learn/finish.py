@@ -49,7 +49,7 @@ TIGHTER = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # shares of the di
 ENOUGH_IMAGES = 1000  # to choose by, so that one view of each does
 MOST_VIEWS = 8
 MOST_EXITS = 4
-WORST_INT8_LOSS = 0.01  # of accuracy on the calibration part; beyond it the bundle is fp32
+WORST_INT8_LOSS = 0.01  # of accuracy on the calibration part; beyond it by a standard error the bundle is fp32
 RANGED = 128  # training images that set the ranges of int8
 KNOWN_OF_A_CLASS = 16  # training images, by which what the class usually gets is learned
 _GRID = tuple(np.linspace(0.3, 0.995, 140).round(4).tolist())
@@ -201,12 +201,21 @@ def _in_int8(
     else:
         wanted = all_logits(model, images.held_out[0])[-1].argmax(-1)
         agreement = float((answers.logits[-1].argmax(-1) == wanted).mean())
-        loss = float((wanted == images.held_out[1].numpy()).mean() - answers.right[-1].mean())
-        if loss <= WORST_INT8_LOSS:
+        loss, noise = accuracy_loss(wanted == images.held_out[1].numpy(), answers.right[-1])
+        if loss - noise <= WORST_INT8_LOSS:
             return bundle, answers, agreement, None
         reason = f"int8 loses {100 * loss:.1f} points of accuracy on the calibration part"
     bundle = made("fp32")
     return bundle, collect_outputs(Session(bundle), images.calibration), agreement, reason
+
+
+def accuracy_loss(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[float, float]:
+    """The accuracy lost between answers to the same N images, by which were right, and its standard error.
+
+    Only images whose answer became right or wrong tell anything, as in McNemar's test.
+    """
+    change = before.astype(np.int64) - after
+    return float(change.mean()), float(np.sqrt((change**2).sum()) / len(change))
 
 
 def viewed_outputs(session: Session, data: ImageFolder, plain: ExitOutputs, any_way_up: bool) -> ExitOutputs:

@@ -1,5 +1,6 @@
 """`learn` in text: what the folder holds, the plan, the summary, the model card."""
 
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from shlex import quote
@@ -121,18 +122,22 @@ def _no_exits(result: LearnResult) -> str:
     few = result.parts.get("calibrate", 0)
     if few >= LEAST_TO_CHOOSE:
         return "no exits: leaving early would not have paid"
-    images = counted(few, "image")
-    return f"no exits: {images} to calibrate cannot tell when leaving early is safe, which takes {LEAST_TO_CHOOSE}"
+    images, all_images = counted(few, "image"), sum(result.parts.values())
+    needed = "" if not few else f", about {math.ceil(all_images * LEAST_TO_CHOOSE / few):,} in all parts"
+    return (
+        f"no exits: {images} to calibrate cannot tell when leaving early is safe, which takes {LEAST_TO_CHOOSE}{needed}"
+    )
 
 
 def learned_text(result: LearnResult) -> str:
     """The summary a person reads at the end."""
     plan = result.plan
     parts = [f"{name} {percent(value)}" for name, value in result.chosen_accuracy.items()]
+    trained = f", {_epochs(result)}" if result.kept == "whole" else ""
     lines = [
         *([f"stopped early: {result.unfinished}; what follows is the best so far"] if result.unfinished else []),
         headline(result),
-        f"kept: {result.kept} ({plan.model} at {plan.image_size} px, {_epochs(result)}; on the calibrate part "
+        f"kept: {result.kept} ({plan.model} at {plan.image_size} px{trained}; full depth on the calibrate part: "
         f"{', '.join(parts)})",
         _precision_text(result),
         _rejection_text(result),
@@ -198,9 +203,7 @@ def model_card(result: LearnResult) -> str:
             f"- **Training**: {_training_text(result)}.",
             f"- **Precision**: {_precision_text(result)}.",
             *(f"- {line}." for line in predicted_lines(result)),
-            f"- **Thresholds**: chosen on the calibrate part by {result.score}, to spoil at most "
-            f"{percent(TOLERATED_LOSS)} of what the last answer has right there, and "
-            f"{percent(TOLERATED_LOSS / 2, 2)} of it in cross-validation.",
+            f"- **Exits**: {_exits_text(result)}.",
             "",
             "## On the test part, which took no part in any of this",
             "",
@@ -217,6 +220,17 @@ def model_card(result: LearnResult) -> str:
             *(f"- {line}" for line in photograph_text(result) or ["Nothing stands out."]),
             "",
         ]
+    )
+
+
+def _exits_text(result: LearnResult) -> str:
+    """The exits and how their thresholds were chosen, or why there are none."""
+    if not result.exit_blocks:
+        return _no_exits(result)
+    return (
+        f"after blocks {', '.join(map(str, result.exit_blocks))}; thresholds chosen on the calibrate part by "
+        f"{result.score}, to spoil at most {percent(TOLERATED_LOSS)} of what the last answer has right there, and "
+        f"{percent(TOLERATED_LOSS / 2, 2)} of it in cross-validation"
     )
 
 

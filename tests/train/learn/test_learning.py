@@ -9,7 +9,7 @@ from pi_dynn.models.registry import create_model
 from pi_dynn.train.batches import Order, TensorBatches
 from pi_dynn.train.engine import Callback, RunContext, Trainer
 from pi_dynn.train.learn.fine_tune import EXIT_SHARES, FineTune, join_norms, part_norms, start_network
-from pi_dynn.train.learn.finish import all_logits, harmless
+from pi_dynn.train.learn.finish import accuracy_loss, all_logits, harmless
 from pi_dynn.train.learn.plan import (
     ENOUGH_EPOCHS,
     LEAST_EPOCHS,
@@ -58,6 +58,15 @@ def test_few_images_train_heads_only_whatever_the_time():
     assert make_plan("tiny", 32, COSTS, WORK, left_s=1e5, how="heads").reason == "as asked"
     asked = make_plan("tiny", 32, COSTS, WORK, left_s=1, how="whole")
     assert (asked.image_size, asked.epochs) == (96, 1)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "mended", "loss", "noise"), [(0, 0, 0.0, 0.0), (2, 0, 0.02, 0.0141), (5, 4, 0.01, 0.03)]
+)
+def test_what_is_lost_is_told_from_noise(spoilt, mended, loss, noise):
+    before, after = np.ones(100, bool), np.ones(100, bool)
+    before[:mended], after[mended : mended + spoilt] = False, False
+    assert accuracy_loss(before, after) == (pytest.approx(loss), pytest.approx(noise, abs=1e-4))
 
 
 def test_finishing_takes_longer_where_there_is_more_to_judge():
