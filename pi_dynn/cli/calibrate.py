@@ -137,6 +137,8 @@ def command(
     flops = [2.0 * count for count in session.manifest.macs] if as_log else None
     own = session.manifest.thresholds if record.score == "gate" else None
     _show(Calibrated(record, result, outputs, evaluated, compare, own, networks), as_json, flops, plot)
+    places = [str(path) for path in (output, fold) if path is not None]
+    click.echo(f"saved in {' and '.join(places)}" if places else "not saved: -o RECORD or --fold BUNDLE does", err=True)
     return ExitStatus.ERROR if outputs.failed or evaluated.failed else ExitStatus.OK
 
 

@@ -89,8 +89,9 @@ def command(
     photographs are classified. Files that cannot be read get one error line each; the others are still answered, and
     the exit status is 1.
 
-    An image leaves at the first exit whose gate expects the answer to be right. The percentage is the network's
-    probability of the class among all classes: 40 % is a sure answer where every other class has far less.
+    An image leaves at the first exit whose score, by a learned gate or by the largest probability, reaches the
+    threshold; `pi-dynn info` says which it is. The percentage is the network's probability of the class among all
+    classes: 40 % is a sure answer where every other class has far less.
 
     \b
     Examples:

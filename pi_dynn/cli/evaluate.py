@@ -260,7 +260,8 @@ def _show_classes(
     if asked["wrong"]:
         copies = sort_wrong(result.wrong, asked["wrong"], data)
         how = f"links to {len(result.wrong)}" if not copies else f"{len(result.wrong)}, {copies} of them copied,"
-        click.echo(f"{how} wrong pictures sorted into {asked['wrong']}", err=True)
+        done = f"{how} wrong pictures sorted into {asked['wrong']}" if result.wrong else "no picture is answered wrong"
+        click.echo(done, err=True)
     if asked["plot"]:
         from pi_dynn.evaluate.plots import confusion_figure
         from pi_dynn.figures import save_figure

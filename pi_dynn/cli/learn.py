@@ -57,7 +57,7 @@ PATH = click.Path(path_type=Path)
 @cloup.option_group(
     "Images",
     cloup.option("--layout", metavar="NAME", help="Published set that FOLDER must be a copy of, e.g. ucm."),
-    cloup.option("--partial", is_flag=True, help="... or a part of."),
+    cloup.option("--partial", is_flag=True, help="With --layout: the folder may be a part of that set."),
     cloup.option("--split", type=PATH, metavar="FILE", help="Parts train, calibrate, test. [default: made here]"),
     cloup.option(
         "--any-way-up/--upright",

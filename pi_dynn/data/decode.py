@@ -191,7 +191,7 @@ def _what_it_is(source: str | Path | BinaryIO) -> str:
         return "the file is empty"
     if _brand(source) in _AVIF_BRANDS:
         return "an AVIF picture, which needs Pillow 11.3 or newer: pip install --upgrade pillow"
-    return "not an image in a format Pillow knows; only its name may look like one"
+    return "not an image in a format that is known here"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -153,8 +153,8 @@ def _check_counts(data: ImageFolder, counts: dict[str, int]) -> None:
         name = min(small, key=small.__getitem__)
         more = f" ({len(small)} classes are that small)" if len(small) > 1 else ""
         raise DatasetError(
-            f"{data.root}: class {name!r} has {small[name]} usable images and at least {LEAST_OF_A_CLASS} are needed"
-            f"{more}: add photographs of it, or move its folder away"
+            f"{data.root}: class {name!r} has {counted(small[name], 'usable image')} and at least "
+            f"{LEAST_OF_A_CLASS} are needed{more}: add photographs of it, or move its folder away"
         )
 
 

@@ -121,6 +121,8 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
     if "TorchScript" in reason:
         reason = "a TorchScript archive, not a training form's weights"
+    elif reason.isdigit():  # the first byte, of a file that is not written by torch
+        reason = "neither of PyTorch nor safetensors"
     elif "weights" in reason.lower():  # torch would advise to load it unsafely
         reason = "no plain file of tensors"
     return CheckpointError(f"the checkpoint {str(path)!r} is damaged or of another kind ({reason}): get it again")

@@ -198,8 +198,9 @@ def _objects(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise InputError(f"cannot read the run {str(path)!r} ({reason}): check the path") from error
+        if isinstance(error, OSError):
+            raise InputError(f"cannot read the run {str(path)!r} ({error.strerror}): check the path") from error
+        raise InputError(f"{path}: not text: give a run, a record or a log that was saved as JSON") from error
     try:
         objects = [parsed_json(text)]
     except ValueError:

@@ -98,6 +98,8 @@ def plain_files(data: bytes) -> dict[str, bytes]:
     Raises: BundleError for a damaged archive, or one with entries of other kinds or the same name twice.
     """
     files: dict[str, bytes] = {}
+    if not data.startswith(b"PK"):
+        raise BundleError("not a pi_dynn bundle; `pi-dynn export` makes one of a network's weights")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for entry in archive.infolist():

@@ -34,7 +34,7 @@ def test_an_address_is_an_image(server, name):
     ("name", "reason"),
     [
         ("none.jpg", "the server answers 404 Not Found"),
-        ("page.jpg", "not an image in a format Pillow knows"),
+        ("page.jpg", "not an image in a format that is known here"),
         ("large", "more than 64 MiB; download it"),
         ("endless", "more than 1 MiB; download it"),
         ("short", "broke off after 100 of "),
