@@ -92,19 +92,20 @@ def _open_auto(clock: Clock, root: Path, require: bool, options: dict[str, Any])
 
     Only a PowerError leads to the next; others are raised, and so is a choice that only the user can make.
     """
-    tried = []
+    tried: dict[str, list[str]] = {}  # names of meters by why they cannot be had
     wanted = {name for name, value in options.items() if name not in _INJECTED and value is not None}
     for name in _AUTO_ORDER:
         takes = inspect.signature(_backend(name)).parameters
         if not wanted <= takes.keys():
-            tried.append(f"{name}: takes no {', '.join(sorted(wanted - takes.keys()))}")
+            tried.setdefault(f"takes no {', '.join(sorted(wanted - takes.keys()))}", []).append(name)
             continue
         try:
             return _open(name, clock, root, {key: value for key, value in options.items() if key in takes})
         except MeterAmbiguous:
             raise
         except PowerError as error:
-            tried.append(f"{name}: {error}")
+            tried.setdefault(str(error), []).append(name)
     if require or wanted:
-        raise MeterNotFound(f"no power meter found, name one with --meter or wire one up; tried {'; '.join(tried)}")
+        reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in tried.items())
+        raise MeterNotFound(f"no power meter found, name one with --meter or wire one up; tried {reasons}")
     return _open("estimate", clock, root, {})  # `pi-dynn doctor` says why each of the others is not there

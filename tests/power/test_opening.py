@@ -48,9 +48,9 @@ def test_auto_without_a_meter_estimates(tmp_path):
 def test_a_required_meter_that_is_not_there(tmp_path):
     with pytest.raises(MeterNotFound) as caught:
         open_meter("auto", root=tmp_path, run=no_firmware, require=True)
-    for name in _AUTO_ORDER:
-        assert f"{name}: " in str(caught.value)
-    assert "\n" not in str(caught.value)
+    said = str(caught.value)
+    assert all(name in said for name in _AUTO_ORDER) and said.count("i2c-1: enable I2C") == 1
+    assert "\n" not in said
 
 
 def test_a_fake_is_no_required_meter(clock):
@@ -70,9 +70,9 @@ def test_auto_passes_options_to_those_who_know_them(lay_out):
 
 
 def test_auto_drops_no_option(lay_out, tmp_path):
-    with pytest.raises(MeterNotFound, match="hwmon: takes no max_current_a"):
+    with pytest.raises(MeterNotFound, match="hwmon, .*: takes no max_current_a"):
         open_meter("auto", root=lay_out("pi4"), run=no_firmware, max_current_a=2.0)
-    with pytest.raises(MeterNotFound, match="rapl: takes no address"):
+    with pytest.raises(MeterNotFound, match="rapl, .*: takes no address"):
         open_meter("auto", root=tmp_path, run=no_firmware, address=0x41)  # and no estimate in its place
 
 
