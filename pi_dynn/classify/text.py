@@ -36,6 +36,8 @@ def prediction_line(path: str, answer: Prediction, exits: int, width: int = len(
 
     A narrow terminal shows exits without their blocks, and the nearest class below "none of these".
     """
+    several = len(answer.top) > 1
+    width += 2 if several else 0  # the other classes are indented
     nearest = shown(label_words(answer.label))
     label, probability, remark = nearest, percent(answer.probability), ""
     if not answer.accepted:
@@ -47,11 +49,9 @@ def prediction_line(path: str, answer: Prediction, exits: int, width: int = len(
         left = f"{left} (block {answer.block_index})".ljust(len("exit 1 of 1 (block 11)"))
     line = f"{label:<{width}}  {probability:>7}  {left}  "
     line += f"{milliseconds(answer.latency_s):>8}  {shown(path)}{remark}"
-    others = "".join(
-        f"\n  {shown(label_words(label)):<{width - 2}}  {percent(probability):>7}"
-        for label, probability in answer.top[1:]
-    )
-    return line + others
+    others = answer.top[1:] if answer.accepted else answer.top
+    more = (f"\n  {shown(label_words(label)):<{width - 2}}  {percent(probability):>7}" for label, probability in others)
+    return line + "".join(more if several else ())
 
 
 def prediction_object(path: str, answer: Prediction) -> dict[str, Any]:

@@ -88,5 +88,6 @@ def _exits(exits: list[ExitInfo]) -> str:
 def _calibration(one: CalibrationInfo) -> str:
     return folded(
         f"record {one.file}: rule {one.rule}, score {one.score}, accuracy {percent(one.accuracy, 2)} at a mean cost of "
-        f"{cost_text(one.mean_cost, one.cost_unit)} on the {counted(one.images, 'image')} of {one.dataset} it was chosen by"
+        f"{cost_text(one.mean_cost, one.cost_unit)}, chosen by and counted on {counted(one.images, 'image')} of "
+        f"{one.dataset}"
     )
