@@ -49,8 +49,12 @@ def test_tables():
 
 def test_one_answer(monkeypatch):
     assert prediction_line("p.jpg", ANSWER, 4) == (
-        "beach           98.8 %  exit 2 of 4 (block 4)    3.12 ms  p.jpg\n  river          1.0 %"
+        "beach             98.8 %  exit 2 of 4 (block 4)    3.12 ms  p.jpg\n  river            1.0 %"
     )
+    assert prediction_line("p.jpg", replace(ANSWER, accepted=False), 4).splitlines()[1:] == [
+        "  beach           98.8 %",
+        "  river            1.0 %",
+    ]
     assert prediction_line("p.jpg", replace(ANSWER, label="golfcourse", accepted=False, top=[]), 4) == (
         "none of these        -  exit 2 of 4 (block 4)    3.12 ms  p.jpg  (nearest: golf course)"
     )
