@@ -16,6 +16,7 @@ BENCHMARK = """
 def suite(pytester, monkeypatch):
     """A suite with one benchmark and its own settings; returns a function that runs it."""
     monkeypatch.setenv("PYTHONHASHSEED", "0")
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # with which benchmarks are left out
     pytester.makepyfile(test_it=BENCHMARK)
     pytester.makeini("[pytest]\n")
     quick = ("--benchmark-max-time=0.01", "--benchmark-min-rounds=2", "-p", "no:cacheprovider")

@@ -61,6 +61,7 @@ def test_onnx_is_taken_where_there_is_no_litert(tmp_path):
         (["energy", "--meter", "fake", "--n", "60"], "SIMULATED"),
         (["info"], "21: agricultural"),
         (["serve", "--help"], "Serve a page"),
+        (["models", "recnext_t"], "12.73 M"),
     ],
 )
 def test_what_it_can_do(arguments, shown, tmp_path):
@@ -76,7 +77,7 @@ def test_what_it_can_do(arguments, shown, tmp_path):
         ["export", "-o", "x.pt"],
         ["profile"],
         ["benchmark"],
-        ["models"],
+        ["models", "--count"],
         ["classify", "--bundle", Path(pi_dynn.assets.__path__[0]) / "ucm_efficientnet_lite0_96.pt"],
     ],
 )
