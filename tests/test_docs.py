@@ -67,7 +67,7 @@ def test_the_readme_is_short():
 
 def test_the_two_commands_are_those_ci_runs():
     text, script = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
-    for line in ("./scripts/setup.sh --dev", ".venv/bin/pi-dynn classify", ".venv/bin/python -m pytest"):
+    for line in ("./scripts/setup.sh --dev", ".venv/bin/pi-dynn classify", ".venv/bin/python -m pytest -n 2"):
         assert line in text and line in script
 
 
