@@ -99,8 +99,8 @@ class Answer(Record):
 class BoardLatency(Record):
     """Predicted latency on a board, one thread of `runtime`: at full depth, and the mean over the test images.
 
-    The mean goes by multiply-adds. `worst_error` is a share: how far a published network was off, predicted from the
-    others.
+    The mean goes by multiply-adds, with an allowance for the first layers. `worst_error` is a share: how far a
+    published network was off, predicted from the others.
     """
 
     title: str

@@ -240,4 +240,4 @@ def _training_text(result: LearnResult) -> str:
         return f"heads alone on the pretrained network{end}; {result.plan.reason}"
     turned = ", pictures turned by quarters" if result.any_way_up else ""
     epochs = counted(result.epochs, "epoch")
-    return f"{epochs} of the whole network with its exits, first blocks and batch norms kept{turned}{end}"
+    return f"{epochs} of the whole network with its exits, the statistics of batch norms kept{turned}{end}"
