@@ -142,6 +142,7 @@ def test_static_int8_for_litert(pi_dynn, with_images, photographs):
     arguments = ("export", with_images / "net.safetensors", "-o", out, "--format", "litert")
     outcome = pi_dynn(*arguments, *data)
     assert outcome.status == 0 and "branchynet int8-static, 2 classes, 1 exit, litert" in outcome.out
+    assert outcome.err.startswith("Note: thresholds not chosen, 0.9 everywhere: ")
     summary = pi_dynn("classify", photographs, "--bundle", out, "--json").out.splitlines()[-1]
     assert json.loads(summary)["summary"]["engine"] == "litert"
     assert "litert" in pi_dynn("info", out).out
