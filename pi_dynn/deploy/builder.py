@@ -37,6 +37,7 @@ SET_AFTER_LOADING = {
     SeparableFilter: ("whole_tensors",),
 }
 PRECISIONS = ("int8", INT8_STATIC, "fp32")
+DEFAULT_THRESHOLD = 0.9  # of an exit for which none was chosen
 
 
 def build_bundle(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.layouts import open_data
 from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.deploy.builder import build_bundle
+from pi_dynn.deploy.builder import DEFAULT_THRESHOLD, build_bundle
 from pi_dynn.deploy.coreml import save_coreml
 from pi_dynn.deploy.fused_file import fused_network, is_torchscript
 from pi_dynn.deploy.litert import litert_bundle
@@ -25,7 +25,6 @@ from pi_dynn.runtime.forms import LITERT, ONNX, TORCHSCRIPT
 from pi_dynn.runtime.manifest import INT8_STATIC
 
 CALIBRATION_IMAGES = 128
-DEFAULT_THRESHOLD = 0.9
 UNCHOSEN = f"not chosen, {DEFAULT_THRESHOLD} everywhere"
 
 
@@ -35,7 +34,7 @@ class ExportSettings:
 
     model: str | None = None
     exits: list[int] | None = None
-    thresholds: list[float] | float | None = None  # 0.9 everywhere, or a bundle's own
+    thresholds: list[float] | float | None = None  # DEFAULT_THRESHOLD everywhere, or a bundle's own
     labels: list[str] | None = None
     image_size: int | None = None
     crop: float | None = None

@@ -24,7 +24,7 @@ from pi_dynn.calibrate.temperature import fit_temperatures
 from pi_dynn.calibrate.validate import tightened, tightening
 from pi_dynn.data.folders import ImageFolder
 from pi_dynn.data.preprocess import Preprocess
-from pi_dynn.deploy.builder import build_bundle
+from pi_dynn.deploy.builder import DEFAULT_THRESHOLD, build_bundle
 from pi_dynn.deploy.calibrated import calibrated_bundle
 from pi_dynn.deploy.fuse import fuse_norms
 from pi_dynn.deploy.litert import litert_bundle
@@ -41,7 +41,7 @@ from pi_dynn.runtime.bundle import Bundle
 from pi_dynn.runtime.forms import LITERT, ONNX, TORCHSCRIPT
 from pi_dynn.runtime.manifest import INT8_STATIC
 from pi_dynn.runtime.session import Session
-from pi_dynn.stats import wilson_interval
+from pi_dynn.stats import standard_error, wilson_interval
 from pi_dynn.train.records import LEAST_TO_CHOOSE, TOLERATED_LOSS, Answer, ClassAccuracy
 
 SCORE = "max-probability"
@@ -153,7 +153,7 @@ def build(
         return build_bundle(
             model,
             exits=exits,
-            thresholds=[0.9] * len(exits),
+            thresholds=[DEFAULT_THRESHOLD] * len(exits),
             precision=precision,
             labels=images.calibration.classes,
             preprocess=preprocess,
@@ -210,12 +210,9 @@ def _in_int8(
 
 
 def accuracy_loss(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[float, float]:
-    """The accuracy lost between answers to the same N images, by which were right, and its standard error.
-
-    Only images whose answer became right or wrong tell anything, as in McNemar's test.
-    """
-    change = before.astype(np.int64) - after
-    return float(change.mean()), float(np.sqrt((change**2).sum()) / len(change))
+    """The accuracy lost between answers to the same N images, by which were right, and its standard error."""
+    change = before.astype(np.float64) - after
+    return float(change.mean()), standard_error(change.tolist())
 
 
 def viewed_outputs(session: Session, data: ImageFolder, plain: ExitOutputs, any_way_up: bool) -> ExitOutputs:
