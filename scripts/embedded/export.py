@@ -11,14 +11,13 @@ from pathlib import Path
 from pack import TRAINING_SETS, open_packed
 from probe import EXITS
 from safetensors.torch import load_file
+from student import new_student
 from targets import COMPONENTS, IMAGENET_CLASSES, class_offsets
 from torch import Tensor
 
-from pi_dynn import create_model
 from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.models.card import Card, save_weights
 
-ARCHITECTURE = "gfnet_12_192"
 IMAGE_SIZE = 128
 
 
@@ -39,11 +38,8 @@ def main() -> None:
     first = COMPONENTS + IMAGENET_CLASSES + class_offsets(sets)[number]
     classes = sets[number].classes
     state = task_state(load_file(arguments.weights), first, len(classes))
-    exits = list(EXITS) if any(key.startswith("intermediate_heads") for key in state) else None
-    distilled = "cls_token" in state
-    model = create_model(
-        ARCHITECTURE, num_classes=len(classes), image_size=IMAGE_SIZE, exits=exits, distilled=distilled
-    )
+    exits = EXITS if any(key.startswith("intermediate_heads") for key in state) else ()
+    model = new_student("distilled" if "cls_token" in state else "plain", IMAGE_SIZE, len(classes), exits)
     model.load_state_dict(state)
     lines = arguments.log.read_text().splitlines() if arguments.log else []
     stages = [record for record in map(json.loads, lines) if "probe_ucm_calibrate" in record]

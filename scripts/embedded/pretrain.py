@@ -25,8 +25,9 @@ from statistics import fmean
 
 import torch
 from batches import Batch, ViewSource
+from growth import fit_filters
 from pack import MEASURED_AT, TRAINING_SETS, Packed, open_packed
-from probe import EXITS, accuracy_by_depth, normalised, probe_network
+from probe import EXITS, accuracy_by_depth, network, normalised, probe_network
 from safetensors.torch import load_file, save_file
 from state import Average, append_line, load_state, save_state
 from student import answers, new_student, start_from
@@ -42,6 +43,7 @@ from targets import (
     mixed,
     sample_features,
     task_loss,
+    tokens_loss,
 )
 from teacher_features import Teacher
 from torch import Tensor, nn
@@ -57,6 +59,7 @@ VIEWS = {"tiny_imagenet": 1, "cifar10": 1, "aid": 2, "rsscn7": 2, "ucm_train": 4
 PLAN = "plain_64=2,distilled_128=1,aerial_128=0.4,task_128=0.05"
 SAVE_EVERY_S, LOG_EVERY_S = 120, 60
 AVERAGE_DECAY = 0.998
+FITTED_ON = 3_000  # views that the filters of a grown network are fitted to
 NEVER_DECAYED = ("complex_weight", "pos_embed", "token")
 
 
@@ -95,7 +98,7 @@ AERIAL_128 = Stage(
     warmup_steps=50,
     repeats=AERIAL,
     exits=EXITS,
-    weights=Weights(labels=1.0, classes=0.25, task=0.5),
+    weights=Weights(labels=1.0, classes=0.25, exits=1.0, task=0.5, tokens=2.0),
     mixed=0.25,
 )
 TASK_128 = Stage(
@@ -124,10 +127,17 @@ STAGES = (
         final_lr=2e-4,
         after="plain_64",
         repeats={"tiny_imagenet": 0.25, "cifar10": 0, "aid": 2, "rsscn7": 2, "ucm_train": 4},
+        weights=Weights(tokens=2.0),
     ),
     AERIAL_128,
     TASK_128,
-    replace(AERIAL_128, name="aerial_plain_128", form="plain", after="plain_64"),
+    replace(
+        AERIAL_128,
+        name="aerial_plain_128",
+        form="plain",
+        after="plain_64",
+        weights=Weights(labels=1.0, classes=0.25, task=0.5),
+    ),
     replace(TASK_128, name="task_plain_128", form="plain", after="aerial_plain_128"),
 )
 
@@ -141,6 +151,7 @@ class Run:
         self.average = Average(model, AVERAGE_DECAY)
         self.optimizer = optimizer_of(model, stage)
         self.counts = {"step": 0, "epoch": 0, "batch": 0, "trained_s": 0.0, "cpu_s": 0.0}
+        self.plain: nn.Module | None = None  # the student has grown from it: its patches are followed
 
     @property
     def seen(self) -> int:
@@ -176,17 +187,24 @@ def learning_rate(stage: Stage, step: int, progress: float) -> float:
     return (stage.final_lr + (stage.lr - stage.final_lr) * cosine) * min(1.0, (step + 1) / stage.warmup_steps)
 
 
-def open_run(stage: Stage, offsets: list[int], out: Path, device: torch.device, init: Path | None = None) -> Run:
+def open_run(stage: Stage, source: ViewSource, out: Path, device: torch.device, init: Path | None = None) -> Run:
     """The stage as it was left, or at its beginning; `init` has the weights to begin with where no stage does.
 
-    `offsets` are where the classes of each set begin; the classes of a network of UC Merced alone are put there.
+    The classes of a network of UC Merced alone are put where those of all sets have them.
     """
-    outputs = COMPONENTS + IMAGENET_CLASSES + offsets[-1]
+    outputs = COMPONENTS + IMAGENET_CLASSES + source.offsets[-1]
     run = Run(stage, new_student(stage.form, stage.image_size, outputs, stage.exits, device), out)
+    before = weights_before(stage, out, init)
+    state = {} if before is None else load_file(before)
+    if state and "cls_token" not in state and stage.weights.tokens > 0:
+        run.plain = network(before, "plain", stage.image_size, None).to(device).eval()
     if run.path.exists():
         run.restore()
-    elif (source := weights_before(stage, out, init)) is not None:
-        start_from(run.model, load_file(source), first_output(offsets))
+    elif state:
+        start_from(run.model, state, first_output(source.offsets))
+        if run.plain is not None:
+            images = source.batch(source.order(0)[:FITTED_ON], stage.image_size).images
+            fit_filters(run.model, run.plain, normalised(images))
         run.average.model.load_state_dict(run.model.state_dict())
     return run
 
@@ -226,7 +244,10 @@ class Distiller:
         self.components, self.teacher, self.first, self.task = components, teacher, first, task
         self.amp = amp
 
-    def __call__(self, model: nn.Module, batch: Batch, stage: Stage) -> tuple[Tensor, dict[str, float]]:
+    def __call__(
+        self, model: nn.Module, batch: Batch, stage: Stage, plain: nn.Module | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss and its parts; the patches of a distilled student follow those of `plain`."""
         images, weights = batch.images, stage.weights
         flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5  # the teacher hardly notices
         images = torch.where(flipped, images.flip(3), images)
@@ -235,7 +256,7 @@ class Distiller:
         images = mixed(images) if blended else images
         x = normalised(images)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.amp):
-            heads, exits = answers(model, x)
+            heads, exits, tokens = answers(model, x)
         loss, parts = images.new_zeros(()), {}
         if not blended:
             logits = self.teacher.classify(batch.features)
@@ -245,6 +266,11 @@ class Distiller:
         if taught:
             followed = task_loss(sum(heads) / len(heads), exits, self.task(x), self.first, weights)
             loss, parts = loss + weights.task * followed, parts | {"task": followed.item()}
+        if plain is not None:
+            with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.amp):
+                wanted = answers(plain, x)[2]
+            followed = tokens_loss(tokens, wanted)
+            loss, parts = loss + weights.tokens * followed, parts | {"tokens": followed.item()}
         return loss, parts
 
 
@@ -290,7 +316,7 @@ def train_step(run: Run, distil: Distiller, batch: Batch, progress: float) -> di
     """One step of the optimiser and of the average; the parts of the loss."""
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(run.stage, run.counts["step"], progress)
-    loss, parts = distil(run.model, batch, run.stage)
+    loss, parts = distil(run.model, batch, run.stage, run.plain)
     if not torch.isfinite(loss):
         raise FloatingPointError(f"the loss of {run.stage.name} is {float(loss)} at step {run.counts['step']}")
     run.optimizer.zero_grad()
@@ -362,7 +388,7 @@ def main() -> None:
         )
         torch.manual_seed(arguments.seed)
         first = first_output(source.offsets)
-        run = open_run(stage, source.offsets, out, device, init)
+        run = open_run(stage, source, out, device, init)
         unfinished = run.seen < plan[stage.name] or not run.weights.exists()
         if run.seen < plan[stage.name]:
             if distil is None:

@@ -21,6 +21,7 @@ from views import render, whole_views
 
 from pi_dynn.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from pi_dynn.models.checkpoint import grid_of, image_size_of
+from pi_dynn.models.gfnet import PREFIX_TOKENS
 
 EXITS = (2, 3, 4, 5, 6, 7, 8, 9)  # of the stages that train them
 BATCH = 128
@@ -35,13 +36,18 @@ def normalised(x: Tensor) -> Tensor:
     return (x - mean) / std
 
 
-def features(model: nn.Module, x: Tensor) -> Tensor:
-    """What the final heads of a GFNet read: the mean token (B, C), or class and distillation token (B, 2C)."""
+def features(model: nn.Module, x: Tensor, last: int | None = None, patches: bool = False) -> Tensor:
+    """What heads of a GFNet read after block `last`: the mean token (B, C), or class and distillation token (B, 2C).
+
+    With `patches` the mean of the patches (B, C) of a distilled one, which no head of it reads.
+    """
     tokens = model.embed(x)
-    for block in model.blocks:
+    for block in model.blocks if last is None else model.blocks[: last + 1]:
         tokens = block(tokens)
     tokens = model.norm(tokens)
-    return tokens[:, :2].flatten(1) if model.distilled else tokens.mean(1)
+    if not model.distilled:
+        return tokens.mean(1)
+    return tokens[:, PREFIX_TOKENS:].mean(1) if patches else tokens[:, :PREFIX_TOKENS].flatten(1)
 
 
 def linear_classifier(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -80,11 +86,15 @@ def probe(embed, size: int, packed: Path) -> float:
     return float((answers == labels).float().mean())
 
 
-def probe_network(model: nn.Module, packed: Path) -> float:
-    """The probe of a GFNet at its own image size; the model is left in evaluation mode."""
+def probe_network(model: nn.Module, packed: Path, last: int | None = None, patches: bool = False) -> float:
+    """The probe of a GFNet at its own image size, of its `features`; the model is left in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
-    return probe(lambda x: features(model, normalised(x.to(device))).float().cpu(), model.image_size, packed)
+
+    def embed(x: Tensor) -> Tensor:
+        return features(model, normalised(x.to(device)), last, patches).float().cpu()
+
+    return probe(embed, model.image_size, packed)
 
 
 @torch.inference_mode()
@@ -126,6 +136,8 @@ def main() -> None:
     parser.add_argument("--form", choices=("plain", "distilled"), help="[default: that of the weights, or distilled]")
     parser.add_argument("--image-size", type=int, help="[default: that of the weights, or 128]")
     parser.add_argument("--grid", type=int, nargs=2, help="of a distilled network's filters, such as 66 1")
+    parser.add_argument("--block", type=int, help="what is read after it [default: the last]")
+    parser.add_argument("--patches", action="store_true", help="the mean of the patches, not the tokens heads read")
     parser.add_argument("--teacher", type=int, metavar="PX", help="probe EfficientNet-Lite0 at PX pixels instead")
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -136,8 +148,8 @@ def main() -> None:
         model = network(arguments.weights, arguments.form, arguments.image_size, arguments.grid)
         what = {"probe": arguments.weights.name if arguments.weights else "initialised"}
         what |= {"form": "distilled" if model.distilled else "plain", "image_size": model.image_size}
-        what |= {"grid": list(model.grid)}
-        accuracy = probe_network(model, arguments.packed)
+        what |= {"grid": list(model.grid), "block": arguments.block, "patches": arguments.patches}
+        accuracy = probe_network(model, arguments.packed, arguments.block, arguments.patches)
     print(json.dumps(what | {"ucm_calibrate": round(accuracy, 4)}))
 
 

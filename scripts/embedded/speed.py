@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from batches import Batch
+from batches import Batch, ViewSource
 from pack import MEASURED_AT, TRAINING_SETS, Packed
 from pretrain import STAGES, Distiller, Stage, first_output, open_run, task_teacher, train_step
-from targets import COMPONENTS, Components, class_offsets
+from student import new_student
+from targets import COMPONENTS, Components
 from teacher_features import FEATURES, Teacher
 
 from pi_dynn.runtime.bundle import load_bundle
@@ -60,10 +61,13 @@ def stage_rate(
     stage: Stage, sets: list[Packed], teacher: Teacher, task: torch.nn.Module | None, amp: bool, seconds: float
 ) -> float:
     """Whole training steps of a stage."""
-    offsets = class_offsets(sets)
-    batch = noise_batch(stage, offsets[TRAINING_SETS.index("ucm_train")], offsets[-1])
     with tempfile.TemporaryDirectory() as folder:
-        run = open_run(replace(stage, after=None), offsets, Path(folder), CPU)
+        source = ViewSource(sets, {}, {}, Path(folder), (0, 0), CPU, stage.smallest_crop)
+        run = open_run(replace(stage, after=None), source, Path(folder), CPU)
+    if stage.weights.tokens:
+        run.plain = new_student("plain", stage.image_size, 2)
+    offsets = source.offsets
+    batch = noise_batch(stage, offsets[TRAINING_SETS.index("ucm_train")], offsets[-1])
     components = Components(torch.zeros(FEATURES), torch.randn(FEATURES, COMPONENTS) / FEATURES**0.5)
     distil = Distiller(components, teacher, first_output(offsets), task, amp)
     return rate(lambda: train_step(run, distil, batch, 0.5), stage.batch_size, seconds)

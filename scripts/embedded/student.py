@@ -29,6 +29,7 @@ def new_student(
         image_size=image_size,
         exits=list(exits) or None,
         distilled=form == "distilled",
+        exit_heads="cls+dist" if form == "distilled" else "cls",
         **({} if grid is None else {"grid": grid}),
     )
     return faster_on(model, torch.device(device)).to(device)
@@ -69,14 +70,15 @@ def widened(state: Mapping[str, Tensor], own: Mapping[str, Tensor], first: int |
     return wide
 
 
-def answers(model: nn.Module, x: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    """The final heads' answers, each (B, outputs), and those of the exits before them."""
-    tokens, exits = model.embed(x), []
+def answers(model: nn.Module, x: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor], list[Tensor]]:
+    """The final heads' answers, each (B, outputs), those of the exits before them, and the tokens after every block."""
+    tokens, exits, after = model.embed(x), [], []
     for index, block in enumerate(model.blocks):
         tokens = block(tokens)
+        after.append(tokens)
         if index in model.exit_blocks:
             exits.append(model.exit_logits(tokens, model.exit_blocks.index(index)))
     if not model.distilled:
-        return (model.final_logits(tokens),), exits
+        return (model.final_logits(tokens),), exits, after
     tokens = model.norm(tokens)
-    return (model.head(tokens[:, 0]), model.head_dist(tokens[:, 1])), exits
+    return (model.head(tokens[:, 0]), model.head_dist(tokens[:, 1])), exits, after

@@ -29,6 +29,7 @@ class Weights:
     exits: float = 0.5  # the exits' mean loss, beside the final one
     followed: float = 0.5  # KL divergence of an exit from the final answer
     task: float = 0.0  # KL divergence from what a teacher that knows the task answers
+    tokens: float = 0.0  # squared error of the patches, over the variance of those of the plain network
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,18 @@ def task_loss(final: Tensor, exits: list[Tensor], said: Tensor, first: int, weig
 
     loss = far(final)
     return loss + weights.exits * torch.stack([far(answer) for answer in exits]).mean() if exits else loss
+
+
+def tokens_loss(tokens: list[Tensor], plain: list[Tensor]) -> Tensor:
+    """How far the last N of the tokens (B, T, C) after every block are from those of a plain network (B, N, C).
+
+    The squared error over the variance of what is wanted, the mean of all blocks.
+    """
+    errors = [
+        F.mse_loss(own[:, -wanted.shape[1] :], wanted) / (wanted - wanted.mean((0, 1))).square().mean()
+        for own, wanted in zip(tokens, plain)
+    ]
+    return torch.stack(errors).mean()
 
 
 def mixed(images: Tensor) -> Tensor:

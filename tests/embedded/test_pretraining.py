@@ -8,16 +8,27 @@ import numpy as np
 import pretrain
 import pytest
 import torch
-from growth import distilled_from_plain, kernel_of, nearest_kernel, spectrum_of, token_map
+import torch.nn.functional as F
+from growth import (
+    distilled_from_plain,
+    fit_filters,
+    fitted_kernel,
+    kernel_of,
+    nearest_kernel,
+    sources,
+    spectrum_of,
+    token_map,
+)
 from pack import TRAINING_SETS, Packed
 from pretrain import STAGES, learning_rate, task_teacher, weights_before
 from state import load_state, save_state
-from student import new_student, start_from
-from targets import Weights, class_offsets, fit_components, label_mask, mixed, task_loss
+from student import answers, new_student, start_from
+from targets import Weights, class_offsets, fit_components, label_mask, mixed, task_loss, tokens_loss
 from teacher_features import FEATURES, Teacher, write_features
 from views import draw_views, render, whole_views
 
 from pi_dynn import create_model
+from pi_dynn.models.gfnet import GlobalFilter
 from pi_dynn.models.pretrained import load_pretrained
 from pi_dynn.runtime.bundle import load_bundle
 
@@ -45,6 +56,34 @@ def test_a_grown_network_fits_the_distilled_form():
     distilled = create_model("gfnet_12_192", num_classes=5, image_size=128, distilled=True)
     distilled.load_state_dict(distilled_from_plain(plain.state_dict()))
     assert torch.equal(distilled.head_dist.weight, plain.head.weight)
+
+
+def test_a_kernel_is_found_again_from_what_it_makes():
+    kernel, tokens = torch.randn(5, 2, 3), torch.randn(200, 10, 3)
+    token, source = torch.arange(10), sources((5, 2))
+    weights = torch.zeros(10, 10, 3)
+    weights[token, source] = kernel.reshape(10, 1, 3).expand(-1, 10, -1)
+    made = torch.einsum("tsc,bsc->btc", weights, tokens)
+    assert torch.allclose(fitted_kernel(tokens, made, (5, 2)), kernel, atol=1e-2)
+    filters = GlobalFilter(3, (5, 2))
+    filters.complex_weight.data = spectrum_of(kernel)
+    assert torch.allclose(filters(tokens), made, atol=1e-4)
+
+
+def test_fitted_filters_leave_the_patches_nearer_to_those_of_the_plain_network():
+    torch.manual_seed(0)
+    plain, grown = new_student("plain", 128, 3).eval(), new_student("distilled", 128, 3).eval()
+    start_from(grown, plain.state_dict())
+    smooth = F.interpolate(torch.randn(200, 3, 4, 4), size=128, mode="bilinear")  # noise has nothing to fit to
+    seen, unseen = smooth.split(100)
+
+    def apart() -> float:
+        with torch.inference_mode():
+            return float(tokens_loss(answers(grown, unseen)[2], answers(plain, unseen)[2]))
+
+    before = apart()
+    fit_filters(grown, plain, seen)
+    assert apart() < 0.9 * before
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
