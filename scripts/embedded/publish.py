@@ -15,7 +15,7 @@ from pathlib import Path
 
 import model_card
 import numpy as np
-from pretrain import STAGES
+from stages import STAGES
 from torch import nn
 from training_plot import save_training_curves
 from twins import find_twins, twin_section

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from batches import Batch, ViewSource
 from pack import MEASURED_AT, TRAINING_SETS, Packed
-from pretrain import STAGES, Distiller, Stage, first_output, open_run, task_teacher, train_step
+from pretrain import Distiller, first_output, open_run, task_teacher, train_step
+from stages import STAGES, Stage
 from student import new_student
 from targets import COMPONENTS, Components
 from teacher_features import FEATURES, Teacher

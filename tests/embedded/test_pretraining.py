@@ -20,7 +20,8 @@ from growth import (
     token_map,
 )
 from pack import TRAINING_SETS, Packed
-from pretrain import STAGES, learning_rate, task_teacher, weights_before
+from pretrain import learning_rate, task_teacher, weights_before
+from stages import STAGES
 from state import load_state, save_state
 from student import answers, new_student, start_from
 from targets import Weights, class_offsets, fit_components, label_mask, mixed, task_loss, tokens_loss

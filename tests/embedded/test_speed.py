@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pretrain import STAGES, task_teacher
+from pretrain import task_teacher
 from speed import noise_sets, rate, stage_rate
+from stages import STAGES
 from teacher_features import Teacher
 
 
