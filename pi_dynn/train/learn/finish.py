@@ -49,6 +49,7 @@ TIGHTER = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # shares of the di
 ENOUGH_IMAGES = 1000  # to choose by, so that one view of each does
 MOST_VIEWS = 8
 MOST_EXITS = 4
+LEAST_ANSWERED = 0.05  # of the images that exits are chosen on, by each that is kept
 WORST_INT8_LOSS = 0.01  # of accuracy on the calibration part; beyond it by a standard error the bundle is fp32
 RANGED = 128  # training images that set the ranges of int8
 KNOWN_OF_A_CLASS = 16  # training images, by which what the class usually gets is learned
@@ -108,9 +109,59 @@ def harmless(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return right | ~right[-1]
 
 
-def worthwhile_exits(table: MacTable, outputs: ExitOutputs) -> tuple[list[int], ExitOutputs]:
-    """Places of the exits to keep, by what all of them cost and answer, and the outputs of those alone."""
-    choice = choose_exits(
+@dataclass(frozen=True)
+class Leaving:
+    """Exits that are kept, as places among all, and where images leave; `curve` has thresholds of other costs.
+
+    `macs` and `outputs` are those of the exits kept and of the last answer.
+    """
+
+    kept: list[int]
+    macs: list[float]
+    outputs: ExitOutputs
+    thresholds: list[float]
+    curve: list[list[float]]
+
+    @property
+    def exits(self) -> NDArray[np.int64]:
+        """The exit index (N,) of each image."""
+        return leave_at(self.outputs.scores, self.thresholds)
+
+    @property
+    def answered(self) -> NDArray[np.float64]:
+        """The share of the images that each exit kept answers, (K - 1,)."""
+        return np.bincount(self.exits, minlength=len(self.macs))[:-1] / len(self.outputs.labels)
+
+    @property
+    def saved(self) -> float:
+        """The share of the multiply-adds at full depth that is saved."""
+        return float(1 - np.array(self.macs)[self.exits].mean() / self.macs[-1])
+
+
+def choose_leaving(table: MacTable, outputs: ExitOutputs) -> Leaving:
+    """The exits that save most and the thresholds that do no harm, by what all exits cost and answer.
+
+    An exit that answers less than LEAST_ANSWERED of these images is not kept.
+    """
+    kept = worthwhile_exits(table, outputs)
+    while True:
+        macs = [answer.macs for answer in table.keeping([table.exits[k].block_index for k in kept]).exits]
+        own = _of_exits(outputs, kept)
+        leaving = Leaving(kept, macs, own, *harmless_thresholds(macs, own)) if kept else Leaving([], macs, own, [], [])
+        if not kept or leaving.answered.min() >= LEAST_ANSWERED:
+            return leaving
+        kept = [k for k, share in zip(kept, leaving.answered, strict=True) if share > leaving.answered.min()]
+
+
+def _of_exits(outputs: ExitOutputs, kept: list[int]) -> ExitOutputs:
+    """The outputs of these exits and of the last answer."""
+    rows = [*kept, len(outputs.logits) - 1]
+    return replace(outputs, logits=outputs.logits[rows], scores=outputs.scores[rows])
+
+
+def worthwhile_exits(table: MacTable, outputs: ExitOutputs) -> list[int]:
+    """Places of the exits that save most at one threshold for all, by what all of them cost and answer."""
+    return choose_exits(
         outputs.scores,
         harmless(outputs.right).astype(np.float64),
         [answer.macs for answer in table.exits],
@@ -118,9 +169,7 @@ def worthwhile_exits(table: MacTable, outputs: ExitOutputs) -> tuple[list[int], 
         most=MOST_EXITS,
         tolerated_loss=TOLERATED_LOSS,
         grid=_GRID,
-    )
-    rows = [*choice.exits, len(outputs.logits) - 1]
-    return choice.exits, replace(outputs, logits=outputs.logits[rows], scores=outputs.scores[rows])
+    ).exits
 
 
 def some_of_each_class(data: ImageFolder, count: int) -> ImageFolder:
@@ -165,11 +214,10 @@ def build(
     bundle, answers, agreement, reason = _in_int8(lambda precision: made(blocks, precision), model, images)
     outputs = viewed_outputs(Session(bundle), images.calibration, answers, any_way_up)
     outputs = replace(outputs, scores=exit_scores(SCORE, outputs.logits, outputs.scores))
-    if blocks:
-        kept, outputs = worthwhile_exits(count_macs(fuse_norms(model), model.image_size), outputs)
-        if len(kept) < len(blocks):
-            bundle = made([blocks[k] for k in kept], bundle.manifest.precision)
-    thresholds, curve = harmless_thresholds(bundle, outputs)
+    leaving = choose_leaving(count_macs(fuse_norms(model), model.image_size).keeping(blocks), outputs)
+    if len(leaving.kept) < len(blocks):
+        bundle = made([blocks[k] for k in leaving.kept], bundle.manifest.precision)
+    outputs, thresholds = leaving.outputs, leaving.thresholds
     rejection = _rejection(bundle, images.known, outputs, thresholds, reject) if reject else None
     temperatures = fit_temperatures(outputs.logits, outputs.labels, outputs.groups)
     try:
@@ -182,7 +230,7 @@ def build(
         bundle = without_full_depth(onnx_bundle(bundle))
     elif form == LITERT:
         bundle = litert_bundle(bundle)
-    return Built(bundle, curve, reason, agreement)
+    return Built(bundle, leaving.curve, reason, agreement)
 
 
 def _in_int8(
@@ -238,15 +286,12 @@ def _mirrored(pixels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[:, ::-1])
 
 
-def harmless_thresholds(bundle: Bundle, outputs: ExitOutputs) -> tuple[list[float], list[list[float]]]:
+def harmless_thresholds(costs: list[float], outputs: ExitOutputs) -> tuple[list[float], list[list[float]]]:
     """The thresholds that save most at a harm of at most TOLERATED_LOSS on these images, and those of other costs.
 
-    On images they were not chosen by they do two or three times that harm, so they are tightened until, in
-    cross-validation, it is half of it.
+    `costs` are the multiply-adds of every answer. On images they were not chosen by thresholds do two or three times
+    that harm, so they are tightened until, in cross-validation, it is half of it.
     """
-    if not bundle.manifest.exit_blocks:
-        return [], []
-    costs = [float(macs) for macs in bundle.manifest.macs]
     outcomes = ExitOutcomes(outputs.scores, harmless(outputs.right), costs, outputs.groups)
     settings = RuleSettings(max_loss=TOLERATED_LOSS)
     choice = choose("target-accuracy", outcomes, settings)

@@ -5,9 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from pi_dynn.evaluate.outputs import ExitOutputs
+from pi_dynn.models.mac_table import ExitMacs, LayerMacs, MacTable
 from pi_dynn.models.registry import create_model
 from pi_dynn.train.batches import Order, TensorBatches
 from pi_dynn.train.engine import Callback, RunContext, Trainer
+from pi_dynn.train.learn import finish
 from pi_dynn.train.learn.fine_tune import EXIT_SHARES, FineTune, join_norms, part_norms, start_network
 from pi_dynn.train.learn.finish import accuracy_loss, all_logits, harmless
 from pi_dynn.train.learn.plan import (
@@ -139,6 +142,25 @@ def test_heads_on_features_answer_as_the_network(tiny):
 def test_harm_counts_what_is_spoilt_and_not_what_is_mended():
     right = np.array([[True, False, True, False], [True, True, False, False]])
     assert harmless(right).tolist() == [[True, False, True, True], [True] * 4]
+
+
+@pytest.mark.parametrize(("least", "kept"), [(0.0, [0, 1, 2]), (0.05, [0, 2]), (0.35, [0]), (0.95, [])])
+def test_an_exit_that_answers_hardly_any_image_is_not_kept(monkeypatch, least, kept):
+    """Of 100 images 40 are sure after the first exit, 3 more after the second and 30 more after the third."""
+    monkeypatch.setattr(finish, "LEAST_ANSWERED", least)
+    sure = np.arange(100) < np.array([[40], [43], [73], [100]])
+    labels = np.zeros(100, int)
+    logits = np.stack([np.where(sure, 1.0, -1.0), np.where(sure, -1.0, 1.0)], -1)  # who is not sure is wrong
+    costs = [10, 20, 30, 40]
+    layers = [LayerMacs(f"block{k}", "conv", 10, k, is_check=False) for k in range(4)]
+    table = MacTable("a network", 32, "multiply-adds", tuple(ExitMacs(k, costs[k], 0) for k in range(4)), tuple(layers))
+    leaving = finish.choose_leaving(table, ExitOutputs(logits, np.where(sure, 0.9, 0.3), labels, []))
+    assert leaving.kept == kept and leaving.macs == [costs[k] for k in [*kept, 3]]
+    assert (
+        len(leaving.thresholds) == len(leaving.answered) == len(kept) and len(leaving.outputs.logits) == len(kept) + 1
+    )
+    assert all(leaving.answered >= least)
+    assert leaving.saved == pytest.approx(1 - np.array(leaving.macs)[leaving.exits].mean() / 40)
 
 
 def test_the_probe_trains_heads_and_nothing_else(tiny):
