@@ -19,9 +19,9 @@ pretrain() {
 "$python" "$here/pack.py" --data "$data" --split "$split" --packed "$out/packed"
 
 # The photographs first: the shipped network, at 64 px, learns what EfficientNet-Lite0 says of them. PRETRAIN=0 for none.
-plan=aerial_plain_128=${AERIAL:-0.18}
-[ "${PRETRAIN:-4.2}" = 0 ] || plan=plain_64=${PRETRAIN:-4.2},$plan
-pretrain --out "$out" --init embedded --plan "$plan"
+first=plain_64=${PRETRAIN:-4.2},
+[ "$first" != plain_64=0, ] || first=
+pretrain --out "$out" --init embedded --plan "${first}aerial_plain_128=${AERIAL:-0.18}"
 
 # The last stages, once a seed.
 for seed in $seeds; do
