@@ -148,9 +148,10 @@ def choose_leaving(table: MacTable, outputs: ExitOutputs) -> Leaving:
         macs = [answer.macs for answer in table.keeping([table.exits[k].block_index for k in kept]).exits]
         own = _of_exits(outputs, kept)
         leaving = Leaving(kept, macs, own, *harmless_thresholds(macs, own)) if kept else Leaving([], macs, own, [], [])
-        if not kept or leaving.answered.min() >= LEAST_ANSWERED:
+        answered = leaving.answered
+        if not kept or answered.min() >= LEAST_ANSWERED:
             return leaving
-        kept = [k for k, share in zip(kept, leaving.answered, strict=True) if share > leaving.answered.min()]
+        kept = [k for k, share in zip(kept, answered, strict=True) if share > answered.min()]
 
 
 def _of_exits(outputs: ExitOutputs, kept: list[int]) -> ExitOutputs:
