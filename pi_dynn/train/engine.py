@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from pi_dynn.clock import Clock, PerfClock
 from pi_dynn.errors import PiDynnError, need_extra
 from pi_dynn.train.batches import Batches, derived_seed
-from pi_dynn.train.processes import ALONE, Processes
+from pi_dynn.train.processes import ALONE, Processes, keep_freed_memory
 from pi_dynn.train.recipe import Recipe, build_optimizer, ema_decay_at, lr_at
 from pi_dynn.train.run_folder import RunFolder
 
@@ -141,6 +141,7 @@ class Trainer:
     def __init__(self, stage: Stage, batches: Batches, recipe: Recipe, context: RunContext) -> None:
         self.stage, self.batches, self.recipe, self.context = stage, batches, recipe, context
         processes = context.processes
+        keep_freed_memory()
         stage.to(processes.device)
         self.optimizer = build_optimizer(stage.model, recipe)
         self.average = self._averaged() if recipe.ema_decay else None

@@ -1,6 +1,8 @@
 """One process, or several that train together under `torchrun`."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,20 @@ import torch.distributed as dist
 from torch import nn
 
 from pi_dynn.errors import InputError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Keep the memory that a training step frees for the next one, until the process ends.
+
+    glibc gives large blocks back at once, and the kernel clears every page of them anew, step by step. A no-op with
+    another C library.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @dataclass(frozen=True)

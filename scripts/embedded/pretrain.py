@@ -52,6 +52,7 @@ from pi_dynn.data.preprocess import Preprocess
 from pi_dynn.deploy.unpacked import weights_to_start_from
 from pi_dynn.runtime.archive import SHIPPED
 from pi_dynn.train.networks import open_teacher
+from pi_dynn.train.processes import keep_freed_memory
 
 VIEW_SEED = 0  # of the fixed views, for which the teacher's answers are kept
 VIEWS = {"tiny_imagenet": 1, "cifar10": 1, "aid": 2, "rsscn7": 2, "ucm_train": 4}  # times --views
@@ -293,6 +294,7 @@ def main() -> None:
     parser.add_argument("--amp", action="store_true", help="the student's products in bfloat16; see speed.py")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     device, out, cache = torch.device(arguments.device), arguments.out, arguments.cache or arguments.out
     stop_at, log = time.monotonic() + arguments.minutes * 60, out / "log.jsonl"
     sets = [open_packed(name, arguments.packed) for name in TRAINING_SETS]
