@@ -291,7 +291,7 @@ def harmless_thresholds(costs: list[float], outputs: ExitOutputs) -> tuple[list[
     """The thresholds that save most at a harm of at most TOLERATED_LOSS on these images, and those of other costs.
 
     `costs` are the multiply-adds of every answer. On images they were not chosen by thresholds do two or three times
-    that harm, so they are tightened until, in cross-validation, it is half of it.
+    that harm, so they are tightened, at most tenfold, until it is half of it in cross-validation.
     """
     outcomes = ExitOutcomes(outputs.scores, harmless(outputs.right), costs, outputs.groups)
     settings = RuleSettings(max_loss=TOLERATED_LOSS)
@@ -313,10 +313,10 @@ def _rejection(
         return None
 
 
-def judge(built: Built, test: ImageFolder, on_image: Callable[[], None] = lambda: None) -> Judged:
+def judge(built: Built, test: ImageFolder) -> Judged:
     """Accuracy of a bundle on images that took no part in making it, class by class and image by image."""
     session = Session(built.bundle)
-    outputs = collect_outputs(session, test, on_image)
+    outputs = collect_outputs(session, test)
     thresholds = built.bundle.manifest.thresholds
     result = evaluate(session, test, outputs, thresholds)
     exits = leave_at(outputs.scores, thresholds)
@@ -327,7 +327,7 @@ def judge(built: Built, test: ImageFolder, on_image: Callable[[], None] = lambda
     curve = []
     if built.curve:
         costs = [float(macs) for macs in built.bundle.manifest.macs]
-        outcomes = ExitOutcomes(exit_scores(SCORE, outputs.logits, outputs.scores), outputs.right, costs)
+        outcomes = ExitOutcomes(outputs.scores, outputs.right, costs)
         curve = [operating_point(outcomes, limits) for limits in built.curve]
     return Judged(
         evaluation=result,
