@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 import sys
@@ -17,7 +18,8 @@ from pi_dynn.latency import boards
 from pi_dynn.models.card import read_card
 from pi_dynn.train.engine import Trainer
 from pi_dynn.train.learn import learning
-from pi_dynn.train.learn.settings import FIRST_LAYERS
+from pi_dynn.train.learn.data import open_learn_data
+from pi_dynn.train.learn.settings import FIRST_LAYERS, LearnSettings
 from pi_dynn.train.records import LearnResult
 from tests.learning import coloured_noise, register_tiny
 
@@ -230,6 +232,20 @@ def test_a_split_that_tears_apart_what_looks_alike_is_said(pi_dynn, photos, tmp_
     save_split(tmp_path / "torn.json", parts, 0)
     outcome = pi_dynn("learn", own, *TINY, "--train", "heads", "--split", "torn.json")
     assert outcome.status == 0 and "the split parts pictures that look alike, such as red/a.png" in outcome.err
+
+
+def test_equal_names_in_a_folders_own_test_part_are_other_pictures(photos, tmp_path):
+    own = tmp_path / "own"
+    for part in ("train", "test"):
+        shutil.copytree(photos, own / part)
+    for name in ("a.png", "b.png"):
+        Image.radial_gradient("L").convert("RGB").save(
+            own / "train" / "red" / name, compress_level=6 if name == "a.png" else 0
+        )
+    shutil.copy(own / "test" / "red" / "0.png", own / "test" / "red" / "a.png")
+    data = open_learn_data(LearnSettings(own, tmp_path / "own.pt"))
+    assert {"a.png", "b.png"} <= {name for group in data.look.together for name in map(os.path.basename, group)}
+    assert not any("look alike" in line for line in data.look.advice)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def open_learn_data(settings: LearnSettings) -> LearnData:
         "files_sha256": files_sha256(OpenedData(looked.data)),
         "split_sha256": file_sha256(file),
     }
-    look = replace(looked.look, advice=[*looked.look.advice, *_leaks(looked.look, parts)])
+    seen = {name: part for name, part in parts.items() if part is not opened.held_out}
+    look = replace(looked.look, advice=[*looked.look.advice, *_leaks(looked.look, seen)])
     return LearnData(look, {name: parts[name] for name in SHARES}, file, record)
 
 

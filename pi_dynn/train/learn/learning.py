@@ -44,7 +44,7 @@ from pi_dynn.train.learn.finish import (
     judge,
     some_of_each_class,
 )
-from pi_dynn.train.learn.plan import Cost, OutOfTime, Timekeeper, Work, epochs_within, finishing_s, make_plan
+from pi_dynn.train.learn.plan import Cost, OutOfTime, Timekeeper, Work, epochs_in_all, finishing_s, make_plan
 from pi_dynn.train.learn.probe import Probe, head_inputs
 from pi_dynn.train.learn.settings import LearnSettings, candidates, predicted_latencies
 from pi_dynn.train.processes import ALONE
@@ -280,7 +280,7 @@ class Learning:
         done = len(log.read_text(encoding="utf-8").splitlines()) - 1
         if result.exists() and read_record(LearnResult, result, InputError, "delete it").unfinished is None:
             return done
-        return done + max(1, min(self.plan.epochs, epochs_within(left_s, self.plan.step_s * self.batches.steps)))
+        return epochs_in_all(done, left_s, self.plan.step_s * self.batches.steps)
 
     def _manifest(self, recipe: Recipe) -> dict[str, Any]:
         return {

@@ -94,6 +94,11 @@ def epochs_within(left_s: float, epoch_s: float, spare: float = SPARE) -> int:
     return max(0, int(spare * left_s / max(1e-9, epoch_s)))
 
 
+def epochs_in_all(done: int, left_s: float, epoch_s: float) -> int:
+    """Epochs of a run that goes on after `done`: one more at least, and MOST_EPOCHS or what fits into `left_s`."""
+    return done + max(1, min(MOST_EPOCHS - done, epochs_within(left_s, epoch_s)))
+
+
 class Timekeeper(Callback):
     """Fits the epochs that are left into the time that is left; hands everything on to another callback.
 

@@ -229,15 +229,17 @@ def _exits_text(result: LearnResult) -> str:
         return _no_exits(result)
     return (
         f"after blocks {', '.join(map(str, result.exit_blocks))}; thresholds chosen on the calibrate part by "
-        f"{result.score}, to spoil at most {percent(TOLERATED_LOSS)} of what the last answer has right there, and "
-        f"{percent(TOLERATED_LOSS / 2, 2)} of it in cross-validation"
+        f"{result.score}, to spoil at most {percent(TOLERATED_LOSS)} of the answers there; then made stricter, at most "
+        f"tenfold, towards {percent(TOLERATED_LOSS / 2, 2)} in cross-validation"
     )
 
 
 def _training_text(result: LearnResult) -> str:
     end = f" ({result.unfinished})" if result.unfinished else ""
     if result.kept == "heads":
-        return f"heads alone on the pretrained network{end}; {result.plan.reason}"
+        tried = "whole" in result.chosen_accuracy
+        reason = "trained whole it answered no better on the calibrate part" if tried else result.plan.reason
+        return f"heads alone on the pretrained network{end}; {reason}"
     turned = ", pictures turned by quarters" if result.any_way_up else ""
     epochs = counted(result.epochs, "epoch")
     return f"{epochs} of the whole network with its exits, the statistics of batch norms kept{turned}{end}"

@@ -21,6 +21,8 @@ from pi_dynn.train.learn.plan import (
     OutOfTime,
     Timekeeper,
     Work,
+    epochs_in_all,
+    epochs_within,
     finishing_s,
     make_plan,
 )
@@ -75,6 +77,12 @@ def test_what_is_lost_is_told_from_noise(spoilt, mended, loss, noise):
 def test_finishing_takes_longer_where_there_is_more_to_judge():
     more = Work(steps=20, train=640, held_out=3000, classes=5, ranged=128, viewed=80)
     assert finishing_s(COSTS[128], more) > finishing_s(COSTS[128], WORK) > finishing_s(COSTS[96], WORK)
+
+
+def test_a_run_that_goes_on_plans_no_more_than_it_will_train():
+    assert epochs_in_all(25, 1e6, 1.0) == MOST_EPOCHS
+    assert epochs_in_all(25, 0.0, 1.0) == 26
+    assert epochs_in_all(3, 10.0, 1.0) == 3 + epochs_within(10.0, 1.0)
 
 
 def test_the_timekeeper_ends_training_when_the_time_is_up():

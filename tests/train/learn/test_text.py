@@ -109,4 +109,8 @@ def test_what_to_photograph_more_of():
 def test_the_model_card_says_what_was_done():
     card = model_card(a_result())
     assert "6 epochs of the whole network" in card and "pictures turned by quarters" in card and "| ant |" in card
-    assert "heads alone on the pretrained network" in model_card(a_result(kept="heads"))
+    assert "heads alone on the pretrained network; trained whole it answered no better" in model_card(
+        a_result(kept="heads")
+    )
+    alone = a_result(kept="heads", chosen_accuracy={"heads": 0.7})
+    assert f"heads alone on the pretrained network; {alone.plan.reason}" in model_card(alone)
