@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+from pi_dynn.calibrate.bounds import binomial_tail
 
 WINDOW = 200
 _STEPS = 4  # tests per window: fewer detect drift late, more are strongly correlated
@@ -45,19 +48,28 @@ def chi_square_tail(statistic: float, freedom: int) -> float:
 def compare_shares(counts: Sequence[int], expected: Sequence[float]) -> float:
     """The p-value of counts (K) at each exit under the shares `expected` (K).
 
-    Exits with too few expected images are pooled.
+    Exits with too few expected images are pooled, and where these are too few as well, tested exactly: the smaller of
+    the two p-values then counts twice.
     """
     images, expected_images = np.asarray(counts, dtype=np.float64), np.asarray(expected) * np.sum(counts)
     rare = expected_images < _LEAST_EXPECTED
-    observed = np.append(images[~rare], images[rare].sum())
-    expected_images = np.append(expected_images[~rare], expected_images[rare].sum())
-    if expected_images[-1] == 0.0:
-        if observed[-1] > 0:
-            return 0.0  # images leave at exits that none left at before
-        observed, expected_images = observed[:-1], expected_images[:-1]
-    if len(expected_images) < 2:
+    pooled, share = int(images[rare].sum()), float(np.asarray(expected)[rare].sum())
+    common, expected_common = images[~rare], expected_images[~rare]
+    if share * images.sum() >= _LEAST_EXPECTED:
+        return _chi_square(np.append(common, pooled), np.append(expected_common, expected_images[rare].sum()))
+    if not pooled and not share:
+        return _chi_square(common, expected_common)
+    # Of images that leave where none did before one is enough.
+    exact = 1.0 - float(binomial_tail(pooled - 1, int(images.sum()), share)) if pooled else 1.0
+    return min(1.0, 2.0 * min(exact, _chi_square(common, expected_common)))
+
+
+def _chi_square(images: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    """The p-value of counts under expected counts, which are scaled to as many images."""
+    if len(images) < 2 or not images.sum():
         return 1.0
-    return chi_square_tail(float(((observed - expected_images) ** 2 / expected_images).sum()), len(expected_images) - 1)
+    expected = expected * (images.sum() / expected.sum())
+    return chi_square_tail(float(((images - expected) ** 2 / expected).sum()), len(images) - 1)
 
 
 class DriftWatch:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pi_dynn.calibrate.drift import DriftWatch, chi_square_tail, compare_shares
+from pi_dynn.calibrate.drift import ALPHA, WINDOW, DriftWatch, chi_square_tail, compare_shares
 
 SHARES = [0.4, 0.3, 0.2, 0.1]
 
@@ -21,6 +21,15 @@ def test_false_alarms_are_as_rare_as_they_should_be():
     values = [compare_shares(counts, SHARES) for counts in rng.multinomial(200, SHARES, size=4000)]
     assert np.mean(np.array(values) < 0.05) == pytest.approx(0.05, abs=0.015)
     assert np.mean(np.array(values) < 0.001) < 0.004
+
+
+@pytest.mark.parametrize("share", [0.0005, 0.002, 0.004, 0.02])
+def test_a_rare_exit_raises_no_more_false_alarms(share):
+    expected = [0.5, 0.5 - share, share]
+    counts = np.random.default_rng(0).multinomial(WINDOW, expected, size=10_000)
+    alarms = np.mean([compare_shares(row.tolist(), expected) < ALPHA for row in counts])
+    assert alarms < 2 * ALPHA
+    assert compare_shares([WINDOW // 2, WINDOW // 2 - 16, 16], expected) < ALPHA
 
 
 def test_rare_exits_are_counted_together():
