@@ -272,7 +272,7 @@ def _show(shown: Calibrated, as_json: bool, flops: list[float] | None, plot: Pat
         for result in results if shown.compared is not None else ():
             click.echo(json.dumps({"comparison": result.to_dict()}))
     elif flops is not None:
-        click.echo(text.sweep_log(choice.points, record.exits, flops, record.images))
+        click.echo(text.sweep_log(choice.points, record.exits, flops, len(shown.outputs.labels)))
     else:
         if len(choice.points) > 1 and choice.points[0].settings:
             click.echo(text.points_table(choice.points, record.exits, record.cost_unit) + "\n")
@@ -297,11 +297,12 @@ def _plot(folder: Path, shown: Calibrated, results: "list[RuleResult]", rows: "l
     from pi_dynn.figures import save_figure
 
     record = shown.record
-    point = operating_point(exit_outcomes(shown.evaluated, record.score, record.costs), record.thresholds)
+    outcomes = exit_outcomes(shown.evaluated, record.score, record.costs)
+    point = operating_point(outcomes, record.thresholds)
     unit = record.cost_unit
     figures = {
         "trade-off": plots.trade_off_figure(
-            results, point, unit, shown.static if unit == "macs" else (), len(shown.evaluated.labels)
+            results, point, unit, shown.static if unit == "macs" else (), outcomes.photographs
         ),
         "exits": plots.leaving_figure(record, point),
         "reliability": plots.reliability_figure(rows),

@@ -126,6 +126,8 @@ def collect_outputs(
             f"{data.root}: class {unknown[0]!r} is not one the bundle knows "
             f"({', '.join(session.manifest.labels[:4])}, ...); folders must be named after its labels"
         )
+    if not len(data):
+        raise DatasetError(f"{data.root}: this part of it holds no images; choose another")
     index = [session.manifest.labels.index(name) for name in data.classes]
     logits, scores, labels, numbers, failed = [], [], [], [], []
     stream = session.stream_outputs if isinstance(session, OutputStream) else partial(stream_outputs, session)

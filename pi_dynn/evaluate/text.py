@@ -113,7 +113,8 @@ def comparison_table(results: Sequence[RuleResult], markdown: bool = False) -> s
     rows = []
     for same in lines.values():
         first, last = same[0], same[-1]
-        setting = first.setting if len(same) == 1 else f"{first.setting} .. {last.setting.rpartition(' ')[2]}"
+        last_setting = last.setting.removeprefix(f"{first.setting.rpartition(' ')[0]} ")
+        setting = first.setting if len(same) == 1 else f"{first.setting} .. {last_setting}"
         rows.append(
             (
                 f"* {first.rule}" if best in same else first.rule,

@@ -120,8 +120,8 @@ def read_exit_costs(path: str | Path, unit: str, blocks: Sequence[int], bundle: 
     `path` is the output of `energy --each-exit --save` or `benchmark --each-exit --json`. A cost below that of the
     exit before, which is noise, is raised to it.
 
-    Raises: CalibrationError for a file without these figures, of another bundle, or energies that are invalid or not
-    resolved.
+    Raises: CalibrationError for a file without these figures, an energy run of another bundle (latencies do not say of
+    which they are), or energies that are invalid or not resolved.
     """
     path = Path(path)
     costs, source = _of_run(path, unit, bundle) if is_run(path) else _of_benchmark(path, unit, blocks[-1])

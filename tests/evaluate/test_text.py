@@ -111,6 +111,8 @@ def test_settings_that_lead_to_the_same_thresholds_share_a_line():
     assert lines[2].startswith("* sweep 0.80 95.00 %")
     assert lines[3].startswith("budget cost of 0.80 .. 0.85 95.00 %")
     assert recommended([full]) is None
+    promises = [replace(RESULTS[0], rule="risk", setting=f"{by} <= 1 points") for by in ("harm", "gap")]
+    assert "harm <= 1 points .. gap <= 1 points" in comparison_table(promises)
 
 
 def test_lines_while_classifying():
