@@ -33,9 +33,9 @@ class CoordinateSearch:
     exact on these images and overfits.
     """
 
-    def __init__(self, outcomes: ExitOutcomes, smoothing: bool = True, most_levels: int = MOST_LEVELS) -> None:
+    def __init__(self, outcomes: ExitOutcomes, smoothing: bool = True) -> None:
         self.outcomes, self._smoothing = outcomes, smoothing
-        self._cuts = [_cuts(scores, most_levels) for scores in outcomes.scores[:-1]]
+        self._cuts = [_cuts(scores) for scores in outcomes.scores[:-1]]
         self._level = [
             np.searchsorted(cuts, scores, side="right") - 1
             for cuts, scores in zip(self._cuts, outcomes.scores[:-1], strict=True)
@@ -110,11 +110,11 @@ class CoordinateSearch:
         return reached, gone_right, gone_cost
 
 
-def _cuts(scores: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    """At most `most` rising cuts between scores; the first is 0 or less, so that every image is at or above it."""
+def _cuts(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """At most MOST_LEVELS rising cuts between scores; the first is 0 or less, so that every image is at or above it."""
     values = np.unique(scores)
-    if len(values) > most:
-        values = np.unique(np.quantile(scores, np.linspace(0.0, 1.0, most + 1)[:-1], method="nearest"))
+    if len(values) > MOST_LEVELS:
+        values = np.unique(np.quantile(scores, np.linspace(0.0, 1.0, MOST_LEVELS + 1)[:-1], method="nearest"))
     return np.concatenate(([min(0.0, values[0])], between(values[:-1], values[1:])))
 
 

@@ -14,6 +14,7 @@ from pi_dynn.calibrate.outcomes import ExitOutcomes, Values
 from pi_dynn.records import NEVER
 
 STEPS = np.linspace(-6.0, 12.0, 1801)
+PRIOR_SD = 0.25  # of an exit's offset, in logits
 SURE = 1e-6  # scores this close to 0 or 1 count as no closer
 
 
@@ -65,7 +66,7 @@ def best_at_prices(outcomes: ExitOutcomes, path: NDArray[np.float64], prices: Va
     return path[[int(np.argmax(accuracy - price * share)) for price in prices]]
 
 
-def calibration_shifts(outcomes: ExitOutcomes, prior_sd: float = 0.25) -> NDArray[np.float64]:
+def calibration_shifts(outcomes: ExitOutcomes) -> NDArray[np.float64]:
     """Shifts (K - 1,) that equalise the probability of harm over exits; zeros if scores do not predict harm.
 
     The probability that leaving harms (full depth is right, the exit is wrong) is fitted to the scores of all exits
@@ -79,7 +80,7 @@ def calibration_shifts(outcomes: ExitOutcomes, prior_sd: float = 0.25) -> NDArra
     logits = logit(outcomes.scores[:-1])
     logits = logits - logits.mean()
     views = outcomes.images / outcomes.photographs  # all views of a photograph weigh no more than one
-    ridge = np.diag([1e-3, 1e-3, *np.full(E, views / prior_sd**2)])
+    ridge = np.diag([1e-3, 1e-3, *np.full(E, views / PRIOR_SD**2)])
     weights = np.zeros(2 + E)  # common offset, slope, offset of each exit
     for _ in range(25):
         probability = 1.0 / (1.0 + np.exp(-(weights[0] + weights[1] * logits + weights[2:, None])))

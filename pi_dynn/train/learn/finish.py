@@ -7,7 +7,6 @@ Shape letters: K exits including the last answer, N images.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -93,10 +92,10 @@ class Judged:
 
 
 @torch.inference_mode()
-def all_logits(model: nn.Module, x: Tensor, batch_size: int = 32) -> NDArray[np.float64]:
+def all_logits(model: nn.Module, x: Tensor) -> NDArray[np.float64]:
     """Logits (K, N, classes) of every exit for normalised images x (N, 3, H, W)."""
     model.eval()
-    parts = [torch.stack([logits for _, logits, _ in model.forward_exits(batch)]) for batch in x.split(batch_size)]
+    parts = [torch.stack([logits for _, logits, _ in model.forward_exits(batch)]) for batch in x.split(32)]
     return torch.cat(parts, 1).float().numpy().astype(np.float64)
 
 
@@ -355,10 +354,9 @@ def _answers(
     exits: NDArray[np.int64],
 ) -> list[Answer]:
     """One record per image; those that could not be read are not among them."""
-    paths = [test.paths[i] for i in outputs.places]
     return [
-        Answer(str(Path(path).relative_to(test.root)), int(label), int(answer), float(probability), int(leaves))
-        for path, label, answer, probability, leaves in zip(
-            paths, outputs.labels, given, probabilities, exits, strict=True
+        Answer(test.relative(i), int(label), int(answer), float(probability), int(leaves))
+        for i, label, answer, probability, leaves in zip(
+            outputs.places, outputs.labels, given, probabilities, exits, strict=True
         )
     ]
