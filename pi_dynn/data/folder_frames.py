@@ -2,6 +2,7 @@
 
 import os
 import threading
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ class FolderFeed(FrameFeed):
             def on_deleted(_, event: "FileSystemEvent") -> None:
                 self._deleted(os.fsdecode(event.src_path))
 
+        # A folder made in a new one is seen twice when both are made at once, and watched once all the same.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         # Without full events a file moved in from elsewhere looks like a new file still being written.
         self._observer = InotifyObserver(generate_full_events=True)
         kinds: list[type[FileSystemEvent]] = [
